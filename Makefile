@@ -1,0 +1,44 @@
+# Every target sets up what it needs: Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help experiment serve test lint format docs clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
+
+# Created once, refreshed when the pins or the dependency lists change. The marker is written last,
+# so an interrupted installation is repeated.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("offloop needs Python 3.11 or newer; %s is %s. Try: make PYTHON=python3.13" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo 'No virtual environment could be made. On Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@echo 'Installing the pinned packages into $(VENV) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gunicorn,loadtests,test]'
+	@touch $(READY)
+
+experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 minutes)
+	$(BIN)/python -m loadtests experiment $(ARGS)
+
+serve: $(READY) ## Start the service on http://127.0.0.1:8080
+	$(BIN)/python -m service $(ARGS)
+
+test: $(READY) ## Run the tests (under 5 minutes, no root)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY) ## Rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Rewrite the README's tables from the code
+	$(BIN)/python docs/tables.py
+
+clean: ## Remove the virtual environment and the caches (run folders stay)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info
