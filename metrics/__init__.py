@@ -1,0 +1,9 @@
+"""What the service tells Prometheus: the only package that knows prometheus_client.
+
+    catalogue.py    every metric in one table: name, type, help, labels, the question it answers
+    instruments.py  the `Metrics` object that the service is given and calls
+    admin.py        /metrics, /healthz and /readyz on a port and thread of their own
+    exposition.py   reads an exposition back into numbers, for whoever watches the service
+
+A leaf: it is passed in and imports nothing of the service.
+"""

@@ -1,0 +1,17 @@
+"""The chassis: an async HTTP service that keeps CPU-bound work off its event loop.
+
+The path of one connection, and the file that owns each step:
+
+    kernel accept queue
+      -> accept.py      takes it from the queue, counts it at once, tells errors from shortages
+      -> connection.py  one record per connection, from accept to its end; the HTTP protocol on top
+      -> app.py         routes and handlers; what a client is told when something fails
+      -> offload.py     admission, then the worker: inline, in a thread or in a process
+      -> work.py        the CPU-bound function itself
+      -> connection.py  the answer is written, the connection ends: counted as completed, once
+
+Around it: settings.py (what can be set), logs.py, server.py (puts the parts together and takes them
+down in order) and __main__.py (argv and environment in, exit code out).
+"""
+
+__version__ = "0.1.0"

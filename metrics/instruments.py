@@ -1,0 +1,165 @@
+"""The `Metrics` object: every instrument of the catalogue, made once and passed in everywhere.
+
+Knows prometheus_client and the catalogue. Holds its own registry, so two services in one process
+(or two tests) never share a number. Never reads a clock and never opens a socket.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from metrics.catalogue import BY_NAME
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+OUTCOMES = ("completed", "rejected", "expired", "cancelled", "failed", "killed")
+# A `_created` series for every counter would nearly double the scrape and answers no question here.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+CONNECTION_ENDS = ("closed", "error", "handover")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Connections at one instant: `accepted == sum(completed.values()) + active`, always."""
+
+    accepted: int
+    completed: dict[str, int]
+    active: int
+
+
+class Connections:
+    """The book of connections: who was accepted, who has ended, who is live.
+
+    `active` is the size of the set of live records, not accepted minus completed: if the code ever
+    loses a connection, the invariant breaks and a test sees it. Ending a record that has already
+    ended changes nothing, so the first reason wins and each connection is counted once.
+
+    The lock makes one snapshot of the three numbers; the loop's thread holds it for well under a
+    microsecond and the admin thread for one copy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accepted = 0
+        self._completed = Tally[str](dict.fromkeys(CONNECTION_ENDS, 0))
+        self._live: set[object] = set()
+
+    def opened(self, record: object) -> None:
+        """Count `record` (any hashable object) as accepted and live."""
+        with self._lock:
+            self._accepted += 1
+            self._live.add(record)
+
+    def ended(self, record: object, reason: str) -> bool:
+        """Count `record` as completed for `reason`; False if it had ended before."""
+        with self._lock:
+            if record not in self._live:
+                return False
+            self._live.remove(record)
+            self._completed[reason] += 1
+            return True
+
+    def snapshot(self) -> Snapshot:
+        """The three numbers of one instant; safe from any thread."""
+        with self._lock:
+            return Snapshot(self._accepted, dict(self._completed), len(self._live))
+
+
+class _ConnectionsCollector(Collector):
+    """Publishes the book's three numbers from one snapshot, so no scrape can tear them apart."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._connections.snapshot()
+        accepted, completed, active = (
+            BY_NAME[f"http_connections_{part}"] for part in ("accepted_total", "completed_total", "active")
+        )
+        yield CounterMetricFamily(accepted.name, accepted.help, value=now.accepted)
+        family = CounterMetricFamily(completed.name, completed.help, labels=completed.labels)
+        for reason, count in now.completed.items():
+            family.add_metric([reason], count)
+        yield family
+        yield GaugeMetricFamily(active.name, active.help, value=now.active)
+
+
+class Metrics:
+    """Every instrument, by a short name. `registry` is what the admin endpoint renders."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+        self.connections = Connections()
+        self.registry.register(_ConnectionsCollector(self.connections))
+
+        self.accept_errors = self._counter("listener_accept_errors_total")
+        self.accept_pauses = self._counter("listener_accept_pauses_total")
+        self.accept_paused = self._gauge("listener_accept_paused")
+        self.backlog_connections = self._gauge("listener_backlog_connections")
+        self.backlog_limit = self._gauge("listener_backlog_limit")
+        self.loop_lag = self._histogram("event_loop_lag_seconds")
+
+        self._requests = self._counter("http_requests_total")
+        self._durations = self._histogram("http_request_duration_seconds")
+
+        self.offload_depth = self._gauge("offload_queue_depth")
+        self.offload_limit = self._gauge("offload_queue_limit")
+        self.offload_running = self._gauge("offload_running")
+        self.offload_workers = self._gauge("offload_workers")
+        self.queue_wait = self._histogram("offload_queue_wait_seconds")
+        self.task_cpu = self._histogram("offload_task_cpu_seconds")
+        tasks = self._counter("offload_tasks_total")
+        self.tasks = {outcome: tasks.labels(outcome) for outcome in OUTCOMES}
+        restarts = self._counter("offload_worker_restarts_total")
+        self.workers_crashed = restarts.labels("crashed")
+
+    def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count one answer. Unknown methods and routes share the label OTHER, so labels stay bounded."""
+        route = route or "OTHER"
+        self._requests.labels(method if method in METHODS else "OTHER", route, str(status)).inc()
+        self._durations.labels(route).observe(seconds)
+
+    def info(self, *, version: str, offload: str, loop: str) -> None:
+        """Publish `service_info`."""
+        row = BY_NAME["service_info"]
+        info = Info(row.name.removesuffix("_info"), row.help, registry=self.registry)
+        info.info({"version": version, "offload": offload, "loop": loop})
+
+    def watch_backlog(self, backlog: Callable[[], tuple[int, int]]) -> None:
+        """Read the accept queue (connections waiting, limit) anew at every scrape."""
+        self.backlog_connections.set_function(lambda: backlog()[0])
+        self.backlog_limit.set_function(lambda: backlog()[1])
+
+    def _counter(self, name: str) -> Counter:
+        row = BY_NAME[name]
+        return Counter(row.name, row.help, row.labels, registry=self.registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        row = BY_NAME[name]
+        return Gauge(row.name, row.help, row.labels, registry=self.registry)
+
+    def _histogram(self, name: str) -> Histogram:
+        row = BY_NAME[name]
+        return Histogram(row.name, row.help, row.labels, buckets=row.buckets, registry=self.registry)

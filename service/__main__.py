@@ -1,0 +1,83 @@
+"""The command `python -m service`: argv and environment in, exit code out.
+
+The only place that reads argv or the environment, and that chooses an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+
+import uvloop
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from service import logs
+from service.server import EXIT_CANNOT_START, StartError, serve
+from service.settings import Settings
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+
+class _Sources(BaseSettings, Settings):
+    """Answer GET /data with work that runs off the event loop.
+
+    Each flag is also an environment variable: --accept-batch is SERVICE_ACCEPT_BATCH. A flag wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SERVICE_",
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+        frozen=True,
+        extra="ignore",
+    )
+
+
+def read_settings(argv: Sequence[str]) -> Settings:
+    """Settings from flags, then the environment, then defaults.
+
+    Raises:
+        ValueError: every wrong value, one sentence a line, naming flag and variable.
+    """
+    try:
+        sources = _Sources(_cli_parse_args=list(argv))  # type: ignore[call-arg]  # BaseSettings takes it
+    except SettingsError as error:
+        raise ValueError(str(error).removeprefix("error parsing CLI: ")) from error
+    except ValidationError as error:
+        raise ValueError("\n".join(map(_sentence, error.errors()))) from error
+    return Settings(**sources.model_dump())
+
+
+def _sentence(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    flag, variable = f"--{name.replace('_', '-')}", f"SERVICE_{name.upper()}"
+    return f"{flag} ({variable}): {error['msg']}, not {error['input']!r}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the service; returns 0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken."""
+    try:
+        settings = read_settings(argv)
+    except ValueError as error:
+        for line in str(error).splitlines():
+            print(f"offloop: {line}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    logs.configure(settings.log_format)
+    with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
+        try:
+            return runner.run(serve(settings))
+        except StartError as error:
+            print(f"offloop: {error}", file=sys.stderr)
+            return EXIT_CANNOT_START
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""Puts the parts together and takes them down in order: the composition root.
+
+Knows every part and no detail of any. `Service` is what the command, the tests and any other
+entrance run; `serve` adds signals and the exit code.
+
+Up: admin endpoint, workers, application, listener. Down in the reverse order, so that no part loses
+one it still needs, and metrics stay readable to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import os
+import signal
+from contextlib import AsyncExitStack
+from typing import cast
+
+import structlog
+from aiohttp import web
+
+from metrics.admin import Admin
+from metrics.instruments import Metrics
+from service import __version__, app
+from service.accept import AcceptLoop, backlog, listen
+from service.connection import Reception
+from service.offload import Offload, WorkerStartError
+from service.settings import Settings
+from service.work import Work, calibrate, cpu_seconds
+
+log = structlog.get_logger("offloop.server")
+
+LAG_INTERVAL_SECONDS = 0.1
+FIRST_READ_SECONDS = 0.01
+"""How long a drain leaves connections it has just taken from the queue, so that their first bytes are
+read: without bytes they would count as idle and be closed."""
+
+EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one sentence for the operator."""
+
+
+class Service:
+    """One running service: `start()`, then `addresses` and `metrics`, then `drain()`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.broken = asyncio.Event()
+        self._state = "starting"
+        self._stack = AsyncExitStack()
+        self._abandoned = 0
+
+    async def start(self) -> None:
+        """Bring every part up and begin to accept.
+
+        Raises:
+            StartError: something could not be started; what was already up has been taken down.
+        """
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        self._state = "serving"
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Base URLs of the service and of its admin endpoint."""
+        return self._address, self._admin_address
+
+    def ready(self) -> tuple[bool, str]:
+        """Readiness and its reason; safe from any thread."""
+        return self._state == "serving", self._state
+
+    async def drain(self) -> int:
+        """Stop accepting, finish what is running, stop the workers.
+
+        Returns:
+            Connections that had to be abandoned at the deadline; 0 is a clean end.
+        """
+        self._state = "draining"
+        await self._stack.aclose()
+        return self._abandoned
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings, metrics = self.settings, self.metrics
+        metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
+        work, units = _prepare_work(settings)
+
+        try:
+            admin = Admin(
+                settings.admin_host, settings.admin_port, metrics.registry, lambda: (True, "ok"), self.ready
+            )
+        except OSError as error:
+            raise _cannot_bind("admin", settings.admin_host, settings.admin_port, error) from error
+        stack.callback(admin.close)
+
+        offload = Offload(settings.offload, settings.workers, settings.worker_nice, metrics)
+        stack.push_async_callback(self._stop_offload, offload)
+        try:
+            await offload.start()
+        except WorkerStartError as error:
+            raise StartError(str(error)) from error
+
+        runner = web.AppRunner(app.build(offload, work, units, self.ready), shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+
+        try:
+            listener = listen(settings.host, settings.port, settings.backlog)
+        except OSError as error:
+            raise _cannot_bind("service", settings.host, settings.port, error) from error
+        manager = cast("web.Server", runner.server)  # set by setup()
+        reception = Reception(manager, metrics)
+        loop = AcceptLoop(
+            listener, settings.accept_batch, reception.take, lambda _: self.broken.set(), metrics
+        )
+        metrics.watch_backlog(lambda: backlog(listener))
+        stack.push_async_callback(self._stop_accepting, loop, reception, manager)
+
+        lag = asyncio.create_task(_watch_lag(metrics))
+        stack.callback(lag.cancel)
+        self._address = _url(listener.getsockname())
+        self._admin_address = _url(admin.address)
+        loop.start()
+
+    async def _stop_accepting(self, loop: AcceptLoop, reception: Reception, manager: web.Server) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.settings.drain_timeout
+        rest = loop.close()
+        await reception.settled()
+        await asyncio.sleep(FIRST_READ_SECONDS)
+        manager.pre_shutdown()
+        log.info("draining", from_queue=rest, active=self.metrics.connections.snapshot().active)
+        # noqa below: an event would cost something at every connection, polling costs one drain.
+        while (active := self.metrics.connections.snapshot().active) and clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._abandoned = active
+
+    async def _stop_offload(self, offload: Offload) -> None:
+        await offload.stop(force=self._abandoned > 0)
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM, SIGINT or a broken listener; return the exit code.
+
+    Raises:
+        StartError: the service could not start.
+    """
+    stop = asyncio.Event()
+    running = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before anything slow or bound
+        running.add_signal_handler(number, stop.set)
+    service = Service(settings)
+    await service.start()
+    address, admin = service.addresses
+    log.info("ready", address=address, admin=admin, offload=settings.offload, workers=settings.workers)
+
+    waits = [asyncio.create_task(event.wait()) for event in (stop, service.broken)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+    abandoned = await service.drain()
+    book = service.metrics.connections.snapshot()
+    log.info("stopped", accepted=book.accepted, completed=sum(book.completed.values()), abandoned=abandoned)
+    if service.broken.is_set():
+        return EXIT_LISTENER_BROKEN
+    return EXIT_DRAIN_DEADLINE if abandoned else EXIT_CLEAN
+
+
+def _prepare_work(settings: Settings) -> tuple[Work, int]:
+    """Import the work, call it, and settle the units: a bad function fails here, not at a request."""
+    module, _, name = settings.work.partition(":")
+    try:
+        work = cast("Work", getattr(importlib.import_module(module), name))
+        answer = work(1)
+        if not isinstance(answer, bytes | str):
+            raise TypeError(f"it returned {type(answer).__name__} and not bytes or str")
+        if settings.work_units is None:
+            units, cost = calibrate(work, settings.work_ms / 1e3)
+        else:
+            units, cost = settings.work_units, cpu_seconds(work, settings.work_units)
+    except Exception as error:
+        raise StartError(
+            f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"
+        ) from error
+    log.info("work", function=settings.work, units=units, cpu_ms=round(cost * 1e3, 3))
+    return work, units
+
+
+def _cannot_bind(what: str, host: str, port: int, error: OSError) -> StartError:
+    known = errno.errorcode.get(error.errno or 0)  # a resolver's errors are none of these
+    name, reason = (known, os.strerror(error.errno or 0)) if known else (type(error).__name__, str(error))
+    return StartError(f"cannot bind the {what} address {_url((host, port))}: {name} ({reason})")
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _watch_lag(metrics: Metrics) -> None:
+    """Measure how late a timer fires: what every client waits for a turn of this loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_INTERVAL_SECONDS
+        await asyncio.sleep(LAG_INTERVAL_SECONDS)
+        metrics.loop_lag.observe(max(0.0, loop.time() - due))

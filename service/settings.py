@@ -1,0 +1,61 @@
+"""What can be set: one frozen, validated object.
+
+Knows names, units, defaults and bounds. Reads neither argv nor the environment: `__main__` does,
+so a test or an embedding program builds the same object directly.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def cores() -> int:
+    """Cores this process may run on (an affinity mask or cpuset counts, a quota does not)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+CORES = cores()
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Each description is the help text of its flag."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to serve on; IPv6 too")
+    port: Port = Field(8080, description="port to serve on; 0 picks a free one")
+    admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
+    admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
+    offload: Literal["inline", "thread", "process"] = Field("process", description="where the work runs")
+    workers: Positive = Field(
+        CORES, description="tasks that may run at the same time; the default is the cores"
+    )
+    worker_nice: int = Field(
+        10, ge=0, le=19, description="added to the niceness of worker processes, so that IO stays responsive"
+    )
+    work: str = Field(
+        "service.work:data",
+        pattern=r"^[\w.]+:\w+$",
+        description="package.module:function that takes the units and returns JSON as bytes or str",
+    )
+    work_ms: float = Field(
+        4.0, gt=0, le=60_000, description="milliseconds of CPU per request; the units are calibrated at start"
+    )
+    work_units: Positive | None = Field(
+        None, description="units of work per request; overrides --work-ms and skips the calibration"
+    )
+    backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
+    accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
+    drain_timeout: float = Field(
+        10.0, ge=0, description="seconds that running requests may take to finish after SIGTERM or SIGINT"
+    )
+    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="event loop")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto is text on a terminal and JSON elsewhere"
+    )

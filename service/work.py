@@ -1,0 +1,68 @@
+"""The CPU-bound unit of work, and how many units make a given amount of CPU time.
+
+Knows nothing of HTTP, loops or processes and imports nothing of ours, so that a worker process
+starts quickly and the function can be read, timed and replaced on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+Work = Callable[[int], bytes | str]
+"""A unit of work: takes the number of units, returns the JSON text of the answer."""
+
+MAX_UNITS = 2**26
+"""Calibration gives up here: about 8 s of CPU for the built-in work, so a larger need is a mistake."""
+
+
+def data(units: int) -> bytes:
+    """Format `units` strings, add up their lengths and serialise one small record.
+
+    This is the work of the 2017 post "Web Services with Rust, Part 3: Accept All We Can": pure CPU,
+    no shared state, no blocking call, holding the GIL throughout.
+    """
+    count = 0
+    value = ""
+    for n in range(units):
+        value = f"Value: {n}"
+        count += len(value)
+    return json.dumps({"street": "10 Downing Street", "city": value, "count": count}).encode()
+
+
+def cpu_seconds(work: Work, units: int, clock: Callable[[], float] = time.thread_time) -> float:
+    """Median CPU seconds of five calls of `work(units)` on this thread."""
+    costs = []
+    for _ in range(5):
+        before = clock()
+        work(units)
+        costs.append(clock() - before)
+    return statistics.median(costs)
+
+
+def calibrate(
+    work: Work, target_seconds: float, clock: Callable[[], float] = time.thread_time
+) -> tuple[int, float]:
+    """Find how many units cost `target_seconds` of CPU; return the units and what they measured.
+
+    CPU time and not wall time, because a busy machine must not change the answer. Doubling finds the
+    range, then three proportional corrections settle it: the cost is close to linear in the units.
+
+    Raises:
+        ValueError: the cost does not grow with the units, so no number of them can reach the target.
+    """
+    units, cost = 1, cpu_seconds(work, 1, clock)
+    while cost < target_seconds / 2:
+        units *= 2
+        if units > MAX_UNITS:
+            raise ValueError(
+                f"its CPU time does not grow with the units ({MAX_UNITS} units took {cost * 1e3:.3f} ms); "
+                f"fix the number with --work-units"
+            )
+        cost = cpu_seconds(work, units, clock)
+    for _ in range(3):
+        units = max(1, round(units * target_seconds / cost))
+        cost = cpu_seconds(work, units, clock)
+    return units, cost
