@@ -89,17 +89,24 @@ class _ConnectionsCollector(Collector):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
+    def describe(self) -> Iterable[Metric]:
+        """Names alone: what lets a scrape ask for these three with `?name[]=`."""
+        return self._families(Snapshot(0, {}, 0))
+
     def collect(self) -> Iterable[Metric]:
-        now = self._connections.snapshot()
-        accepted, completed, active = (
-            BY_NAME[f"http_connections_{part}"] for part in ("accepted_total", "completed_total", "active")
-        )
-        yield CounterMetricFamily(accepted.name, accepted.help, value=now.accepted)
-        family = CounterMetricFamily(completed.name, completed.help, labels=completed.labels)
+        """The families of one snapshot."""
+        return self._families(self._connections.snapshot())
+
+    def _families(self, now: Snapshot) -> Iterable[Metric]:
+        row = BY_NAME["http_connections_accepted_total"]
+        yield CounterMetricFamily(row.name, row.help, value=now.accepted)
+        row = BY_NAME["http_connections_completed_total"]
+        completed = CounterMetricFamily(row.name, row.help, labels=row.labels)
         for reason, count in now.completed.items():
-            family.add_metric([reason], count)
-        yield family
-        yield GaugeMetricFamily(active.name, active.help, value=now.active)
+            completed.add_metric([reason], count)
+        yield completed
+        row = BY_NAME["http_connections_active"]
+        yield GaugeMetricFamily(row.name, row.help, value=now.active)
 
 
 class Metrics:

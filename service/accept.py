@@ -114,6 +114,7 @@ class AcceptLoop:
     """Reads the listener whenever it is readable, at most `batch` connections per loop turn.
 
     Args:
+        loop: registers the reader and times the pause.
         listener: a listening, non-blocking socket; owned by the caller until `close()`.
         batch: most connections taken per turn of the event loop. A small one leaves the queue in the
             kernel, a large one moves it into the process.
@@ -123,13 +124,14 @@ class AcceptLoop:
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         batch: int,
         take: Callable[[socket.socket], Any],
         broken: Callable[[OSError], Any],
         metrics: Metrics,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._listener = listener
         self._batch = batch
         self._take = take

@@ -1,7 +1,7 @@
 """Routes and handlers: what a client asks for, and what it is told when it cannot have it.
 
 Knows aiohttp and the one `submit` of offload.py. Knows no socket, no process and no metric: answers
-are counted by the protocol, tasks by offload.
+are counted by the protocol (connection.py), tasks by offload.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 
+from service.connection import tell_protocol
 from service.offload import ExpiredError, Offload, RejectedError
 from service.work import Work
 
@@ -42,7 +43,7 @@ def build(offload: Offload, work: Work, units: int, ready: Ready) -> web.Applica
         is_ready, why = ready()
         return web.Response(text=f"{why}\n", status=200 if is_ready else 503)
 
-    app = web.Application()
+    app = web.Application(middlewares=[tell_protocol])
     routes: tuple[tuple[str, Callable[[web.Request], Awaitable[web.StreamResponse]]], ...] = (
         ("/data", data),
         ("/healthz", healthz),

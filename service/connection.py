@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -50,7 +51,7 @@ class Protocol(web.RequestHandler):
     `finish_response`, because malformed requests never reach a middleware.
     """
 
-    __slots__ = ("_busy", "_metrics", "_record", "_since")
+    __slots__ = ("_busy", "_draining", "_metrics", "_record", "_route", "_since")
 
     def __init__(self, manager: web.Server, record: Record, metrics: Metrics) -> None:
         super().__init__(
@@ -61,8 +62,10 @@ class Protocol(web.RequestHandler):
         )
         self._record = record
         self._metrics = metrics
-        self._busy = False
+        self._busy = False  # bytes have come since the last answer
         self._since = 0.0
+        self._route: str | None = None
+        self._draining = False
 
     def data_received(self, data: bytes) -> None:
         """Note when a request began: the first bytes after an answer (a pipelined one: at that answer)."""
@@ -74,20 +77,43 @@ class Protocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Write the answer, then count it by route: unknown ones have none."""
+        """Write the answer, then count it."""
+        if self._draining:
+            resp.force_close()
         written = await super().finish_response(request, resp, start_time)
         now = time.perf_counter()
-        route = None
-        if isinstance(request, web.Request) and (resource := request.match_info.route.resource):
-            route = resource.canonical
-        self._metrics.request(request.method, route, written[0].status, now - self._since)
-        self._busy, self._since = False, now
+        self._metrics.request(request.method, self._route, written[0].status, now - self._since)
+        self._busy, self._since, self._route = False, now, None
         return written
+
+    def matched(self, route: str | None) -> None:
+        """The headers are complete and belong to `route`; None when no route matched."""
+        self._route = route
+
+    def drain(self) -> None:
+        """Close at once if idle, else after the answer to the request that has begun to arrive.
+
+        aiohttp's own `close()` stops reading, and a request of which half has arrived would hang.
+        """
+        self._draining = True
+        if not self._busy and self.transport is not None:
+            self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the record, whatever aiohttp's own cleaning up does."""
         self._record.end("closed" if exc is None else "error")
         super().connection_lost(exc)
+
+
+@web.middleware
+async def tell_protocol(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Tell the connection which route its request matched; the first to know is a middleware."""
+    if isinstance(request.protocol, Protocol):
+        resource = request.match_info.route.resource
+        request.protocol.matched(resource.canonical if resource else None)
+    return await handler(request)
 
 
 class Reception:
@@ -109,6 +135,12 @@ class Reception:
         task = self._loop.create_task(self._hand_over(record))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+
+    def drain(self) -> None:
+        """Close what is idle, and the rest after its answer."""
+        for protocol in self._manager.connections:
+            if isinstance(protocol, Protocol):
+                protocol.drain()
 
     async def settled(self) -> None:
         """Wait until every hand-over under way has ended."""

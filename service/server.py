@@ -112,13 +112,17 @@ class Service:
             listener = listen(settings.host, settings.port, settings.backlog)
         except OSError as error:
             raise _cannot_bind("service", settings.host, settings.port, error) from error
-        manager = cast("web.Server", runner.server)  # set by setup()
-        reception = Reception(manager, metrics)
+        reception = Reception(cast("web.Server", runner.server), metrics)  # set by setup()
         loop = AcceptLoop(
-            listener, settings.accept_batch, reception.take, lambda _: self.broken.set(), metrics
+            asyncio.get_running_loop(),
+            listener,
+            settings.accept_batch,
+            reception.take,
+            lambda _: self.broken.set(),
+            metrics,
         )
         metrics.watch_backlog(lambda: backlog(listener))
-        stack.push_async_callback(self._stop_accepting, loop, reception, manager)
+        stack.push_async_callback(self._stop_accepting, loop, reception)
 
         lag = asyncio.create_task(_watch_lag(metrics))
         stack.callback(lag.cancel)
@@ -126,15 +130,15 @@ class Service:
         self._admin_address = _url(admin.address)
         loop.start()
 
-    async def _stop_accepting(self, loop: AcceptLoop, reception: Reception, manager: web.Server) -> None:
+    async def _stop_accepting(self, loop: AcceptLoop, reception: Reception) -> None:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.settings.drain_timeout
         rest = loop.close()
         await reception.settled()
         await asyncio.sleep(FIRST_READ_SECONDS)
-        manager.pre_shutdown()
+        reception.drain()
         log.info("draining", from_queue=rest, active=self.metrics.connections.snapshot().active)
-        # noqa below: an event would cost something at every connection, polling costs one drain.
+        # Polling, because an event would cost every connection something and this costs one drain.
         while (active := self.metrics.connections.snapshot().active) and clock() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._abandoned = active

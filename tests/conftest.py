@@ -1,0 +1,56 @@
+"""What every test gets: both event loops, and the promise that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from service.offload import process_pool
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
+    """Every asynchronous test runs on both loops that the service offers."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    """Start multiprocessing's helpers and libuv's signal pipe once: they stay until the session ends."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.sleep(0))
+    with process_pool(1, 0) as pool:
+        pool.submit(os.getpid).result()
+
+
+def open_files() -> dict[str, str]:
+    """Descriptor number -> what it is, for this process; empty where /proc is missing."""
+    found = {}
+    for entry in Path("/proc/self/fd").glob("*"):
+        try:
+            found[entry.name] = str(entry.readlink())
+        except OSError:  # the descriptor of this very listing
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(fork_server: None) -> Iterator[None]:  # noqa: ARG001  # only its having run matters
+    """No descriptor, thread or child process survives a test."""
+    files, threads = set(open_files().items()), set(threading.enumerate())
+    yield
+    gc.collect()
+    assert not multiprocessing.active_children()
+    assert not [thread.name for thread in threading.enumerate() if thread not in threads]
+    assert not {
+        kind for kind in set(open_files().items()) - files if "socket" in kind[1] or "pipe" in kind[1]
+    }

@@ -1,0 +1,109 @@
+"""Starts the real command as a child and watches what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from metrics.exposition import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """`python -m service` in a session of its own, with JSON logs in a file."""
+
+    def __init__(self, log: Path, *flags: str) -> None:
+        self._log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "service",
+                    "--port",
+                    "0",
+                    "--admin-port",
+                    "0",
+                    "--log-format",
+                    "json",
+                    *flags,
+                ],
+                stderr=stderr,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Log lines with this event."""
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def ready(self) -> tuple[str, str]:
+        """Wait for the ready line; return both base URLs."""
+        self.wait_until(lambda: self.events("ready"))
+        line = self.events("ready")[0]
+        return line["address"], line["admin"]
+
+    def scrape(self) -> dict[str, float]:
+        with urlopen(f"{self.ready()[1]}/metrics") as answer:
+            return parse(answer.read().decode())
+
+    def wait_until(self, condition: Any, seconds: float = 30.0) -> None:
+        """Poll for what a child will do soon; its death meanwhile is an error."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.01)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def session(self) -> set[int]:
+        """Process ids of the child's session: itself, its workers and multiprocessing's helpers."""
+        return session_of(self.process.pid)
+
+
+def session_of(leader: int) -> set[int]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # gone meanwhile
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def gone(leader: int, seconds: float = 10.0) -> bool:
+    """Whether a session empties within the time."""
+    deadline = time.monotonic() + seconds
+    while session_of(leader):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@contextmanager
+def service(log: Path, *flags: str) -> Iterator[Child]:
+    """A child that is ended whatever the test does, with all that belongs to it."""
+    child = Child(log, *flags)
+    try:
+        yield child
+    finally:
+        for pid in child.session():
+            os.kill(pid, signal.SIGKILL)
+        child.process.wait(10)

@@ -1,0 +1,142 @@
+"""The command as an operator meets it: one ready line, signals, exit codes, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from .support import ROOT, gone, service
+
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table in /proc")
+
+
+def get(url: str) -> bytes:
+    with urlopen(url) as answer:
+        return bytes(answer.read())
+
+
+@proc
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("offload", ["inline", "process"])
+def test_a_signal_ends_it_with_exit_0_and_no_process_left(
+    tmp_path: Path, number: signal.Signals, offload: str
+) -> None:
+    with service(tmp_path / "log", "--offload", offload, "--work-units", "10") as child:
+        address, _ = child.ready()
+        assert b"Downing" in get(f"{address}/data")
+        os.killpg(child.process.pid, number) if number == signal.SIGINT else child.process.send_signal(number)
+        assert child.process.wait(30) == 0
+        assert gone(child.process.pid)
+        (stopped,) = child.events("stopped")
+        assert stopped["accepted"] == stopped["completed"] == 1
+
+
+def test_calibration_is_logged_with_units_and_cost(tmp_path: Path) -> None:
+    with service(tmp_path / "log", "--offload", "inline", "--work-ms", "1") as child:
+        child.ready()
+        (line,) = child.events("work")
+        assert line["units"] > 100
+        assert 0.1 < line["cpu_ms"] < 10  # 1, whatever the machine does meanwhile
+        assert child.end() == 0
+
+
+@proc
+def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path) -> None:
+    with service(tmp_path / "log", "--work-units", "10", "--workers", "2") as child:
+        address, _ = child.ready()
+        assert len(child.session()) >= 4  # itself, two workers, the fork server
+        child.end(signal.SIGKILL)
+        assert gone(child.process.pid)
+        port = int(address.rpartition(":")[2])
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+@proc
+def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    with service(tmp_path / "log", "--work-units", "10", "--workers", "1", "--worker-nice", "7") as child:
+        address, _ = child.ready()
+        workers = [pid for pid in child.session() if os.getpriority(os.PRIO_PROCESS, pid) == 7]
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGKILL)
+        child.wait_until(lambda: workers[0] not in child.session())
+        with pytest.raises(HTTPError, match="500"):  # step 4 retries it
+            get(f"{address}/data")
+        assert b"Downing" in get(f"{address}/data")
+        assert child.scrape()["offload_worker_restarts_total{reason=crashed}"] == 1
+        assert child.end() == 0
+
+
+def test_the_admin_port_answers_while_inline_work_blocks_the_loop(tmp_path: Path) -> None:
+    flags = ("--offload", "inline", "--work-units", "20000000")  # about two seconds
+    with service(tmp_path / "log", *flags) as child:
+        address, admin = child.ready()
+        request = threading.Thread(target=get, args=(f"{address}/data",))
+        request.start()
+        child.wait_until(lambda: child.scrape()["http_connections_active"] == 1)
+        for path in ("healthz", "readyz", "metrics"):
+            get(f"{admin}/{path}")
+        assert child.scrape()["offload_running"] == 1  # still in the same two seconds of work
+        request.join()
+        assert child.end() == 0
+
+
+def run(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", "--port", "0", "--admin-port", "0", *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--offload", "magic"], "--offload (SERVICE_OFFLOAD)"),
+        (["--no-such-flag"], "--no-such-flag"),
+        (["--work", "tests.work:raises"], "ZeroDivisionError"),
+        (["--work", "tests.work:not_text"], "TypeError"),
+        (["--work", "tests.work:absent"], "absent"),
+        (["--work", "no.such.module:function"], "no.such.module"),
+        (
+            ["--work", "tests.work:slow", "--work-units", "1", "--host", "no.such.host.invalid"],
+            "no.such.host.invalid",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_work_ends_at_start_with_one_sentence_and_exit_2(flags: list[str], says: str) -> None:
+    ended = run(*flags)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sum(line.startswith("offloop: ") for line in ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--port", "--admin-port"])
+def test_a_port_in_use_is_named_with_its_errno(flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("--work-units", "1", flag, str(port))
+    assert ended.returncode == 2
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert "EADDRINUSE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_says_default_and_unit() -> None:
+    text = run("--help").stdout
+    for part in ("--accept-batch", "default: 64", "seconds", "milliseconds"):
+        assert part in text

@@ -1,0 +1,65 @@
+"""The book of connections, bounded labels, and a catalogue that is complete."""
+
+from __future__ import annotations
+
+import math
+
+from prometheus_client import generate_latest
+
+from metrics.catalogue import BY_NAME, CATALOGUE
+from metrics.exposition import parse, total
+from metrics.instruments import Metrics
+
+
+def scrape(metrics: Metrics) -> dict[str, float]:
+    return parse(generate_latest(metrics.registry).decode())
+
+
+def test_a_connection_is_completed_once_and_the_first_reason_wins() -> None:
+    metrics = Metrics()
+    first, second = object(), object()
+    metrics.connections.opened(first)
+    metrics.connections.opened(second)
+    assert metrics.connections.ended(first, "error")
+    assert not metrics.connections.ended(first, "closed")
+    values = scrape(metrics)
+    assert values["http_connections_accepted_total"] == 2
+    assert values["http_connections_completed_total{reason=error}"] == 1
+    assert values["http_connections_completed_total{reason=closed}"] == 0
+    assert values["http_connections_active"] == 1
+
+
+def test_one_scrape_can_ask_for_the_three_numbers_alone() -> None:
+    metrics = Metrics()
+    restricted = metrics.registry.restricted_registry(["http_connections_active"])
+    assert parse(generate_latest(restricted).decode()) == {"http_connections_active": 0}
+
+
+def test_labels_that_a_client_chooses_are_bounded() -> None:
+    metrics = Metrics()
+    for n in range(50):
+        metrics.request(f"BREW{n}", None, 404, 0.001)
+    values = scrape(metrics)
+    assert values["http_requests_total{method=OTHER,route=OTHER,status=404}"] == 50
+    assert sum(key.startswith("http_requests_total") for key in values) == 1
+
+
+def test_the_whole_catalogue_is_published() -> None:
+    metrics = Metrics()
+    metrics.info(version="0", offload="inline", loop="uvloop")
+    text = generate_latest(metrics.registry).decode()
+    for row in CATALOGUE:
+        kind = "gauge" if row.type == "info" else row.type
+        assert f"# HELP {row.name} {row.help}" in text
+        assert f"# TYPE {row.name} {kind}" in text
+
+
+def test_the_catalogue_names_each_metric_once() -> None:
+    assert len(BY_NAME) == len(CATALOGUE)
+
+
+def test_an_exposition_is_read_back() -> None:
+    values = parse('a_total{y="2",x="1"} 3\na_total{x="9"} 4\nb +Inf\n')
+    assert values == {"a_total{x=1,y=2}": 3.0, "a_total{x=9}": 4.0, "b": math.inf}
+    assert total(values, "a_total") == 7.0
+    assert total(values, "absent") == 0.0

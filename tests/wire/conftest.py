@@ -1,0 +1,74 @@
+"""A real service on real loopback sockets, in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.request import urlopen
+
+import pytest
+
+from metrics.exposition import parse
+from service.server import Service
+from service.settings import Settings
+
+Start = Callable[..., Awaitable["Running"]]
+
+
+class Running:
+    """A started service and what a test asks of it."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.url, self.admin_url = service.addresses
+        self.host, _, port = self.url.removeprefix("http://").rpartition(":")
+        self.port = int(port)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.host.strip("[]"), self.port)
+
+    async def exchange(self, request: bytes) -> bytes:
+        """Send raw bytes on a connection of their own, and read until the server closes."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    async def get(self, path: str = "/data", method: str = "GET") -> bytes:
+        return await self.exchange(
+            f"{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
+        )
+
+    async def scrape(self) -> dict[str, float]:
+        text = await asyncio.to_thread(lambda: urlopen(f"{self.admin_url}/metrics").read().decode())
+        return parse(text)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Turn the loop until something that is about to happen has happened."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts services; afterwards drains each and checks that its book adds up to nothing left."""
+    running: list[Running] = []
+
+    async def _start(**changes: object) -> Running:
+        defaults: dict[str, object] = {"port": 0, "admin_port": 0, "work_units": 10, "offload": "inline"}
+        service = Service(Settings.model_validate(defaults | changes))
+        await service.start()
+        running.append(Running(service))
+        return running[-1]
+
+    yield _start
+    for one in running:
+        await one.service.drain()
+        book = one.service.metrics.connections.snapshot()
+        assert book.active == 0
+        assert book.accepted == sum(book.completed.values())
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left

@@ -1,0 +1,215 @@
+"""What a client gets, and what the counters say of it: values before and after, never names alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from metrics.exposition import total
+from service import connection
+from service.accept import backlog, listen
+from tests import work
+
+from .conftest import Start
+
+KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
+RECORD = {"street": "10 Downing Street", "city": "Value: 9", "count": 80}
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("offload", ["inline", "thread", "process"])
+async def test_data_is_answered_whatever_the_strategy(start: Start, offload: str) -> None:
+    service = await start(offload=offload, workers=2)
+    answer = await service.get()
+    assert status_of(answer) == 200
+    assert json.loads(body_of(answer)) == RECORD
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=completed}"] == 1
+    assert values["offload_task_cpu_seconds_count"] == values["offload_queue_wait_seconds_count"] == 1
+    assert values["offload_task_cpu_seconds_sum"] > 0
+    assert values["http_requests_total{method=GET,route=/data,status=200}"] == 1
+    assert values["http_request_duration_seconds_count{route=/data}"] == 1
+    assert values["offload_workers"] == (1 if offload == "inline" else 2)
+    assert values["offload_running"] == values["offload_queue_depth"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "route"),
+    [
+        ("GET", "/nowhere", 404, "OTHER"),
+        ("POST", "/data", 405, "OTHER"),
+        ("HEAD", "/data", 200, "/data"),
+        ("GET", "/healthz", 200, "/healthz"),
+        ("GET", "/readyz", 200, "/readyz"),
+        ("PROPFIND", "/data", 405, "OTHER"),
+    ],
+)
+async def test_each_answer_is_counted_by_method_route_and_status(
+    start: Start, method: str, path: str, status: int, route: str
+) -> None:
+    service = await start()
+    assert status_of(await service.get(path, method)) == status
+    label = method if method != "PROPFIND" else "OTHER"
+    values = await service.scrape()
+    assert values[f"http_requests_total{{method={label},route={route},status={status}}}"] == 1
+    assert total(values, "http_requests_total") == 1
+
+
+async def test_malformed_http_gets_400_and_is_counted(start: Start) -> None:
+    service = await start()
+    assert status_of(await service.exchange(b"what is this\r\n\r\n")) == 400
+    values = await service.scrape()
+    assert total(values, "http_requests_total") == 1
+    assert [key for key in values if key.startswith("http_requests_total") and "status=400" in key]
+
+
+async def test_accepted_counts_at_accept_and_completed_at_the_end(start: Start) -> None:
+    service = await start()
+    book = service.service.metrics.connections.snapshot
+    reader, writer = await service.connect()  # not a byte sent yet
+    await service.until(lambda: book().accepted == 1)
+    assert (book().active, sum(book().completed.values())) == (1, 0)
+    for _ in range(3):  # requests on one connection change nothing
+        writer.write(KEEP_ALIVE)
+        assert b"200 OK" in await reader.readuntil(b"}")
+    assert (book().accepted, book().active) == (1, 1)
+    writer.close()
+    await writer.wait_closed()
+    await service.until(lambda: book().active == 0)
+    assert book().completed["closed"] == 1
+
+
+async def test_a_reset_connection_is_completed_too(start: Start) -> None:
+    service = await start()
+    book = service.service.metrics.connections.snapshot
+    for _ in range(20):
+        client = socket.create_connection((service.host, service.port))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()  # RST
+    await service.until(lambda: book().accepted == 20)
+    await service.until(lambda: book().active == 0)
+
+
+async def test_a_hand_over_that_fails_ends_its_connection_and_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start()
+    real = connection.Protocol.__init__
+    fail = iter([True, False])
+
+    def sometimes(self: connection.Protocol, *args: object) -> None:
+        if next(fail):
+            raise RuntimeError("injected")
+        real(self, *args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(connection.Protocol, "__init__", sometimes)
+    assert await service.get() == b""
+    assert status_of(await service.get()) == 200
+    values = await service.scrape()
+    assert values["http_connections_completed_total{reason=handover}"] == 1
+    assert values["http_connections_accepted_total"] == 2
+
+
+@pytest.fixture
+def full_listener() -> Iterator[socket.socket]:
+    """A listener that nobody accepts from, with three clients in its queue."""
+    with listen("127.0.0.1", 0, 7) as listener:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        yield listener
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_INFO"), reason="the kernel queue is read through Linux's TCP_INFO"
+)
+def test_the_kernel_queue_is_visible(full_listener: socket.socket) -> None:
+    assert backlog(full_listener) == (3, 7)
+
+
+def test_a_closed_listener_has_no_queue() -> None:
+    listener = listen("127.0.0.1", 0, 7)
+    listener.close()
+    assert backlog(listener) == (0, 0)
+
+
+async def test_connections_in_the_kernel_queue_are_answered_by_a_drain(start: Start) -> None:
+    service = await start(accept_batch=1)
+    clients = []
+    for _ in range(20):  # blocking calls: the loop cannot accept before the drain begins
+        client = socket.create_connection((service.host, service.port))
+        client.sendall(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
+        clients.append(client)
+    assert await service.service.drain() == 0
+    for client in clients:
+        assert b"200 OK" in client.recv(4096)
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((service.host, service.port))
+
+
+async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start: Start) -> None:
+    service = await start(offload="thread", workers=1, drain_timeout=0.05, work="tests.work:slow")
+    answer = asyncio.create_task(service.get())
+    await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
+    await asyncio.sleep(0)
+    assert await service.service.drain() == 1
+    assert await answer == b""
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+async def test_ipv6_serves_as_well(start: Start) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback here: {error}")
+    service = await start(host="::1", admin_host="::1")
+    assert service.url.startswith("http://[::1]:")
+    assert status_of(await service.get()) == 200
+    assert (await service.scrape())["http_connections_accepted_total"] == 1
+
+
+async def test_work_that_raises_gets_500_without_internals(start: Start) -> None:
+    service = await start(work="tests.work:fails_on_demand")
+    work.failing.set()
+    try:
+        answer = await service.get()
+    finally:
+        work.failing.clear()
+    assert status_of(answer) == 500
+    assert b"secret" not in answer
+    assert b"Traceback" not in answer
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=failed}"] == 1
+    assert values["offload_tasks_total{outcome=completed}"] == 0
+
+
+async def test_the_admin_port_answers_and_readiness_follows_the_state(start: Start) -> None:
+    service = await start()
+    for path, status in {"/healthz": 200, "/readyz": 200, "/metrics": 200, "/else": 404}.items():
+        reader, writer = await asyncio.open_connection(*service.admin_url.removeprefix("http://").split(":"))
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        assert status_of(await reader.read()) == status
+        writer.close()
+        await writer.wait_closed()
+    assert service.service.ready() == (True, "serving")
+    await service.service.drain()
+    assert service.service.ready() == (False, "draining")
+
+
+async def test_loop_lag_is_observed(start: Start) -> None:
+    service = await start()
+    async with asyncio.timeout(20):
+        while (await service.scrape())["event_loop_lag_seconds_count"] == 0:
+            await asyncio.sleep(0.01)
