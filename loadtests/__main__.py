@@ -1,0 +1,249 @@
+"""The command line of the instrument: argv in, exit code out.
+
+Knows flags, defaults and exit codes. Touches argv and, for a wrong one, stderr. Never measures: each
+command hands over to the module that does.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from loadtests import experiment, machine, presets, report
+from loadtests.child import ServiceError
+from loadtests.folder import FolderError, RunFolder
+from loadtests.generator import GeneratorError
+from loadtests.plan import ARRIVALS, CLOSERS, Phase
+from loadtests.run import UsageError, run
+from loadtests.thresholds import Threshold
+
+PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
+EXIT_CODES_HELP = (
+    "Exit codes: 0 passed, 1 a threshold was missed, 2 the command cannot be run as typed, "
+    "3 the run is INVALID (the generator or the machine was the bottleneck), 130 interrupted."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong flag or value in one sentence, without the page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(USAGE, f"{self.prog}: {message} (see --help)\n")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to each help, where there is one worth the words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = Parser(
+        prog="python -m loadtests",
+        description="Measure an HTTP service with an open load.",
+        epilog=EXIT_CODES_HELP,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_run(commands)
+    add_experiment(commands)
+    add_report(commands)
+    arguments = parser.parse_args(argv)
+    handler: Callable[[argparse.Namespace], int] = arguments.handler
+    try:
+        return handler(arguments)
+    except (UsageError, GeneratorError, FolderError, ServiceError) as error:
+        print(f"python -m loadtests: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `run URL`: one constant rate against one URL."""
+    parser = commands.add_parser(
+        "run",
+        help="send one rate to one URL and sum up",
+        description="Send requests when they are due, whatever the answers do, one connection each.",
+        epilog=EXIT_CODES_HELP,
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_run)
+    parser.add_argument("url", metavar="URL", help="http or https URL")
+    _add_load_flags(parser)
+    add = parser.add_argument_group("result").add_argument
+    add(
+        "--threshold",
+        action="append",
+        default=[],
+        type=_threshold,
+        metavar="'p99<100ms'",
+        help="repeatable; p50, p90, p99, p99.9, max (us, ms, s), errors (%%), achieved, goodput (per second)",
+    )
+    add("--out", type=Path, metavar="DIR", help="keep plan.json, samples.json and summary.json there")
+    add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
+
+
+def _add_load_flags(parser: Parser) -> None:
+    add = parser.add_argument_group("load").add_argument
+    add("--rate", type=float, default=20, metavar="N", help="requests per second")
+    add("--duration", type=float, default=10, metavar="SECONDS", help="how long requests are sent")
+    add("--arrivals", choices=ARRIVALS, default="constant", help="even gaps, or those of independent users")
+    add("--seed", type=int, default=1, metavar="N", help="of the Poisson arrivals")
+    add(
+        "--max-in-flight", type=int, default=10_000, metavar="N", help="connections; above it nothing is sent"
+    )
+    add("--source", metavar="IP", help="local address (default: the kernel chooses)")
+    add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
+    add = parser.add_argument_group("request").add_argument
+    add("--method", default="GET", metavar="NAME", help="request method")
+    add(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="repeatable",
+    )
+    add("--body", metavar="TEXT", help="request body, sent as UTF-8 (default: none)")
+    add(
+        "--timeout",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="from the start to the last byte of the answer",
+    )
+    add("--insecure", action="store_true", help="accept any certificate (default: verify)")
+
+
+def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `experiment`: the 2017 experiment on this machine, judged and drawn."""
+    parser = commands.add_parser(
+        "experiment",
+        help="reproduce the 2017 experiment on this machine",
+        description="Start the service variant by variant, load it, judge the claims, draw the figures.",
+        epilog=EXIT_CODES_HELP,
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_experiment)
+    add = parser.add_argument
+    add("--preset", choices=("quick",), default="quick", help="which variants and loads")
+    add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
+    add("--work-ms", type=_positive, default=4.0, metavar="MS", help="CPU time of one request")
+    add(
+        "--rounds", type=_count, default=2, metavar="N", help="visits to each variant; every other in reverse"
+    )
+    add("--phase-seconds", type=_positive, default=2.5, metavar="SECONDS", help="length of a measuring phase")
+    add("--overload-seconds", type=_positive, default=6.0, metavar="SECONDS", help="length of an overload")
+
+
+def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `report RUN`: redraw what an experiment measured."""
+    parser = commands.add_parser(
+        "report",
+        help="redraw verdict and figures of a run folder",
+        description="Judge and draw again from what is in the folder; nothing is measured.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_report)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `experiment` wrote")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _experiment(arguments: argparse.Namespace) -> int:
+    started = datetime.now().astimezone()
+    path = arguments.out or Path("runs") / f"{started:%Y%m%d-%H%M%S}-{arguments.preset}"
+    plan = functools.partial(
+        presets.quick,
+        cores=machine.cores(),
+        rounds=arguments.rounds,
+        phase_seconds=arguments.phase_seconds,
+        overload_seconds=arguments.overload_seconds,
+    )
+    console = Console(stderr=True)
+    try:
+        experiment.run(plan, arguments.work_ms, path, console)
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. What was measured is in {path}; `report {path}` draws it.")
+        raise
+    return _draw(path)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    return _draw(arguments.run)
+
+
+def _draw(path: Path) -> int:
+    summary, text = report.draw(RunFolder(path))
+    print(text, end="")
+    print(f"\nFigures and data: {path}")
+    return INVALID if report.is_invalid(summary) else PASSED
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
+def _threshold(text: str) -> Threshold:
+    try:
+        return Threshold.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    summary = run(_phase(arguments), arguments.threshold, arguments.out, arguments.json)
+    return INTERRUPTED if summary["interrupted"] else EXIT_CODES[summary["state"]]
+
+
+def _phase(arguments: argparse.Namespace) -> Phase:
+    try:
+        return Phase(
+            url=arguments.url,
+            rate=arguments.rate,
+            duration_seconds=arguments.duration,
+            method=arguments.method,
+            headers=tuple(arguments.header),
+            body=arguments.body or "",
+            arrivals=arguments.arrivals,
+            seed=arguments.seed,
+            timeout_seconds=arguments.timeout,
+            source=arguments.source,
+            who_closes=arguments.who_closes,
+            max_in_flight=arguments.max_in_flight,
+            insecure=arguments.insecure,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""One request on a connection of its own: connect, send, read the answer, close.
+
+Knows sockets and errnos. Touches one non-blocking socket and its place in the owner's selector.
+Never waits, never reads the clock: each step is given the time, does what it can without blocking,
+and says what it waits for.
+"""
+
+import errno
+import selectors
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from loadtests.answer import Answer
+from loadtests.endpoint import Endpoint
+from loadtests.sample import CONNECT_ERROR, MALFORMED, OK, RESET, SHORT, STATUS, TLS_ERROR, Sample, reason_of
+
+# Larger than a TLS record (16 KiB), so OpenSSL never keeps back bytes that epoll cannot see.
+RECEIVE_BYTES: Final = 65_536
+
+
+class Owner(Protocol):
+    """What a connection needs from the loop that drives it."""
+
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        """Where the connection registers its socket, with itself as data."""
+
+    def on_connected(self) -> None:
+        """Take note that the TCP connection stands."""
+
+    def on_finished(self, sample: Sample) -> None:
+        """Take the sample; called exactly once per connection."""
+
+    def on_closed(self) -> None:
+        """Take note that the socket is gone; called once, after `on_finished`."""
+
+
+class Connection:
+    """The life of one request. The owner calls `start` once, then `step` whenever the socket is ready."""
+
+    __slots__ = (
+        "_answer", "_connected", "_endpoint", "_finished", "_first_byte", "_intended", "_next", "_owner",
+        "_sock", "_unsent", "started",
+    )  # fmt: skip
+
+    _next: Callable[["Connection", float], None]
+
+    def __init__(self, endpoint: Endpoint, owner: Owner, intended: float) -> None:
+        self._endpoint = endpoint
+        self._owner = owner
+        self._intended = intended
+        self._connected: float | None = None
+        self._first_byte: float | None = None
+        self._unsent: bytes | memoryview = endpoint.request
+        self._answer = Answer(head_only=endpoint.head_only)
+        self._finished = False
+        self._sock: socket.socket | None = None
+        self._next = Connection.start  # then one of the steps below: that of the next event
+        self.started = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is gone."""
+        return self._sock is None
+
+    def start(self, now: float) -> None:
+        """Open the socket and begin to connect; an error ends the request here."""
+        self.started = now
+        endpoint = self._endpoint
+        try:
+            self._sock = sock = endpoint.open_socket()
+            code = sock.connect_ex(endpoint.address)
+        except OSError as error:
+            self._fail(CONNECT_ERROR, now, reason_of(error))
+            return
+        if code not in (0, errno.EINPROGRESS):
+            self._fail(CONNECT_ERROR, now, errno.errorcode[code])
+            return
+        self._next = Connection._finish_connecting
+        self._owner.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
+
+    def step(self, now: float) -> None:
+        """Do what the readiness of the socket allows."""
+        self._next(self, now)  # a plain function: a bound method would be a circle for the GC
+
+    def give_up(self, outcome: str, now: float) -> None:
+        """Close at once; a request without an answer ends with `outcome`."""
+        if not self._finished:
+            self._finish(outcome, now)
+        self._close()
+
+    def _finish_connecting(self, now: float) -> None:
+        assert self._sock is not None
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(CONNECT_ERROR, now, errno.errorcode[code])
+            return
+        self._connected = now
+        self._owner.on_connected()
+        if self._endpoint.tls is None:
+            self._send(now)
+            return
+        self._sock = self._endpoint.tls.wrap_socket(
+            self._sock, server_hostname=self._endpoint.host, do_handshake_on_connect=False
+        )
+        self._shake_hands(now)
+
+    def _shake_hands(self, now: float) -> None:
+        assert isinstance(self._sock, ssl.SSLSocket)
+        self._next = Connection._shake_hands
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._wait_for(selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._wait_for(selectors.EVENT_WRITE)
+        except OSError as error:
+            self._fail(TLS_ERROR, now, reason_of(error))
+        else:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        assert self._sock is not None
+        try:
+            sent = self._sock.send(self._unsent)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError as error:
+            self._fail(RESET, now, reason_of(error))
+            return
+        if sent < len(self._unsent):
+            self._unsent = memoryview(self._unsent)[sent:]
+            self._next = Connection._send
+            self._wait_for(selectors.EVENT_WRITE)
+        else:
+            self._next = Connection._receive
+            self._wait_for(selectors.EVENT_READ)
+
+    def _receive(self, now: float) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            self._fail(RESET, now, reason_of(error))
+            return
+        answer = self._answer
+        if not data:
+            answer.end()
+        elif self._first_byte is None:
+            self._first_byte = now
+        if data and not answer.feed(data):
+            self._fail(MALFORMED, now)
+        elif answer.complete:
+            status = answer.status
+            self._finish(OK if status == 200 else STATUS, now, status)
+            self._after_the_answer(at_end=not data)
+        elif not data:
+            self._fail(SHORT, now)
+
+    def _after_the_answer(self, *, at_end: bool) -> None:
+        """Leave the first FIN to the server, for TIME_WAIT stays with whoever sends it (RFC 9293, 3.6).
+
+        A client that closes first runs out of local ports at ports / 60 s; see `explain`.
+        """
+        if at_end or not self._endpoint.server_closes:
+            self._close()
+        else:
+            self._next = Connection._await_end
+
+    def _await_end(self, _now: float) -> None:
+        assert self._sock is not None
+        try:
+            at_end = not self._sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            at_end = False
+        except OSError:
+            at_end = True
+        if at_end:
+            self._close()
+
+    def _wait_for(self, events: int) -> None:
+        assert self._sock is not None
+        self._owner.selector.modify(self._sock.fileno(), events, self)
+
+    def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
+        self._finish(outcome, now, None, reason)
+        self._close()
+
+    def _finish(self, outcome: str, now: float, status: int | None = None, reason: str | None = None) -> None:
+        self._finished = True
+        self._answer.release()
+        self._owner.on_finished(
+            Sample(
+                self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason
+            )
+        )
+
+    def _close(self) -> None:
+        """Close without ado, as clients do that have what they wanted or lost patience."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            if self._next is not Connection.start:
+                self._owner.selector.unregister(sock.fileno())
+            sock.close()
+        self._owner.on_closed()

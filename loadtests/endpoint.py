@@ -1,0 +1,99 @@
+"""Where the requests go and what they say, made ready once so that no request pays for it.
+
+Knows name resolution, request bytes and TLS settings. Touches the resolver, before the load starts.
+Never used on the clock.
+"""
+
+import ipaddress
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loadtests.plan import Phase, Target
+
+# ip(7): leave the choice of the local port to connect(), which then shares a port between
+# destinations; a plain bind() must find one that nobody uses at all. Python names it from 3.12 on.
+BIND_ADDRESS_NO_PORT: Final = 24 if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What all connections of a phase have in common."""
+
+    family: int
+    address: Any  # as socket.connect wants it: (host, port), four items for IPv6
+    host: str  # as the URL names it, for TLS
+    request: bytes
+    head_only: bool  # the answer to HEAD has no body, whatever its Content-Length says
+    tls: ssl.SSLContext | None
+    source: str | None
+    server_closes: bool
+
+    @property
+    def name(self) -> str:
+        """The address as people write it: `127.0.0.1:8080`, `[::1]:8080`."""
+        host, port = self.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def open_socket(self) -> socket.socket:
+        """Return a non-blocking socket, bound to the source address if there is one; raises `OSError`."""
+        sock = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if self.source is not None:
+                if BIND_ADDRESS_NO_PORT is not None:
+                    sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((self.source, 0))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+def make_endpoint(phase: Phase) -> Endpoint:
+    """Resolve the phase's host; `OSError` when it has no address, or when the source is not one of ours."""
+    target = Target.parse(phase.url)
+    family = socket.AF_UNSPEC
+    if phase.source is not None:
+        family = socket.AF_INET6 if ipaddress.ip_address(phase.source).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.bind((phase.source, 0))
+    found = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
+    # IPv4 first: `localhost` often resolves to ::1 as well, where few test servers listen, and
+    # trying one after the other would be a second connection that the server counts.
+    found.sort(key=lambda info: info[0] != socket.AF_INET)
+    chosen, _, _, _, address = found[0]
+    return Endpoint(
+        family=chosen,
+        address=address,
+        host=target.host,
+        request=request_bytes(phase, target),
+        head_only=phase.method == "HEAD",
+        tls=tls_context(insecure=phase.insecure) if target.tls else None,
+        source=phase.source,
+        server_closes=phase.who_closes == "server",
+    )
+
+
+def request_bytes(phase: Phase, target: Target) -> bytes:
+    """Return the whole request; the phase's own headers come last, its Host replaces ours."""
+    body = phase.body.encode()
+    lines = [f"{phase.method} {target.path} HTTP/1.1"]
+    if not any(name.lower() == "host" for name, _ in phase.headers):
+        lines.append(f"Host: {target.authority}")
+    lines.append("Connection: close")
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    lines += [f"{name}: {value}" for name, value in phase.headers]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def tls_context(*, insecure: bool) -> ssl.SSLContext:
+    """Return a client's TLS settings; `insecure` accepts any certificate for any name."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

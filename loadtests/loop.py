@@ -1,0 +1,170 @@
+"""The open loop: fires each request when it is due, whatever the answers do.
+
+Knows what is due, what is under way and when to give up. Touches sockets by way of `Connection` and
+one selector. Never reschedules: after a stall everything that is due is sent at once, and its
+latency counts from when it was due. The clock is handed in.
+
+One thread and one selector instead of asyncio: less CPU per request, and no layer between the
+readiness of a socket and its timestamp.
+"""
+
+import math
+import select
+import selectors
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from loadtests.connection import Connection
+from loadtests.endpoint import Endpoint
+from loadtests.plan import Phase
+from loadtests.sample import (
+    ABORTED,
+    CONNECT_ERROR,
+    LOCAL_ERRORS,
+    NOT_SENT,
+    STOPPED,
+    TIMEOUT,
+    TOO_MANY_IN_FLIGHT,
+    Sample,
+)
+from loadtests.schedule import intended_offsets
+
+PROGRESS_SECONDS: Final = 0.2
+
+# Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
+# would tell the same, but the server would count one connection more than the ledger. Twenty in a
+# row, or all of the first second, cannot be a hiccup of a server that is up; and once a single
+# connection has stood, refusals are a finding, and the run goes on.
+HOPELESS_ERRORS: Final = 20
+HOPELESS_SECONDS: Final = 1.0
+
+
+class OpenLoop:
+    """The loop of one phase. `stop` may be set at any time, also from a signal handler."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        endpoint: Endpoint,
+        emit: Callable[[dict[str, Any]], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.samples: list[Sample] = []
+        self.stop = False
+        self._phase, self._endpoint, self._emit, self._clock = phase, endpoint, emit, clock
+        self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
+        self._open = self._fired = self._connected = self._failed_connects = 0
+        self._outcomes: Counter[str] = Counter()
+        self._offsets = intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)
+        self._next_index = 0
+        self.started = self._next_progress = clock()
+        self._end = self.started + phase.duration_seconds
+        self._next_due = self._due_at(0)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether connections failed and not one ever stood."""
+        return not self._connected and self._failed_connects > 0
+
+    def run(self) -> None:
+        """Send, receive and give up until all is done and the duration is over, or until stopped."""
+        now = self.started
+        while not (self.stop or self._hopeless(now)):
+            now = self._clock()
+            self._fire_due(now)
+            self._expire(now)
+            if now >= self._end and not self._open and self._next_due == math.inf:
+                break
+            if now >= self._next_progress:
+                self._next_progress = now + PROGRESS_SECONDS
+                # Not `stop |= ...`: that reads the flag before the call and would undo a SIGTERM
+                # that comes as an answer to this very line.
+                if not self._emit(self._progress(now)):
+                    self.stop = True
+            self._handle_ready(self._next_wake(now) - self._clock())
+        self._wind_up(self._clock())
+
+    def on_connected(self) -> None:
+        """Count a connection that stands."""
+        self._connected += 1
+
+    def on_finished(self, sample: Sample) -> None:
+        """Keep what happened to one request."""
+        self.samples.append(sample)
+        self._outcomes[sample.label] += 1
+        if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
+            self._failed_connects += 1
+
+    def on_closed(self) -> None:
+        """Count a socket less."""
+        self._open -= 1
+
+    def _due_at(self, index: int) -> float:
+        return self.started + self._offsets[index] if index < len(self._offsets) else math.inf
+
+    def _fire_due(self, now: float) -> None:
+        while self._next_due <= now:
+            intended = self._next_due
+            self._next_index += 1
+            self._next_due = self._due_at(self._next_index)
+            if self._open >= self._phase.max_in_flight:
+                self._skip(intended, TOO_MANY_IN_FLIGHT)
+                continue
+            connection = Connection(self._endpoint, self, intended)
+            self._open += 1
+            self._fired += 1
+            self._deadlines.append(connection)
+            connection.start(self._clock())
+            now = self._clock()
+
+    def _skip(self, intended: float, reason: str) -> None:
+        self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
+
+    def _expire(self, now: float) -> None:
+        waiting = self._deadlines
+        while waiting and (waiting[0].closed or waiting[0].started + self._phase.timeout_seconds <= now):
+            connection = waiting.popleft()
+            if not connection.closed:
+                connection.give_up(TIMEOUT, now)
+
+    def _hopeless(self, now: float) -> bool:
+        enough = 1 if now >= self.started + HOPELESS_SECONDS else HOPELESS_ERRORS
+        return not self._connected and self._failed_connects >= enough
+
+    def _next_wake(self, now: float) -> float:
+        deadline = self._deadlines[0].started + self._phase.timeout_seconds if self._deadlines else math.inf
+        end = self._end if now < self._end else math.inf
+        return min(self._next_due, deadline, self._next_progress, end)
+
+    def _handle_ready(self, timeout: float) -> None:
+        # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
+        # select(2) on the one descriptor of the epoll itself waits to the microsecond (epoll(7), Q3).
+        if not select.select([self.selector.fileno()], [], [], max(0.0, timeout))[0]:
+            return
+        for key, _ in self.selector.select(0):
+            now = self._clock()
+            if now >= self._next_due:
+                self._fire_due(now)  # a send does not queue up behind a crowd of answers
+            key.data.step(now)
+
+    def _wind_up(self, now: float) -> None:
+        for connection in self._deadlines:
+            if not connection.closed:
+                connection.give_up(ABORTED, now)
+        for offset in self._offsets[self._next_index :]:
+            self._skip(self.started + offset, STOPPED)
+        self._emit(self._progress(now))
+        self.selector.close()
+
+    def _progress(self, now: float) -> dict[str, Any]:
+        return {
+            "elapsed": round(now - self.started, 3),
+            "duration": self._phase.duration_seconds,
+            "planned": len(self._offsets),
+            "fired": self._fired,
+            "connected": self._connected,
+            "in_flight": self._open,
+            "outcomes": dict(self._outcomes),
+        }

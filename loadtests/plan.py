@@ -1,0 +1,129 @@
+"""The plan of one phase of load: what will be sent, from where, when to give up.
+
+Knows the fields and their limits, and how to keep a JSON file whole. Touches only the file it is
+told to write. Never opens a connection, never reads the clock.
+"""
+
+import dataclasses
+import ipaddress
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+ARRIVALS = ("constant", "poisson")
+CLOSERS = ("server", "client")
+
+# These three frame the one request of a connection; a second opinion would make it ambiguous.
+OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
+METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One constant offered load against one URL; the same fields travel as JSON.
+
+    Raises `ValueError` with one sentence that names the field at fault.
+    """
+
+    url: str
+    rate: float  # requests per second
+    duration_seconds: float
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    arrivals: str = "constant"
+    seed: int = 1
+    timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
+    source: str | None = None  # local IP address; None lets the kernel choose
+    who_closes: str = "server"
+    max_in_flight: int = 10_000
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "duration_seconds", "timeout_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, not {value}")
+        if round(self.rate * self.duration_seconds) < 1:
+            raise ValueError(f"rate {self.rate:g}/s for {self.duration_seconds:g} s sends no request at all")
+        if self.max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
+        if self.arrivals not in ARRIVALS:
+            raise ValueError(f"arrivals must be one of {', '.join(ARRIVALS)}, not {self.arrivals!r}")
+        if self.who_closes not in CLOSERS:
+            raise ValueError(f"who_closes must be one of {', '.join(CLOSERS)}, not {self.who_closes!r}")
+        if self.source is not None:
+            ipaddress.ip_address(self.source)  # its ValueError names the text at fault
+        Target.parse(self.url)
+        self._check_head()
+
+    def _check_head(self) -> None:
+        if not self.method or not METHOD_CHARACTERS.issuperset(self.method):
+            raise ValueError(f"method must be capital letters such as GET or POST, not {self.method!r}")
+        for name, value in self.headers:
+            if name.lower() in OUR_HEADERS:
+                raise ValueError(f"header {name!r} is set by the generator itself")
+            if not name or not (name + value).isascii() or not (name + value).isprintable() or " " in name:
+                raise ValueError(f"header {name!r} with value {value!r} is not one line of printable ASCII")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Build a phase from its `to_json` form; unknown fields raise `TypeError`."""
+        pairs = tuple((name, value) for name, value in fields.get("headers", ()))
+        return cls(**{**fields, "headers": pairs})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL says about where to connect and what to ask for."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Take an absolute http or https URL apart; `ValueError` says what is wrong with it."""
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError(f"URL {url!r} must be printable ASCII without spaces (percent-encode the rest)")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"URL {url!r} cannot be read: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"URL {url!r} must look like http://host:port/path or https://host/path")
+        if parts.username is not None:
+            raise ValueError(f"URL {url!r} holds a user name: send an Authorization header instead")
+        tls = parts.scheme == "https"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(parts.hostname, port or (443 if tls else 80), path, tls)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the Host header wants them (RFC 9110, 7.2); default ports are left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def write_json(path: Path, value: object, *, indent: int | None = None) -> None:
+    """Write `value` so that a reader sees the whole new file or the old one, never a half.
+
+    rename(2) replaces atomically within one file system, so the temporary file is a neighbour.
+    """
+    separators = (",", ":") if indent is None else None
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        neighbour.write_text(json.dumps(value, separators=separators, indent=indent) + "\n", encoding="utf-8")
+        neighbour.replace(path)
+    except BaseException:
+        neighbour.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,113 @@
+"""The command `run`: one phase of load, from the checked order to the summary.
+
+Knows what a run folder holds and in which order it is written. Touches that folder, the terminal
+and, by way of the generator, the network. Never sends anything before everything was checked.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadtests.endpoint import make_endpoint
+from loadtests.generator import read_samples, run_phase
+from loadtests.live import Display, render
+from loadtests.plan import Phase, write_json
+from loadtests.summary import summarise
+from loadtests.thresholds import Threshold
+
+
+class UsageError(Exception):
+    """The command cannot be run as typed; the message is one sentence for the user."""
+
+
+def run(
+    phase: Phase, thresholds: Sequence[Threshold], out: Path | None, json_file: str | None
+) -> dict[str, Any]:
+    """Check the rest of the order, send the load, sum up, show; returns the summary.
+
+    `out`: the run folder, None for one that is thrown away. `json_file`: where the summary goes as
+    JSON, "-" for stdout. Raises `UsageError` before any load when something cannot be reached or
+    written; KeyboardInterrupt when Ctrl-C came before the first request.
+    """
+    _check_endpoint(phase)
+    _check_json_file(json_file)
+    with _run_folder(out) as folder:
+        texts = [threshold.text for threshold in thresholds]
+        write_json(folder / "plan.json", {"phase": phase.to_json(), "thresholds": texts}, indent=2)
+        _send(phase, folder / "samples.json")
+        samples, facts = read_samples(folder / "samples.json")
+        summary = summarise(samples, facts, phase, thresholds=thresholds)
+        write_json(folder / "summary.json", summary, indent=2)
+    if summary["unreachable"] and not summary["interrupted"]:
+        raise UsageError(summary["unreachable"])
+    _show(summary, json_file)
+    return summary
+
+
+def _check_endpoint(phase: Phase) -> None:
+    """Try what the generator will do once more on its own, while nothing has been written yet."""
+    try:
+        make_endpoint(phase)
+    except OSError as error:
+        source = f" from {phase.source}" if phase.source else ""
+        raise UsageError(f"cannot send to {phase.url}{source}: {error.strerror}") from None
+
+
+def _check_json_file(name: str | None) -> None:
+    if name in (None, "-"):
+        return
+    path = Path(str(name)).absolute()
+    if (
+        path.is_dir()
+        or not path.parent.is_dir()
+        or not os.access(path if path.exists() else path.parent, os.W_OK)
+    ):
+        raise UsageError(f"cannot write the summary to {name}")
+
+
+@contextlib.contextmanager
+def _run_folder(out: Path | None) -> Iterator[Path]:
+    """Give the folder to write to; an earlier run is never overwritten."""
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="offloop-run-") as temporary:
+            yield Path(temporary)
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "plan.json").exists():
+            raise UsageError(f"{out} already holds a run: choose another folder")
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {out}: {error.strerror}") from None
+    yield out
+
+
+def _send(phase: Phase, samples_path: Path) -> None:
+    """Run the phase under the eyes of the user, whose Ctrl-C ends it early but keeps what was measured."""
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Display(phase, Console(stderr=True)) as display,
+        contextlib.closing(run_phase(phase, samples_path)) as run_of_phase,
+    ):
+        for progress in run_of_phase:
+            display.update(progress)
+    if not samples_path.exists():
+        raise KeyboardInterrupt
+
+
+def _show(summary: dict[str, Any], json_file: str | None) -> None:
+    Console(stderr=json_file == "-").print(render(summary))
+    if json_file == "-":
+        print(json.dumps(summary, indent=2))
+    elif json_file is not None:
+        path = Path(json_file)
+        if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
+            path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        else:
+            write_json(path, summary, indent=2)

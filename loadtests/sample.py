@@ -1,0 +1,105 @@
+"""What happened to one request: five moments and one named outcome.
+
+Knows the closed set of outcomes and their form on disk. Touches nothing. Never judges: whether a
+time-out is the server's fault or the machine's is for the summary to say.
+"""
+
+import errno
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+OK: Final = "ok"  # a complete answer, status 200
+STATUS: Final = "status"  # a complete answer with another status
+CONNECT_ERROR: Final = "connect_error"  # no connection; `reason` is the errno's name
+TLS_ERROR: Final = "tls_error"  # connected, but the handshake failed; `reason` is the library's
+RESET: Final = "reset"  # connected, then an error instead of an answer; `reason` is the errno's name
+SHORT: Final = "short"  # the server closed before the answer was complete
+MALFORMED: Final = "malformed"  # bytes that are not HTTP
+TIMEOUT: Final = "timeout"  # we gave up, connected or not
+ABORTED: Final = "aborted"  # the run was stopped while it was under way
+NOT_SENT: Final = "not_sent"  # never started; `reason` is one of the two below
+
+OUTCOMES: Final = (
+    OK, STATUS, CONNECT_ERROR, TLS_ERROR, RESET, SHORT, MALFORMED, TIMEOUT, ABORTED, NOT_SENT
+)  # fmt: skip
+
+TOO_MANY_IN_FLIGHT: Final = "max_in_flight"
+STOPPED: Final = "stopped"
+
+
+class Sample(NamedTuple):
+    """One planned request. Times are seconds of the monotonic clock; None: it never came to that."""
+
+    intended: float
+    started: float | None
+    connected: float | None
+    first_byte: float | None
+    finished: float | None
+    outcome: str
+    status: int | None
+    reason: str | None
+
+    @property
+    def label(self) -> str:
+        """The outcome with what tells its kinds apart: `status_503`, `connect_ECONNREFUSED`, `ok`."""
+        return outcome_label(self.outcome, self.status, self.reason)
+
+
+def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
+    """Return the name under which a summary counts this outcome."""
+    if outcome == STATUS:
+        return f"status_{status}"
+    if outcome == CONNECT_ERROR:
+        return f"connect_{reason}"
+    return outcome
+
+
+def to_columns(samples: Iterable[Sample]) -> dict[str, Any]:
+    """Return `{"columns": [...], "rows": [[...], ...]}`: names once, times to the microsecond."""
+    rows = [
+        [*(None if moment is None else round(moment, 6) for moment in sample[:5]), *sample[5:]]
+        for sample in samples
+    ]
+    return {"columns": list(Sample._fields), "rows": rows}
+
+
+def from_columns(content: dict[str, Any]) -> list[Sample]:
+    """Read samples back; columns may stand in any order, unknown ones are ignored.
+
+    Raises `ValueError` when a column is missing.
+    """
+    try:
+        places = [content["columns"].index(name) for name in Sample._fields]
+    except ValueError as error:
+        raise ValueError(f"not a file of samples: {error}") from None
+    return [Sample(*(row[place] for place in places)) for row in content["rows"]]
+
+
+# Errors of the machine that sends: the server never saw these requests.
+LOCAL_ERRORS: Final = frozenset({"EADDRNOTAVAIL", "EADDRINUSE", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"})
+
+_EXPLANATIONS: Final = {
+    "EADDRNOTAVAIL": "no free local port: all are in use or in TIME_WAIT; let the server close first "
+    "(--who-closes server), lower the rate, or widen net.ipv4.ip_local_port_range",
+    "EADDRINUSE": "the local port was taken when the source address was bound; "
+    "leave out --source, or use a kernel with IP_BIND_ADDRESS_NO_PORT (ip(7))",
+    "EMFILE": "this process may open no more files; raise `ulimit -n` or lower --max-in-flight",
+    "ENFILE": "the whole system may open no more files; raise fs.file-max",
+    "ECONNREFUSED": "nothing listens on that address and port; start the server or correct the URL",
+    "ETIMEDOUT": "the kernel gave up connecting: the host is down, or a firewall drops the packets",
+    "ENETUNREACH": "no route to that network from here; check the address and the routing table",
+    "EHOSTUNREACH": "the network answers for that host that it cannot be reached; check the address",
+    "timeout": "no complete answer within --timeout; before the connection stood, that points to a full "
+    "accept queue, after it to a slow answer",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """Return the errno's name, or what the TLS library says (`CERTIFICATE_VERIFY_FAILED`)."""
+    # An ssl.SSLError has numbers of its own in `errno`, so its words come first.
+    return getattr(error, "reason", None) or errno.errorcode.get(error.errno or 0, type(error).__name__)
+
+
+def explain(name: str) -> str:
+    """Return one sentence on an errno's name (or `timeout`): what it means here and what to do."""
+    return _EXPLANATIONS.get(name, f"the system call failed with {name}; see errno(3)")

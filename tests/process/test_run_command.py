@@ -1,0 +1,176 @@
+"""`python -m loadtests run` as people start it: exit codes, files, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+
+COMMAND = [sys.executable, "-m", "loadtests", "run"]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(answer_with(OK_ANSWER)) as running:
+        yield running
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "first"
+    done = run(server.url, "--rate", "100", "--duration", "0.5", "--threshold", "errors<1%", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert "latency (from due time)" in done.stdout
+    assert "fired" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert {path.name for path in folder.iterdir()} == {"plan.json", "samples.json", "summary.json"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["outcomes"] == {"ok": 50}
+    assert summary["ledger"]["connected"] == len(server.requests) == 50
+    assert json.loads((folder / "plan.json").read_text())["phase"]["rate"] == 100
+
+
+def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
+    done = run(server.url, "--rate", "50", "--duration", "0.2", "--threshold", "goodput>=100000")
+    assert done.returncode == 1
+    assert "MISSED" in done.stdout
+
+
+def test_json_on_stdout_is_nothing_but_json(server: ScriptedServer) -> None:
+    done = run(
+        server.url, "--rate", "50", "--duration", "0.2", "--json", "-", "-H", "X-One: 1", "-H", "X-Two: 2"
+    )
+    assert json.loads(done.stdout)["outcomes"] == {"ok": 10}
+    assert b"\r\nX-One: 1\r\nX-Two: 2\r\n" in server.requests[0]
+
+
+def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -> None:
+    done = run(server.url, "--rate", "50", "--duration", "0.2", "--json", tmp_path / "summary.json")
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rat", "5"], "--rat"),
+        (["--rate", "many"], "--rate"),
+        (["--rate", "0"], "rate must be a positive number"),
+        (["--arrivals", "bursts"], "--arrivals"),
+        (["--threshold", "p95<1s"], "unknown metric 'p95'"),
+        (["--header", "novalue"], "is not 'NAME: VALUE'"),
+        (["--source", "192.0.2.1"], "192.0.2.1: Cannot assign requested address"),
+        (["--json", "/nowhere/summary.json"], "cannot write the summary to /nowhere/summary.json"),
+        (["--out", "/dev/null/run"], "cannot write to the folder /dev/null/run: Not a directory"),
+    ],
+)
+def test_a_command_that_makes_no_sense_exits_2_with_one_sentence_and_sends_nothing(
+    server: ScriptedServer, arguments: list[str], words: str
+) -> None:
+    done = run(server.url, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://", "http://host.invalid/"])
+def test_a_url_that_leads_nowhere_exits_2_and_leaves_no_folder(url: str, tmp_path: Path) -> None:
+    done = run(url, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert url in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("precious")
+    done = run(server.url, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "already holds a run" in done.stderr
+    assert (tmp_path / "plan.json").read_text() == "precious"
+
+
+def test_a_port_without_a_listener_exits_2_at_once_and_names_address_and_errno() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        done = run(f"http://{address}/", "--rate", "100", "--duration", "600")
+    assert done.returncode == 2
+    assert f"{address}: ECONNREFUSED, nothing listens" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_generator_without_descriptors_makes_the_run_invalid_and_exits_3() -> None:
+    with ScriptedServer(lambda connection: silent.hold(connection)) as silent:
+        command = ["/bin/sh", "-c", 'ulimit -n 40; exec "$0" "$@"', *COMMAND, silent.url]
+        done = subprocess.run(
+            [*command, "--rate", "200", "--duration", "0.5", "--timeout", "1"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "INVALID" in done.stdout
+    assert "EMFILE" in done.stdout
+
+
+def start(url: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a long run in a process group of its own, as a shell does."""
+    command = [*COMMAND, url, "--rate", "100", "--duration", "600", "--out", str(folder)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def await_answers(progress: IO[str]) -> None:
+    for line in progress:
+        if " ok " in line:
+            return
+    pytest.fail("the run ended before its first answer")
+
+
+def test_ctrl_c_leaves_a_readable_run_marked_as_interrupted_and_no_child(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    with start(server.url, tmp_path) as command:
+        assert command.stderr is not None
+        await_answers(command.stderr)
+        os.killpg(command.pid, signal.SIGINT)
+        stdout, stderr = command.communicate(timeout=60)
+        assert command.returncode == 130
+        assert "(interrupted)" in stdout
+        assert "Traceback" not in stderr
+        with pytest.raises(ProcessLookupError):
+            os.killpg(command.pid, 0)  # nobody is left in the group
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["outcomes"]["ok"] > 0
+    assert summary["outcomes"]["not_sent"] > 0
+    assert sum(summary["outcomes"].values()) == summary["ledger"]["planned"] == 60_000
+
+
+def test_a_killed_command_takes_its_generator_with_it_and_the_samples_stay(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    with start(server.url, tmp_path) as command:
+        assert command.stderr is not None
+        await_answers(command.stderr)
+        command.kill()
+        command.stderr.read()  # ends when the last process that holds it has ended
+    facts = json.loads((tmp_path / "samples.json").read_text())["generator"]
+    assert facts["interrupted"] is True

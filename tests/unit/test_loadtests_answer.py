@@ -1,0 +1,61 @@
+"""Where an HTTP answer ends: each case whole and byte by byte."""
+
+import pytest
+
+from loadtests.answer import Answer
+
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+BARE = b"HTTP/1.1 204 No Content\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n" + LENGTH
+UNTIL_CLOSE = b"HTTP/1.0 200 OK\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize(
+    ("data", "status"), [(LENGTH, 200), (CHUNKED, 200), (BARE, 204), (INTERIM, 200)]
+)  # fmt: skip
+def test_a_framed_answer_is_complete_with_its_last_byte_and_not_before(
+    data: bytes, status: int, size: int
+) -> None:
+    answer = Answer(head_only=False)
+    for start in range(0, len(data), size):
+        assert not answer.complete
+        assert answer.feed(data[start : start + size])
+    assert answer.complete
+    assert answer.status == status
+
+
+def test_an_answer_without_a_length_is_complete_when_the_server_closes() -> None:
+    answer = Answer(head_only=False)
+    assert answer.feed(UNTIL_CLOSE)
+    assert not answer.complete
+    answer.end()
+    assert answer.complete
+
+
+@pytest.mark.parametrize("data", [LENGTH[:-1], CHUNKED[:-1], UNTIL_CLOSE[:10], INTERIM[:30], b""])
+def test_a_server_that_closes_early_leaves_the_answer_incomplete(data: bytes) -> None:
+    answer = Answer(head_only=False)
+    assert answer.feed(data)
+    answer.end()
+    assert not answer.complete
+
+
+@pytest.mark.parametrize(
+    "data", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n", CHUNKED.replace(b"2\r\n{", b"z\r\n{")]
+)
+def test_bytes_that_are_not_http_are_refused(data: bytes) -> None:
+    assert not Answer(head_only=False).feed(data)
+
+
+def test_an_answer_to_head_ends_with_its_head() -> None:
+    answer = Answer(head_only=True)
+    assert answer.feed(LENGTH[:-2])
+    assert answer.complete
+
+
+def test_what_follows_a_complete_answer_is_not_judged() -> None:
+    answer = Answer(head_only=False)
+    assert answer.feed(LENGTH + b"noise")
+    assert answer.complete

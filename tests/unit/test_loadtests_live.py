@@ -1,0 +1,91 @@
+"""What a person sees."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from loadtests.live import Display, render, seconds
+from loadtests.plan import Phase
+from loadtests.sample import Sample
+from loadtests.summary import summarise
+from loadtests.thresholds import Threshold
+
+PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=3)
+FACTS = {
+    "address": "127.0.0.1:8080",
+    "started_monotonic": 0.0,
+    "wall_seconds": 3.0,
+    "cpu_seconds": 0.1,
+    "gc_pauses": 0,
+    "gc_max_pause_seconds": 0.0,
+    "interrupted": True,
+    "unreachable": False,
+}
+PROGRESS = [
+    {
+        "elapsed": tenth / 10,
+        "duration": 3,
+        "planned": 300,
+        "fired": tenth * 10,
+        "connected": tenth * 10,
+        "in_flight": 2,
+        "outcomes": {"ok": tenth * 9, "status_503": tenth, "connect_ECONNREFUSED": 1, "timeout": 3},
+    }
+    for tenth in range(0, 31, 2)
+]
+
+
+def shown(*, terminal: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=80)
+    with Display(PHASE, console) as display:
+        for progress in PROGRESS:
+            display.update(progress)
+    return stream.getvalue()
+
+
+def test_without_a_terminal_there_is_one_plain_line_per_second() -> None:
+    text = shown(terminal=False)
+    assert "\x1b" not in text
+    assert [line.split()[0] for line in text.splitlines()] == ["0/3", "1/3", "2/3", "3/3"]
+
+
+def test_on_a_terminal_the_counts_are_redrawn_and_taken_away_at_the_end() -> None:
+    text = shown(terminal=True)
+    assert "\x1b[" in text
+    assert "300 of 300" in text
+    assert "connect_ECONNREFUSED" in text
+
+
+def test_a_summary_fits_80_columns_and_25_lines_and_names_its_units() -> None:
+    samples = [
+        Sample(n / 100, n / 100, n / 100, n / 100, n / 100 + 0.004, "ok", 200, None) for n in range(300)
+    ]
+    thresholds = [Threshold.parse("p99<1ms"), Threshold.parse("errors<1%")]
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    console.print(render(summarise(samples, FACTS, PHASE, slo_seconds=0.1, thresholds=thresholds)))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 25
+    text = "\n".join(lines)
+    for words in ("MISSED (interrupted)", "4.00 ms", "p99<1ms", "planned 300 = sent 300", "caution"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0 us"),
+        (0.00085, "850 us"),
+        (0.00421, "4.21 ms"),
+        (0.0421, "42.1 ms"),
+        (0.421, "421 ms"),
+        (1.2, "1.20 s"),
+        (3599.0, "3599 s"),
+    ],
+)
+def test_a_duration_has_three_digits_and_a_fitting_unit(value: float | None, text: str) -> None:
+    assert seconds(value) == text

@@ -1,0 +1,222 @@
+"""From samples to a verdict, on samples made by hand."""
+
+from typing import Any
+
+import pytest
+
+from loadtests.plan import Phase
+from loadtests.sample import Sample
+from loadtests.summary import ledger, summarise
+from loadtests.thresholds import Threshold
+
+PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=10)
+FACTS: dict[str, Any] = {
+    "address": "127.0.0.1:8080",
+    "started_monotonic": 1000.0,
+    "wall_seconds": 10.0,
+    "cpu_seconds": 1.0,
+    "gc_pauses": 2,
+    "gc_max_pause_seconds": 0.001,
+    "interrupted": False,
+    "unreachable": False,
+}
+
+
+def answered(intended: float, took: float = 0.004, late: float = 0.0, status: int = 200) -> Sample:
+    started = intended + late
+    outcome = "ok" if status == 200 else "status"
+    return Sample(intended, started, started + 0.001, started + took, started + took, outcome, status, None)
+
+
+def failed(intended: float, took: float, outcome: str, reason: str | None = None, *, stood: bool) -> Sample:
+    connected = intended + 0.001 if stood else None
+    return Sample(intended, intended, connected, None, intended + took, outcome, None, reason)
+
+
+def unsent(intended: float, reason: str) -> Sample:
+    return Sample(intended, None, None, None, None, "not_sent", None, reason)
+
+
+def steady(count: int = 1000, took: float = 0.004, late: float = 0.0) -> list[Sample]:
+    return [answered(1000 + n / 100, took, late) for n in range(count)]
+
+
+EVERY_KIND = [
+    answered(1000.0),
+    answered(1000.1, status=503),
+    failed(1000.2, 0.001, "connect_error", "ECONNREFUSED", stood=False),
+    failed(1000.3, 5, "timeout", stood=False),
+    failed(1000.4, 5, "timeout", stood=True),
+    failed(1000.5, 0.2, "reset", "ECONNRESET", stood=True),
+    failed(1000.6, 0.2, "short", stood=True),
+    failed(1000.7, 0.2, "malformed", stood=True),
+    failed(1000.8, 0.2, "tls_error", "WRONG_VERSION_NUMBER", stood=True),
+    failed(1000.9, 0.3, "aborted", stood=True),
+    failed(1001.0, 0.2, "aborted", stood=False),
+    unsent(1001.1, "max_in_flight"),
+    unsent(1001.2, "stopped"),
+]
+
+
+def test_a_steady_run_is_summed_up_in_rates_and_quantiles() -> None:
+    summary = summarise(steady(), FACTS, PHASE)
+    assert summary["state"] == "ok"
+    assert summary["offered_per_second"] == 100
+    assert summary["achieved_per_second"] == 100
+    assert summary["goodput_per_second"] == 100
+    assert summary["error_share"] == 0
+    assert summary["latency_seconds"]["p99"] == pytest.approx(0.004, rel=2e-3)
+    assert summary["connect_seconds"]["max"] == pytest.approx(0.001, rel=2e-3)
+    assert summary["lateness_seconds"]["max"] == 0
+    assert summary["outcomes"] == {"ok": 1000}
+    assert summary["generator"]["cpu_share"] == pytest.approx(0.1)
+
+
+def test_latency_counts_from_the_intended_time_and_service_from_the_start() -> None:
+    summary = summarise(steady(took=0.5, late=0.02), FACTS, PHASE)
+    assert summary["latency_seconds"]["p50"] == pytest.approx(0.52, rel=2e-3)
+    assert summary["service_seconds"]["p50"] == pytest.approx(0.5, rel=2e-3)
+    assert summary["lateness_seconds"]["p50"] == pytest.approx(0.02, rel=2e-3)
+
+
+def test_the_ledger_sums_up_line_by_line() -> None:
+    books = ledger(EVERY_KIND)
+    assert books == {
+        "planned": 13, "sent": 11, "not_sent": 2, "connected": 8, "connect_failed": 1,
+        "connect_timeout": 1, "connect_aborted": 1, "answered": 2, "unanswered": 6,
+    }  # fmt: skip
+    assert books["planned"] == books["sent"] + books["not_sent"]
+    never = books["connect_failed"] + books["connect_timeout"] + books["connect_aborted"]
+    assert books["sent"] == books["connected"] + never
+    assert books["connected"] == books["answered"] + books["unanswered"]
+
+
+def test_outcomes_add_up_to_what_was_planned() -> None:
+    outcomes = summarise(EVERY_KIND, FACTS, PHASE)["outcomes"]
+    assert sum(outcomes.values()) == len(EVERY_KIND)
+    assert outcomes["status_503"] == outcomes["connect_ECONNREFUSED"] == 1
+    assert outcomes["timeout"] == outcomes["aborted"] == outcomes["not_sent"] == 2
+
+
+def test_time_outs_count_in_the_latencies_at_their_intended_time() -> None:
+    samples = steady(980) + [failed(1009.8 + n / 100, 10, "timeout", stood=True) for n in range(20)]
+    summary = summarise(samples, FACTS, PHASE)
+    assert summary["latency_seconds"]["p99"] == pytest.approx(10, rel=2e-3)
+    assert summary["error_share"] == 0.02
+
+
+def test_errors_are_a_share_of_what_came_due_and_was_not_aborted() -> None:
+    # 13 planned, 2 aborted and 1 never due: of 10 only one was answered 200.
+    assert summarise(EVERY_KIND, FACTS, PHASE)["error_share"] == 0.9
+
+
+def test_answers_after_the_end_of_the_window_are_no_capacity() -> None:
+    # Ten a second too many for the server: the queue is answered during two seconds after the end.
+    samples = [answered(1000 + n / 100, took=0.002 * n) for n in range(1000)]
+    summary = summarise(samples, FACTS, PHASE)
+    inside = sum(n / 100 + 0.002 * n <= 10 for n in range(1000))
+    assert summary["achieved_per_second"] == inside / 10
+    assert summary["outcomes"] == {"ok": 1000}
+
+
+def test_goodput_counts_answers_within_the_slo_from_the_intended_time() -> None:
+    samples = steady(500) + [answered(1005 + n / 100, took=0.09, late=0.02) for n in range(400)]
+    summary = summarise(samples, FACTS, PHASE, slo_seconds=0.1)
+    assert summary["achieved_per_second"] == 90
+    assert summary["goodput_per_second"] == 50
+
+
+def test_a_stopped_run_is_measured_over_the_time_it_had() -> None:
+    samples = steady(400) + [unsent(1004 + n / 100, "stopped") for n in range(600)]
+    summary = summarise(samples, {**FACTS, "interrupted": True, "wall_seconds": 4.0}, PHASE)
+    assert summary["interrupted"] is True
+    assert summary["offered_per_second"] == 100
+    assert summary["achieved_per_second"] == 100
+    assert summary["error_share"] == 0
+
+
+@pytest.mark.parametrize(
+    ("late", "took", "state"),
+    [
+        (0.009, 0.004, "ok"),  # under the floor
+        (0.020, 0.004, "invalid"),  # over the floor, and most of the latency is our own doing
+        (0.020, 0.300, "ok"),  # over the floor, but lost in what the server took
+        (0.050, 0.300, "invalid"),
+    ],
+)
+def test_a_late_generator_invalidates_a_run_when_it_distorts_the_figures(
+    late: float, took: float, state: str
+) -> None:
+    assert summarise(steady(late=late, took=took), FACTS, PHASE)["state"] == state
+
+
+@pytest.mark.parametrize(("cpu_seconds", "state"), [(7.9, "ok"), (8.1, "invalid")])
+def test_a_generator_without_cpu_to_spare_invalidates_a_run(cpu_seconds: float, state: str) -> None:
+    assert summarise(steady(), {**FACTS, "cpu_seconds": cpu_seconds}, PHASE)["state"] == state
+
+
+@pytest.mark.parametrize("errno_name", ["EADDRNOTAVAIL", "EADDRINUSE", "EMFILE", "ENFILE"])
+def test_an_error_of_this_machine_invalidates_a_run(errno_name: str) -> None:
+    samples = [*steady(), failed(1009, 0, "connect_error", errno_name, stood=False)]
+    summary = summarise(samples, FACTS, PHASE)
+    assert summary["state"] == "invalid"
+    assert errno_name in summary["invalid_because"][0]
+
+
+def test_an_error_of_the_server_does_not_invalidate_a_run() -> None:
+    samples = [*steady(), failed(1009, 0, "connect_error", "ECONNREFUSED", stood=False)]
+    assert summarise(samples, FACTS, PHASE)["state"] == "ok"
+
+
+def test_a_missed_threshold_is_missed_and_an_invalid_run_is_invalid_before_that() -> None:
+    thresholds = [Threshold.parse("p99<1ms"), Threshold.parse("errors<1%")]
+    summary = summarise(steady(), FACTS, PHASE, thresholds=thresholds)
+    assert summary["state"] == "missed"
+    assert [result["passed"] for result in summary["thresholds"]] == [False, True]
+    assert summarise(steady(late=0.1), FACTS, PHASE, thresholds=thresholds)["state"] == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (steady(300), "300 samples are too few"),
+        ([*steady(), answered(1009, status=500)], "of the requests failed"),
+        ([*steady(), unsent(1009, "max_in_flight")], "1 requests were held back by --max-in-flight"),
+        ([*steady(), failed(1009, 0.2, "timeout", stood=False)], "of the requests failed"),
+        ([*steady(), answered(1009, late=0.2)], "stood still once for 200 ms"),
+        ([*steady(), Sample(1009, 1009, 1010.1, 1010.2, 1010.2, "ok", 200, None)], "SYN retransmissions"),
+    ],
+)
+def test_a_reader_is_told_what_the_figures_hide(samples: list[Sample], words: str) -> None:
+    assert any(words in caution for caution in summarise(samples, FACTS, PHASE)["cautions"])
+
+
+def test_an_address_nobody_listens_on_is_named_with_errno_and_remedy() -> None:
+    samples = [failed(1000 + n / 100, 0, "connect_error", "ECONNREFUSED", stood=False) for n in range(20)]
+    sentence = summarise(samples, {**FACTS, "unreachable": True}, PHASE)["unreachable"]
+    assert sentence.startswith("no connection to 127.0.0.1:8080: ECONNREFUSED, nothing listens")
+
+
+def test_a_run_that_sent_nothing_is_summed_up_all_the_same() -> None:
+    facts = {**FACTS, "interrupted": True, "wall_seconds": 0.001}
+    summary = summarise([unsent(1000, "stopped")], facts, PHASE)
+    assert summary["latency_seconds"]["p99"] is None
+    assert summary["error_share"] is None
+    assert summary["offered_per_second"] == 0
+
+
+def test_a_stall_shows_in_the_open_load_as_arithmetic_demands() -> None:
+    """Coordinated omission with a known answer: 100/s for 10 s, the server stands still for one of them.
+
+    The hundred requests due in that second wait 1.00, 0.99, ... 0.01 s. One per cent of a thousand
+    is ten, so the p99 is the eleventh longest wait: 0.90 s. A closed loop of one client would have
+    sent a single request into the stall, and its p99 would be the ordinary 4 ms.
+    """
+    begin, end = 1005.0, 1006.0
+    open_load = [
+        answered(due, took=max(0.004, end - due)) if begin <= due < end else answered(due)
+        for due in (1000 + n / 100 for n in range(1000))
+    ]
+    closed_loop = [*steady(999), answered(begin, took=1.0)]
+    assert summarise(open_load, FACTS, PHASE)["latency_seconds"]["p99"] == pytest.approx(0.90, abs=0.011)
+    assert summarise(closed_loop, FACTS, PHASE)["latency_seconds"]["p99"] == pytest.approx(0.004, rel=2e-3)

@@ -1,0 +1,267 @@
+"""Each outcome of a request, produced for real."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.endpoint import Endpoint
+from loadtests.summary import ledger
+from tests.wire.generator_support import OK_ANSWER, Behaviour, ScriptedServer, answer_with, drive, outcomes
+
+RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close(2) sends RST, socket(7)
+IP_LOCAL_PORT_RANGE = 51  # ip(7), Linux 6.3; Python has no name for it
+
+
+def reset(connection: socket.socket) -> None:
+    connection.sendall(OK_ANSWER[:-1])
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "label"),
+    [
+        (answer_with(OK_ANSWER), "ok"),
+        (answer_with(CHUNKED), "ok"),
+        (answer_with(LARGE), "ok"),
+        (answer_with(b"HTTP/1.0 200 OK\r\n\r\n{}"), "ok"),
+        (answer_with(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), "status_503"),
+        (answer_with(b"HTTP/1.1 204 No Content\r\n\r\n"), "status_204"),
+        (answer_with(OK_ANSWER[:-1]), "short"),
+        (answer_with(b""), "short"),
+        (answer_with(b"SSH-2.0-OpenSSH_9.6\r\n"), "malformed"),
+        (reset, "reset"),
+    ],
+)
+def test_what_the_server_does_is_what_the_sample_says(behaviour: Behaviour, label: str) -> None:
+    with ScriptedServer(behaviour) as server:
+        loop = drive(server.url)
+    assert outcomes(loop) == {label}
+    assert ledger(loop.samples)["connected"] == len(loop.samples) == len(server.requests) == 5
+
+
+def test_the_moments_of_an_answered_request_stand_in_order() -> None:
+    with ScriptedServer(answer_with(OK_ANSWER)) as server:
+        for sample in drive(server.url).samples:
+            moments = [sample.intended, sample.started, sample.connected, sample.first_byte, sample.finished]
+            known = [moment for moment in moments if moment is not None]
+            assert len(known) == 5
+            assert known == sorted(known)
+
+
+def test_an_address_where_nobody_listens_is_given_up_after_twenty_refusals() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # ours, so nobody else can listen there meanwhile
+        loop = drive(f"http://127.0.0.1:{bound.getsockname()[1]}/", rate=1000, duration_seconds=20)
+    assert loop.unreachable
+    assert {"connect_ECONNREFUSED", "not_sent"} <= outcomes(loop)
+    assert 20 <= ledger(loop.samples)["connect_failed"] < 20_000
+
+
+def test_refusals_after_a_connection_has_stood_are_a_finding_and_do_not_end_the_run() -> None:
+    server = ScriptedServer(answer_with(OK_ANSWER))
+    with server:
+
+        def close_the_listener_once_answered(progress: dict[str, Any]) -> bool:
+            if progress["outcomes"].get("ok") and server.listening:
+                server.stop()
+            return True
+
+        loop = drive(server.url, close_the_listener_once_answered, rate=200, duration_seconds=1)
+    assert not loop.unreachable
+    books = ledger(loop.samples)
+    assert books["not_sent"] == 0
+    assert books["connect_failed"] > 20
+
+
+def test_a_server_that_never_answers_ends_in_a_time_out() -> None:
+    with ScriptedServer(lambda connection: server.hold(connection)) as server:
+        loop = drive(server.url, timeout_seconds=0.2)
+    assert outcomes(loop) == {"timeout"}
+    for sample in loop.samples:
+        assert sample.connected is not None
+        assert sample.finished is not None
+        assert sample.started is not None
+        assert sample.finished - sample.started >= 0.2
+
+
+def test_the_time_out_also_ends_an_answer_that_drips() -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(OK_ANSWER[:-1])
+        server.hold(connection)
+
+    with ScriptedServer(drip) as server:
+        loop = drive(server.url, timeout_seconds=0.2)
+    assert outcomes(loop) == {"timeout"}
+    assert all(sample.first_byte is not None for sample in loop.samples)
+
+
+def test_a_connection_that_the_server_leaves_open_after_its_answer_is_ok_and_closed_at_the_time_out() -> None:
+    def answer_and_hold(connection: socket.socket) -> None:
+        connection.sendall(OK_ANSWER)
+        server.hold(connection)
+
+    with ScriptedServer(answer_and_hold) as server:
+        loop = drive(server.url, timeout_seconds=0.2)
+    assert outcomes(loop) == {"ok"}
+
+
+def test_above_max_in_flight_nothing_is_sent_and_everything_is_counted() -> None:
+    with ScriptedServer(lambda connection: server.hold(connection)) as server:
+
+        def release_when_all_are_decided(progress: dict[str, Any]) -> bool:
+            if progress["outcomes"].get("not_sent") == 8:
+                server.release()
+            return True
+
+        loop = drive(server.url, release_when_all_are_decided, duration_seconds=0.1, max_in_flight=2)
+    assert [sample.reason for sample in loop.samples if sample.outcome == "not_sent"] == ["max_in_flight"] * 8
+    assert len(server.requests) == 2
+
+
+def test_a_stop_marks_what_was_under_way_and_what_was_never_sent() -> None:
+    with ScriptedServer(lambda connection: server.hold(connection)) as server:
+        loop = drive(server.url, lambda progress: progress["fired"] < 10, duration_seconds=60)
+    books = ledger(loop.samples)
+    assert outcomes(loop) == {"aborted", "not_sent"}
+    assert books["planned"] == 6_000 == books["sent"] + books["not_sent"]
+    assert books["sent"] >= 10
+
+
+def test_a_body_larger_than_the_socket_buffers_arrives_whole() -> None:
+    received: list[int] = []
+
+    def count_the_body(connection: socket.socket) -> None:
+        size = len(server.requests[-1].partition(b"\r\n\r\n")[2])
+        while size < 8_000_000 and (more := connection.recv(1 << 20)):
+            size += len(more)
+        received.append(size)
+        connection.sendall(OK_ANSWER)
+
+    with ScriptedServer(count_the_body) as server:
+        loop = drive(server.url, method="POST", body="x" * 8_000_000, rate=20)
+    assert outcomes(loop) == {"ok"}
+    assert received == [8_000_000]
+
+
+def test_an_answer_to_head_has_no_body_to_wait_for() -> None:
+    with ScriptedServer(answer_with(OK_ANSWER[:-2])) as server:
+        loop = drive(server.url, method="HEAD")
+    assert outcomes(loop) == {"ok"}
+
+
+def test_requests_come_from_the_source_address() -> None:
+    peers: list[str] = []
+
+    def note_the_peer(connection: socket.socket) -> None:
+        peers.append(connection.getpeername()[0])
+        connection.sendall(OK_ANSWER)
+
+    with ScriptedServer(note_the_peer) as server:
+        loop = drive(server.url, source="127.0.0.2")
+    assert outcomes(loop) == {"ok"}
+    assert set(peers) == {"127.0.0.2"}
+
+
+def test_a_source_address_that_is_not_ours_is_refused_before_the_load() -> None:
+    with pytest.raises(OSError, match="address"):
+        drive("http://127.0.0.1:9/", source="192.0.2.1")  # TEST-NET-1, RFC 5737
+
+
+def answer_and_await_the_end(connection: socket.socket) -> None:
+    connection.sendall(OK_ANSWER)
+    connection.recv(1)  # returns with the client's FIN
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs IP_LOCAL_PORT_RANGE")
+def test_a_client_that_closes_first_runs_out_of_ports_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Endpoint.open_socket
+    four_ports = struct.pack("=I", 40_000 | 40_003 << 16)
+
+    def with_four_ports(endpoint: Endpoint) -> socket.socket:
+        sock = plain(endpoint)
+        sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, four_ports)
+        return sock
+
+    monkeypatch.setattr(Endpoint, "open_socket", with_four_ports)
+    with ScriptedServer(answer_and_await_the_end) as server:
+        loop = drive(server.url, who_closes="client", duration_seconds=0.2)
+    if "connect_ENOPROTOOPT" in outcomes(loop):
+        pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
+    assert outcomes(loop) == {"ok", "connect_EADDRNOTAVAIL"}
+    assert ledger(loop.samples)["connected"] == len(server.requests) <= 4
+
+
+def test_errors_of_this_machine_do_not_pass_for_an_address_where_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_descriptor_left(_endpoint: Endpoint) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Endpoint, "open_socket", no_descriptor_left)
+    loop = drive("http://127.0.0.1:9/", duration_seconds=0.4)
+    assert [sample.label for sample in loop.samples] == ["connect_EMFILE"] * 40
+    assert not loop.unreachable
+
+
+def time_waits_towards(port: int) -> int:
+    """Count the client's sockets in TIME_WAIT (state 06) towards a port of loopback, from /proc (proc(5))."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "06" for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+@pytest.mark.parametrize(("who_closes", "left"), [("server", 0), ("client", 5)])
+def test_time_wait_stays_with_whoever_closes_first(who_closes: str, left: int) -> None:
+    def answer_and_leave_time_to_close_first(connection: socket.socket) -> None:
+        connection.settimeout(0.05 if who_closes == "server" else None)
+        answer_and_await_the_end(connection)
+
+    with ScriptedServer(answer_and_leave_time_to_close_first) as server:
+        loop = drive(server.url, who_closes=who_closes)
+    assert outcomes(loop) == {"ok"}
+    assert time_waits_towards(server.port) == left
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for localhost that nobody has signed."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs the openssl command")
+    path = tmp_path / "both.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-keyout", path, "-out", tmp_path / "cert.pem"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("insecure", "labels"), [(True, {"ok"}), (False, {"tls_error"})], ids=["insecure", "verified"]
+)
+def test_https_is_spoken_and_a_bad_certificate_is_an_outcome(
+    certificate: Path, insecure: bool, labels: set[str]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ScriptedServer(answer_with(LARGE), tls=context) as server:
+        loop = drive(server.url, insecure=insecure)
+    assert outcomes(loop) == labels
+    assert ledger(loop.samples)["connected"] == 5
+    if not insecure:
+        assert {sample.reason for sample in loop.samples} == {"CERTIFICATE_VERIFY_FAILED"}
