@@ -100,8 +100,10 @@ def run_step(plan: Plan, step: Step, service: ServiceChild, folder: RunFolder) -
             with contextlib.closing(run_phase(phase, folder.load_of(step))) as sending:
                 for _ in sending:
                     pass
-            watch.settle(_connected(folder, step))
         finally:
+            # Also after Ctrl-C: the books of an interrupted phase close as well.
+            if folder.load_of(step).exists():
+                watch.settle(_connected(folder, step))
             folder.write_server(step, phase, watch.to_json())
     return results.phase_result(plan, step, *folder.raw(step))
 

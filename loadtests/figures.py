@@ -58,6 +58,7 @@ def queues(summary: Summary) -> Figure:
         figure.suptitle("No overload phase was measured")
         return figure
     load = phases[shown[0]]["load"]
+    duration = phases[shown[0]]["window_seconds"]
     figure.suptitle(
         f"At {load:g}x the limit the queue does not vanish, it moves", fontweight="bold", fontsize=12
     )
@@ -68,6 +69,8 @@ def queues(summary: Summary) -> Figure:
         line = phases[name]["timeline"]
         _lines(counts, line, (("offered", GREY, ":"), ("accepted", BLUE, "-"), ("completed", ORANGE, "-")))
         _lines(waiting, line, (("kernel_queue", VERMILION, "-"), ("offload_queue", GREEN, "-")))
+        held = [more - less for more, less in zip(line["accepted"], line["completed"], strict=True)]
+        waiting.plot(line["seconds"], held, color=BLUE, lw=1.2, ls=":")
         counts.fill_between(
             line["seconds"], line["completed"], line["accepted"], color=BLUE, alpha=0.12, lw=0
         )
@@ -75,16 +78,13 @@ def queues(summary: Summary) -> Figure:
         waiting.set_xlabel("seconds since the phase began")
         for axis in (counts, waiting):
             axis.set_ylim(bottom=0)
-            axis.margins(x=0)
+            axis.set_xlim(0, 2 * duration)
     axes[0][0].set_ylabel("connections, cumulative")
     axes[1][0].set_ylabel("connections waiting")
     axes[0][0].legend(loc="upper left")
-    axes[1][0].legend(
-        labels=["in the kernel's accept queue", "in the service's offload queue"], loc="upper left"
-    )
-    highest = max(
-        max(phases[name]["timeline"][queue]) for name in shown for queue in ("kernel_queue", "offload_queue")
-    )
+    labels = ["in the kernel's accept queue", "in the service's offload queue", "accepted and not completed"]
+    axes[1][0].legend(labels=labels, loc="upper left")
+    highest = max(max(phases[name]["lead_max"], phases[name]["kernel_queue_max"]) for name in shown)
     axes[1][0].set_ylim(top=max(highest, 1) * 1.3)  # room for the legend
     return figure
 
@@ -99,17 +99,17 @@ def capacity(summary: Summary) -> Figure:
     figure.suptitle("Latency against offered rate: where capacity ends", fontweight="bold", fontsize=12)
     axes = figure.subplots(2, 2, sharey=True).flatten()
     for axis, (name, variant) in zip(axes, named.items(), strict=False):
-        phases = sorted((p for p in summary["phases"] if p["variant"] == name), key=lambda p: p["rate"])
+        phases = [p for p in summary["phases"] if p["variant"] == name and p["latency_seconds"]["p50"]]
         axis.set_title(variant["title"])
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
         for quantile, colour, marker in (("p50", BLUE, "o"), ("p99", VERMILION, "^")):
-            points = [(p["rate"], p["latency_seconds"][quantile] * 1e3) for p in phases]
-            axis.scatter(
-                *zip(*points, strict=True), color=colour, marker=marker, s=16, label=quantile, zorder=3
-            )
-            axis.plot(*zip(*_medians(points), strict=True), color=colour, lw=1.2)
+            rates = [p["rate"] for p in phases]
+            values = [p["latency_seconds"][quantile] * 1e3 for p in phases]
+            axis.scatter(rates, values, color=colour, marker=marker, s=16, label=quantile, zorder=3)
+            middle = _medians(rates, values)
+            axis.plot(list(middle), list(middle.values()), color=colour, lw=1.2)
         axis.axhline(slo * 1e3, color=GREY, lw=0.8, ls=":")
         axis.set_xlim(left=0)
         axis.set_xlabel("offered requests per second")
@@ -126,8 +126,8 @@ def capacity(summary: Summary) -> Figure:
     axes[0].legend(loc="upper left")
     axes[0].set_ylabel("latency from the intended time, ms")
     axes[2].set_ylabel("latency from the intended time, ms")
-    axes[0].text(0.99, slo * 1e3, f"SLO {slo * 1e3:.0f} ms", transform=axes[0].get_yaxis_transform(),
-                 ha="right", va="bottom", color=GREY)  # fmt: skip
+    axes[0].text(0.01, slo * 1e3, f"SLO {slo * 1e3:.0f} ms", transform=axes[0].get_yaxis_transform(),
+                 va="bottom", color=GREY)  # fmt: skip
     return figure
 
 
@@ -136,8 +136,9 @@ def _lines(axis: Axes, line: Mapping[str, list[float]], series: tuple[tuple[str,
         axis.plot(line["seconds"], line[name], color=colour, ls=style, lw=1.6, label=name)
 
 
-def _medians(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _medians(rates: list[float], values: list[float]) -> dict[float, float]:
     """One point per rate, through the middle of its rounds."""
-    rates = sorted({rate for rate, _ in points})
-    by_rate = {rate: sorted(value for at, value in points if at == rate) for rate in rates}
-    return [(rate, values[len(values) // 2]) for rate, values in by_rate.items()]
+    by_rate: dict[float, list[float]] = {}
+    for rate, value in sorted(zip(rates, values, strict=True)):
+        by_rate.setdefault(rate, []).append(value)
+    return {rate: found[len(found) // 2] for rate, found in by_rate.items()}

@@ -247,7 +247,8 @@ def judge(summary: Summary) -> list[Verdict]:
         try:
             finding = rule(evidence)
         except UnusableError as problem:
-            finding = (INCONCLUSIVE, "no usable data", f"{problem}.")
+            why = str(problem)
+            finding = (INCONCLUSIVE, "No usable data", f"{why[0].upper()}{why[1:]}.")
         verdicts.append(Verdict(claim, source, *finding))
     return verdicts
 

@@ -34,6 +34,7 @@ def summary() -> dict[str, Any]:
             "rate": step.rate,
             "state": "ok",
             "interrupted": False,
+            "window_seconds": step.duration_seconds,
             "invalid_because": [],
             "goodput_per_second": min(step.rate, CAPACITY.get(step.variant, 100.0)),
             "latency_seconds": {"p50": 0.004, "p90": 0.006, "p99": 0.01, "p99_9": 0.02, "max": 0.02},

@@ -151,10 +151,13 @@ def test_drawing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert drawn[0] == drawn[1]
 
 
-def test_an_interrupted_run_says_so() -> None:
+@pytest.mark.parametrize("kept", [0, 1, 6])
+def test_an_interrupted_run_is_drawn_as_far_as_it_came_and_says_so(tmp_path: Path, kept: int) -> None:
     content = summary()
     content["status"] = {"state": "interrupted"}
-    assert "INTERRUPTED" in report.as_text(content).splitlines()[0]
+    content["phases"] = content["phases"][:kept]
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    assert "INTERRUPTED" in report.draw(RunFolder(tmp_path))[1].splitlines()[0]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""The experiment as a newcomer runs it: a folder that can be read however it ended, and no child left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from loadtests.verdict import RULES
+
+from .support import ROOT, gone
+
+SHORT = ("--rounds", "1", "--phase-seconds", "0.4", "--overload-seconds", "1", "--work-ms", "4")
+
+
+def loadtests(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtests", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def children_of(pid: int) -> set[int]:
+    """Direct children that are alive."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # gone meanwhile
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def test_a_short_experiment_measures_judges_and_draws(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    child = loadtests("experiment", *SHORT, "--out", str(folder))
+    out, err = child.communicate(timeout=110)
+    assert child.returncode in (0, 3), err  # so short a phase may be invalid on a busy machine
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"]["state"] == "complete"
+    assert len(summary["phases"]) == len(summary["plan"]["visits"][0]["steps"]) * 4 + 1
+    for phase in summary["phases"] + summary["discarded"]:
+        assert phase["ledger"]["unexplained"] == phase["ledger"]["server_gap"] == 0, phase["id"]
+        assert phase["outcomes"].get("ok", 0) > 0
+        assert phase["s_seconds"] > 0
+        assert phase["watch_per_second"] >= 5
+    assert out.count("\n+ ") + out.count("\n- ") + out.count("\n? ") == len(RULES)
+    for name in ("queues.png", "queues.svg", "capacity.png", "capacity.svg", "verdict.txt", "plan.json"):
+        assert (folder / name).stat().st_size > 0
+
+    again = loadtests("report", str(folder))
+    assert again.communicate(timeout=60)[0] == out
+    assert again.returncode == child.returncode
+
+
+def test_ctrl_c_leaves_a_marked_folder_that_can_be_read_and_no_child(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "5", "--out", str(folder))
+    deadline = time.monotonic() + 60
+    while len(started := children_of(child.pid)) < 2:  # the service and the generator
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "Traceback" not in err
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert all(gone(pid) for pid in started)
+
+    report = loadtests("report", str(folder))
+    assert "INTERRUPTED" in report.communicate(timeout=60)[0].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["experiment", "--out", "/dev/null/run"], "/dev/null/run"),
+        (["experiment", "--preset", "unheard-of"], "unheard-of"),
+        (["experiment", "--work-ms", "0"], "--work-ms"),
+        (["experiment", "--work-ms", "much"], "--work-ms"),
+        (["experiment", "--rounds", "0"], "--rounds"),
+        (["experiment", "--no-such-flag"], "--no-such-flag"),
+        (["report", "/dev/null/run"], "/dev/null/run"),
+        (["measure"], "measure"),
+    ],
+)
+def test_what_cannot_run_says_so_in_one_sentence(arguments: list[str], says: str) -> None:
+    child = loadtests(*arguments)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert says in err
+    assert out == ""
+    assert len(err.splitlines()) == 1
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    child = loadtests("experiment", "--out", str(tmp_path))
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "already holds a run" in err
+    assert (tmp_path / "plan.json").read_text() == "{}"
