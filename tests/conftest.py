@@ -7,7 +7,7 @@ import gc
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,16 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     """Every asynchronous test runs on both loops that the service offers."""
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With OFFLOOP_STRICT set, a test that is skipped has failed: CI may not be green by absence."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("OFFLOOP_STRICT"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although OFFLOOP_STRICT is set: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

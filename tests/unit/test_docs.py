@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs.tables import README, rewrite
+from service.work import data
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -27,6 +29,12 @@ def test_every_link_leads_to_a_file(link: str) -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z]+) ", TEXT)) - {"and"}))
 def test_every_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_answer_shown_is_the_one_that_curl_gets() -> None:
+    (shown,) = re.findall(r"^\{.*\}$", TEXT, re.MULTILINE)
+    units = int(json.loads(shown)["city"].removeprefix("Value: ")) + 1
+    assert shown.encode() == data(units)
 
 
 def test_the_committed_report_is_what_its_summary_says(tmp_path: Path) -> None:
