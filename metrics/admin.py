@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -33,7 +34,18 @@ class _Handler(WSGIRequestHandler):
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accept; in a shortage of descriptors wait a little, or serve_forever would spin a core."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(0.1)
+            raise
+
     def server_bind(self) -> None:
+        """Bind; `::` means all addresses of both families where the kernel can do that."""
+        if self.server_address[0] == "::" and socket.has_dualstack_ipv6():
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # HTTPServer looks the address up in DNS here (socket.getfqdn), which can take seconds.
         socketserver.TCPServer.server_bind(self)
         host, port = self.server_address[:2]

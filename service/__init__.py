@@ -10,8 +10,9 @@ The path of one connection, and the file that owns each step:
       -> work.py        the CPU-bound function itself
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
-Around it: settings.py (what can be set), logs.py, server.py (puts the parts together and takes them
-down in order) and __main__.py (argv and environment in, exit code out).
+Around it: settings.py (what can be set), logs.py, background.py and shield.py (a daemon thread to wait
+on, a fork server that signals do not end), server.py (puts the parts together and takes them down in
+order) and __main__.py (argv and environment in, exit code out).
 """
 
 __version__ = "0.1.0"

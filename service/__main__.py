@@ -6,6 +6,8 @@ The only place that reads argv or the environment, and that chooses an event loo
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,7 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service import logs
-from service.server import EXIT_CANNOT_START, StartError, serve
+from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, StartError, serve
 from service.settings import Settings
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -36,6 +38,7 @@ class _Sources(BaseSettings, Settings):
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_exit_on_error=False,
+        env_ignore_empty=True,  # compose passes unset variables as empty ones
         frozen=True,
         extra="ignore",
     )
@@ -76,10 +79,15 @@ def main(argv: Sequence[str]) -> int:
     logs.configure(settings.log_format)
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
-            return runner.run(serve(settings))
+            code = runner.run(serve(settings))
         except StartError as error:
             print(f"offloop: {error}", file=sys.stderr)
             return EXIT_CANNOT_START
+    if code == EXIT_DRAIN_DEADLINE:
+        # Work in a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Why a loop of our own: `loop.create_server` hides what matters here. Under uvloo
 descriptors makes libuv accept and close the whole queue without a word, and one exception in the
 protocol factory stops the listener for good; asyncio retries every second but logs hundreds of
 times. Neither says how many connections it took in one turn, and that number decides whether
-"accepted" tracks "completed" (see docs, "accept batch").
+"accepted" tracks "completed".
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listener = socket.create_server(address[:2], family=family, backlog=backlog)
+    # "::" means all addresses, of both families, wherever the kernel can do that.
+    both = address[0] == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
     listener.setblocking(False)
     return listener
 
@@ -138,26 +140,33 @@ class AcceptLoop:
         self._broken = broken
         self._metrics = metrics
         self._unknown_in_a_row = 0
+        self._taken = 0
+        self._closing = False
         self._resume: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to accept."""
         self._loop.add_reader(self._listener, self._on_readable)
 
-    def close(self) -> int:
-        """Take what is left in the queue, close the listener; return how many that were.
+    def close(self) -> tuple[int, int]:
+        """Take what is left in the queue, then close the listener.
 
         Closing first would reset every connection that the kernel has already accepted for us.
+
+        Returns:
+            Connections taken, and connections that had to be left behind in a shortage.
         """
+        self._closing = True
         self._loop.remove_reader(self._listener)
         if self._resume is not None:
             self._resume.cancel()
         self._metrics.accept_paused.set(0)
-        rest = 0
+        before = self._taken
         while self._accept_one():
-            rest += 1
+            pass
+        left, _ = backlog(self._listener)
         self._listener.close()
-        return rest
+        return self._taken - before, left
 
     def _on_readable(self) -> None:
         for _ in range(self._batch):
@@ -173,6 +182,7 @@ class AcceptLoop:
         except OSError as error:
             return self._failed(error)
         self._unknown_in_a_row = 0
+        self._taken += 1
         self._take(sock)
         return True
 
@@ -180,8 +190,8 @@ class AcceptLoop:
         kind = fate(error.errno)
         name = errno.errorcode.get(error.errno or 0, str(error.errno))
         self._metrics.accept_errors.labels(kind.value, name).inc()
-        if kind is Fate.CONNECTION:
-            return True
+        if kind is Fate.CONNECTION or self._closing:
+            return kind is Fate.CONNECTION
         if kind is Fate.UNKNOWN:
             self._unknown_in_a_row += 1
             if self._unknown_in_a_row >= TRIES_BEFORE_BROKEN:

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from service.connection import tell_protocol
-from service.offload import ExpiredError, Offload, RejectedError
+from service.offload import ExpiredError, Offload, RejectedError, WorkError
 from service.work import Work
 
 log = structlog.get_logger("offloop.app")
@@ -60,7 +60,10 @@ def failure(error: Exception) -> web.Response:
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
     if isinstance(error, ExpiredError):
         return _error(HTTPStatus.GATEWAY_TIMEOUT)
-    log.error("work failed", exc_info=error)
+    if isinstance(error, WorkError):
+        log.error("work failed", error=error.summary, traceback=error.details)
+    else:
+        log.error("no answer from the work", error=repr(error))
     return _error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

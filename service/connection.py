@@ -15,10 +15,12 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from metrics.instruments import Metrics
 
@@ -26,6 +28,10 @@ log = structlog.get_logger("offloop.connection")
 
 KEEPALIVE_SECONDS = 75
 """An idle connection is closed after this long; aiohttp's own default is an hour, meant for a proxy."""
+
+LINGER_SECONDS = 1.0
+"""After an answer that did not need the request's body, the rest of it is read for this long, so that the
+client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
 
 
 class Record:
@@ -51,52 +57,94 @@ class Protocol(web.RequestHandler):
     `finish_response`, because malformed requests never reach a middleware.
     """
 
-    __slots__ = ("_busy", "_draining", "_metrics", "_record", "_route", "_since")
+    __slots__ = (
+        "_answered",
+        "_arriving",
+        "_draining",
+        "_handling",
+        "_metrics",
+        "_record",
+        "_route",
+        "_since",
+    )
 
     def __init__(self, manager: web.Server, record: Record, metrics: Metrics) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
             access_log=None,  # type: ignore[arg-type]  # None is aiohttp's documented "no access log"
         )
         self._record = record
         self._metrics = metrics
-        self._busy = False  # bytes have come since the last answer
+        self._arriving = False  # bytes have come since the last answer
+        self._handling = False  # a whole request head is with its handler
+        self._answered = False
         self._since = 0.0
         self._route: str | None = None
         self._draining = False
 
     def data_received(self, data: bytes) -> None:
         """Note when a request began: the first bytes after an answer (a pipelined one: at that answer)."""
-        if not self._busy:
-            self._busy = True
+        if not (self._arriving or self._handling):
+            self._arriving = True
             self._since = time.perf_counter()
         super().data_received(data)
+
+    def matched(self, route: str | None) -> None:
+        """The head of a request is complete and belongs to `route`; None when no route matched."""
+        self._handling = True
+        self._route = route
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Write the answer, then count it."""
+        """Write the answer, then count it, unless the client has gone and nothing was written."""
         if self._draining:
             resp.force_close()
-        written = await super().finish_response(request, resp, start_time)
+        written, gone = await super().finish_response(request, resp, start_time)
         now = time.perf_counter()
-        self._metrics.request(request.method, self._route, written[0].status, now - self._since)
-        self._busy, self._since, self._route = False, now, None
-        return written
+        if not gone:
+            self._metrics.request(request.method, self._route, written.status, now - self._since)
+        self._arriving = self._handling = False
+        self._answered, self._since, self._route = True, now, None
+        return written, gone
 
-    def matched(self, route: str | None) -> None:
-        """The headers are complete and belong to `route`; None when no route matched."""
-        self._route = route
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a client's mistake in a line, without a traceback per attempt in our log."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
+        if isinstance(exc, LineTooLong):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        resp = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
+        resp.force_close()
+        return resp
 
-    def drain(self) -> None:
-        """Close at once if idle, else after the answer to the request that has begun to arrive.
+    def drain(self, grace_seconds: float) -> None:
+        """End this connection without losing a request.
 
-        aiohttp's own `close()` stops reading, and a request of which half has arrived would hang.
+        A request that is being handled is answered first. One that may still be on its way gets
+        `grace_seconds` to arrive: the connection is new, or its first bytes are here. An idle
+        connection that has had its answers is closed at once. (aiohttp's own `close()` stops
+        reading, and a request of which half has arrived would hang.)
         """
         self._draining = True
-        if not self._busy and self.transport is not None:
+        if self._handling:
+            return
+        if self._answered and not self._arriving:
+            self._close_unless_handling()
+        else:
+            asyncio.get_running_loop().call_later(grace_seconds, self._close_unless_handling)
+
+    def _close_unless_handling(self) -> None:
+        if not self._handling and self.transport is not None:
             self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -136,11 +184,11 @@ class Reception:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    def drain(self) -> None:
-        """Close what is idle, and the rest after its answer."""
+    def drain(self, grace_seconds: float) -> None:
+        """Close what is idle, and the rest after its answer; see `Protocol.drain`."""
         for protocol in self._manager.connections:
             if isinstance(protocol, Protocol):
-                protocol.drain()
+                protocol.drain(grace_seconds)
 
     async def settled(self) -> None:
         """Wait until every hand-over under way has ended."""

@@ -11,12 +11,15 @@ GIL), `process` in a `ProcessPoolExecutor`, one worker per core.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -24,6 +27,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import structlog
 
 from metrics.instruments import Metrics
+from service.background import in_background
 
 log = structlog.get_logger("offloop.offload")
 T = TypeVar("T")
@@ -56,22 +60,45 @@ class WorkerStartError(OffloadError):
     """A worker could not be started at all."""
 
 
+class WorkError(OffloadError):
+    """The work raised. Carries the type, message and traceback as text, whatever the exception was.
+
+    Text, because exceptions do not travel well: one that cannot be unpickled breaks a whole process
+    pool, a SystemExit would end the service and a StopIteration leaves an asyncio future waiting for
+    ever. None of that may be in the power of a single request.
+    """
+
+    def __init__(self, summary: str, details: str) -> None:
+        super().__init__(summary, details)
+        self.summary = summary
+        self.details = details
+
+    def __str__(self) -> str:
+        """The exception's type and message."""
+        return self.summary
+
+
 def let_everything_in(waiting: int, running: int) -> bool:  # noqa: ARG001  # the shape of `Admit`
     """The admission of an unbounded queue: what most services do, and what the experiment measures."""
     return True
 
 
-def timed(
-    function: Callable[P, T], submitted: float, *args: P.args, **kwargs: P.kwargs
-) -> tuple[T, float, float]:
+def timed(function: Callable[..., T], submitted: float, *args: Any) -> tuple[T, float, float]:
     """Run on the worker; return the result, the seconds it waited and the CPU seconds it took.
 
     CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
     the IO process submitted. CPU is this thread's own: other threads of the worker do not count.
+
+    Raises:
+        WorkError: `function` raised, whatever it was.
     """
     waited = time.monotonic() - submitted
     before = time.thread_time()
-    result = function(*args, **kwargs)
+    try:
+        result = function(*args)
+    except BaseException as error:
+        summary = traceback.format_exception_only(error)[-1].strip()
+        raise WorkError(summary, traceback.format_exc()) from None
     return result, max(waited, 0.0), time.thread_time() - before
 
 
@@ -91,12 +118,14 @@ class InlineExecutor(Executor):
 def _prepare_worker(nice: int) -> None:
     """First call in a new worker process.
 
-    Ctrl-C goes to the whole process group, but ending is the parent's decision. And a worker must
-    not outlive a parent that was killed: neither fork, spawn nor forkserver see to that, and
-    PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread that
-    waits for the parent's sentinel works everywhere and takes about 10 ms.
+    Ctrl-C goes to the whole process group, and systemd sends SIGTERM to the whole control group, but
+    ending is the parent's decision: it lets running requests finish. And a worker must not outlive a
+    parent that was killed: neither fork, spawn nor forkserver see to that, and PR_SET_PDEATHSIG does
+    nothing under forkserver, whose children have another parent. A thread that waits for the
+    parent's sentinel works everywhere and takes about 10 ms.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(nice)
 
     def watch() -> None:
@@ -111,8 +140,14 @@ def _prepare_worker(nice: int) -> None:
 def process_pool(workers: int, nice: int) -> ProcessPoolExecutor:
     """A pool whose workers come from a fork server: no copy of our threads, sockets or locks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["service.offload", "service.work"])
+    context.set_forkserver_preload(["service.shield", "service.offload", "service.work"])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(nice,))
+
+
+def _kill_workers() -> None:
+    """End every worker process of ours at once; the pool they belong to is given up."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 class Offload:
@@ -135,6 +170,7 @@ class Offload:
         self._admit = admit
         self._executor = self._new_executor()
         self._in_flight = 0
+        self._stopping = False
         metrics.offload_workers.set(self.workers)
         metrics.offload_limit.set(math.inf)
         metrics.offload_depth.set_function(lambda: self.waiting)
@@ -150,20 +186,25 @@ class Offload:
         """Tasks submitted and not yet on a worker."""
         return self._in_flight - self.running
 
-    async def start(self) -> None:
-        """Start every worker before the first request needs it.
+    async def start(self, function: Callable[..., Any] | None = None, *args: Any) -> None:
+        """Start every worker before the first request needs it, and try `function(*args)` on one.
 
         Raises:
-            WorkerStartError: a worker could not be started.
+            WorkerStartError: a worker could not be started, or cannot run `function` at all (it is
+            not picklable, say); WorkError: `function` raised.
         """
         # A pool adds a worker only when a submit finds none idle. These calls come faster than a
         # process can start, so each adds one.
-        calls = [asyncio.wrap_future(self._executor.submit(os.getpid)) for _ in range(self.workers)]
         try:
-            pids = await asyncio.wait_for(asyncio.gather(*calls), START_SECONDS)
-        except (BrokenExecutor, TimeoutError, OSError) as error:
+            calls = [asyncio.wrap_future(self._executor.submit(os.getpid)) for _ in range(self.workers)]
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.gather(*calls)
+                if function is not None:
+                    await self._outcome(self._executor.submit(timed, function, time.monotonic(), *args))
+        except WorkError:
+            raise
+        except Exception as error:
             raise WorkerStartError(f"no {self._strategy} worker could be started: {error!r}") from error
-        log.debug("workers started", strategy=self._strategy, pids=sorted(set(pids)))
 
     async def submit(self, function: Callable[..., T], *args: Any, deadline: float | None = None) -> T:
         """Run `function(*args)` on a worker and return its result.
@@ -173,62 +214,86 @@ class Offload:
 
         Raises:
             RejectedError: admission refused; ExpiredError: the deadline passed; WorkerLostError: the
-            worker died. Whatever `function` raises comes through as it is.
+            worker died; WorkError: `function` raised.
         """
         if not self._admit(self.waiting, self.running):
             self._metrics.tasks["rejected"].inc()
             raise RejectedError
-        self._in_flight += 1
         outcome = "failed"
+        executor, future = self._executor, None
+        self._in_flight += 1
         try:
-            async with asyncio.timeout(deadline) as limit:
-                result, waited, cpu = await self._run(function, args)
+            future = executor.submit(timed, function, time.monotonic(), *args)
+            async with asyncio.timeout(deadline):
+                result, waited, cpu = await self._outcome(future)
             outcome = "completed"
-        except WorkerLostError:
+        except BrokenExecutor as error:
             outcome = "killed"
-            raise
+            self._replace(executor)
+            raise WorkerLostError("the worker died") from error
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
-        except TimeoutError as error:
-            if not limit.expired():  # the work's own, not ours
-                raise
+        except TimeoutError as error:  # ours: the work's own comes as a WorkError
             outcome = "expired"
             raise ExpiredError("the deadline passed") from error
         finally:
-            self._in_flight -= 1
             self._metrics.tasks[outcome].inc()
+            self._leave(future)
         self._metrics.queue_wait.observe(waited)
         self._metrics.task_cpu.observe(cpu)
         return result
 
-    async def stop(self, *, force: bool = False) -> None:
-        """Stop the workers; what they run is finished first, unless `force`."""
-        children = multiprocessing.active_children() if force and self._strategy == "process" else []
-        for child in children:
-            child.kill()
-        # In a thread: joining a pool blocks, and the loop still has answers to write.
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+    async def stop(self, seconds: float = math.inf) -> int:
+        """Stop the workers; what they run may finish within `seconds`, then processes are killed.
 
-    async def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[T, float, float]:
-        executor = self._executor
+        Returns:
+            Tasks that were cut off. A thread cannot be killed: it goes on until the process ends.
+        """
+        self._stopping = True
+        shut_down = functools.partial(self._executor.shutdown, wait=True, cancel_futures=True)
+        # In the background: joining a pool blocks, and the loop still has answers to write.
+        stopped = asyncio.create_task(in_background("offload-stop", shut_down))
         try:
-            future = executor.submit(timed, function, time.monotonic(), *args)
-            # A finished future (inline) is read at once: wrapping it would cost loop turns, in which
-            # the accept loop takes further connections.
-            return future.result() if future.done() else await asyncio.wrap_future(future)
-        except BrokenExecutor as error:
-            self._replace(executor)
-            raise WorkerLostError("the worker died") from error
+            await asyncio.wait_for(asyncio.shield(stopped), None if seconds == math.inf else seconds)
+        except TimeoutError:
+            cut_off = self.running
+            log.warning("workers stopped at the deadline", tasks=cut_off)
+            if self._strategy == "process":
+                _kill_workers()
+                await stopped
+            else:
+                stopped.cancel()
+            return cut_off
+        return 0
+
+    async def _outcome(self, future: Future[tuple[T, float, float]]) -> tuple[T, float, float]:
+        """The result of a task. A finished future (inline) is read at once: wrapping it would cost
+        loop turns, in which the accept loop takes further connections."""
+        return future.result() if future.done() else await asyncio.wrap_future(future)
+
+    def _leave(self, future: Future[Any] | None) -> None:
+        """Give the place back when the worker is done with the task, which may be after its caller."""
+        if future is None or future.done():
+            self._in_flight -= 1
+            return
+        loop = asyncio.get_running_loop()
+
+        def left(_: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody counts any more
+                loop.call_soon_threadsafe(self._leave, future)
+
+        future.add_done_callback(left)
 
     def _replace(self, broken: Executor) -> None:
         """One dead worker breaks a whole ProcessPoolExecutor for good: put a new one in its place.
 
         Every task it held comes here; only the first finds it still installed.
         """
-        if self._executor is broken:
+        if self._executor is broken and not self._stopping:
             log.error("worker died, pool replaced", lost=self._in_flight)
             self._metrics.workers_crashed.inc()
+            _kill_workers()  # the pool would end its others with SIGTERM, which they ignore
             self._executor = self._new_executor()
             broken.shutdown(wait=False)
 

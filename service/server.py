@@ -10,6 +10,7 @@ one it still needs, and metrics stay readable to the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import importlib
 import os
@@ -24,17 +25,18 @@ from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
 from service.accept import AcceptLoop, backlog, listen
+from service.background import in_background
 from service.connection import Reception
-from service.offload import Offload, WorkerStartError
+from service.offload import Offload, WorkError, WorkerStartError
 from service.settings import Settings
 from service.work import Work, calibrate, cpu_seconds
 
 log = structlog.get_logger("offloop.server")
 
 LAG_INTERVAL_SECONDS = 0.1
-FIRST_READ_SECONDS = 0.01
-"""How long a drain leaves connections it has just taken from the queue, so that their first bytes are
-read: without bytes they would count as idle and be closed."""
+ARRIVAL_SECONDS = 1.0
+"""How long a drain waits for a request that may be on its way: longer than a round trip round the
+world and a lost packet's first retransmission (200 ms), shorter than anybody's patience with a deploy."""
 
 EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
 
@@ -52,6 +54,7 @@ class Service:
         self.broken = asyncio.Event()
         self._state = "starting"
         self._stack = AsyncExitStack()
+        self._deadline = 0.0
         self._abandoned = 0
 
     async def start(self) -> None:
@@ -78,42 +81,38 @@ class Service:
         """Stop accepting, finish what is running, stop the workers.
 
         Returns:
-            Connections that had to be abandoned at the deadline; 0 is a clean end.
+            Connections and tasks that had to be abandoned at the deadline; 0 is a clean end.
         """
         self._state = "draining"
+        self._deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout
         await self._stack.aclose()
         return self._abandoned
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, metrics = self.settings, self.metrics
         metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
-        work, units = _prepare_work(settings)
+        # In the background, so that a signal is heard meanwhile.
+        work, units = await in_background("calibration", _prepare_work, settings)
 
         try:
             admin = Admin(
                 settings.admin_host, settings.admin_port, metrics.registry, lambda: (True, "ok"), self.ready
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise _cannot_bind("admin", settings.admin_host, settings.admin_port, error) from error
         stack.callback(admin.close)
 
-        offload = Offload(settings.offload, settings.workers, settings.worker_nice, metrics)
-        stack.push_async_callback(self._stop_offload, offload)
-        try:
-            await offload.start()
-        except WorkerStartError as error:
-            raise StartError(str(error)) from error
-
+        offload = await self._start_offload(stack, work)
         runner = web.AppRunner(app.build(offload, work, units, self.ready), shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
 
         try:
             listener = listen(settings.host, settings.port, settings.backlog)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise _cannot_bind("service", settings.host, settings.port, error) from error
         reception = Reception(cast("web.Server", runner.server), metrics)  # set by setup()
-        loop = AcceptLoop(
+        accepting = AcceptLoop(
             asyncio.get_running_loop(),
             listener,
             settings.accept_batch,
@@ -122,29 +121,52 @@ class Service:
             metrics,
         )
         metrics.watch_backlog(lambda: backlog(listener))
-        stack.push_async_callback(self._stop_accepting, loop, reception)
+        stack.push_async_callback(self._stop_accepting, accepting, reception)
 
         lag = asyncio.create_task(_watch_lag(metrics))
         stack.callback(lag.cancel)
         self._address = _url(listener.getsockname())
         self._admin_address = _url(admin.address)
-        loop.start()
+        accepting.start()
+        log.info(
+            "ready",
+            address=self._address,
+            admin=self._admin_address,
+            offload=settings.offload,
+            workers=offload.workers,
+        )
 
-    async def _stop_accepting(self, loop: AcceptLoop, reception: Reception) -> None:
+    async def _start_offload(self, stack: AsyncExitStack, work: Work) -> Offload:
+        settings = self.settings
+        try:
+            offload = Offload(settings.offload, settings.workers, settings.worker_nice, self.metrics)
+            stack.push_async_callback(self._stop_offload, offload)
+            await offload.start(work, 1)
+        except WorkError as error:
+            raise StartError(f"the work function {settings.work} fails on a worker: {error}") from error
+        except (WorkerStartError, OSError) as error:
+            raise StartError(f"cannot start the workers for {settings.work}: {error}") from error
+        return offload
+
+    async def _stop_accepting(self, accepting: AcceptLoop, reception: Reception) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self.settings.drain_timeout
-        rest = loop.close()
+        grace = min(ARRIVAL_SECONDS, self.settings.drain_timeout)
+        reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
+        await asyncio.sleep(0)
+        taken, left = accepting.close()
         await reception.settled()
-        await asyncio.sleep(FIRST_READ_SECONDS)
-        reception.drain()
-        log.info("draining", from_queue=rest, active=self.metrics.connections.snapshot().active)
+        reception.drain(grace)
+        active = self.metrics.connections.snapshot().active
+        log.info("draining", active=active, from_queue=taken, left_in_queue=left)
         # Polling, because an event would cost every connection something and this costs one drain.
-        while (active := self.metrics.connections.snapshot().active) and clock() < deadline:  # noqa: ASYNC110
+        while (active := self.metrics.connections.snapshot().active) and clock() < self._deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        self._abandoned = active
+        self._abandoned += active + left
 
     async def _stop_offload(self, offload: Offload) -> None:
-        await offload.stop(force=self._abandoned > 0)
+        # A start that failed has no deadline yet, and nothing worth waiting for.
+        rest = max(0.1, self._deadline - asyncio.get_running_loop().time())
+        self._abandoned += await offload.stop(rest)
 
 
 async def serve(settings: Settings) -> int:
@@ -158,13 +180,20 @@ async def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # before anything slow or bound
         running.add_signal_handler(number, stop.set)
     service = Service(settings)
-    await service.start()
-    address, admin = service.addresses
-    log.info("ready", address=address, admin=admin, offload=settings.offload, workers=settings.workers)
+    signalled = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(service.start())
+    await asyncio.wait({signalled, starting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        log.info("stopped", reason="signal during start")
+        return EXIT_CLEAN
+    starting.result()
 
-    waits = [asyncio.create_task(event.wait()) for event in (stop, service.broken)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
+    broken = asyncio.create_task(service.broken.wait())
+    await asyncio.wait({signalled, broken}, return_when=asyncio.FIRST_COMPLETED)
+    for wait in (signalled, broken):
         wait.cancel()
 
     abandoned = await service.drain()
@@ -195,9 +224,11 @@ def _prepare_work(settings: Settings) -> tuple[Work, int]:
     return work, units
 
 
-def _cannot_bind(what: str, host: str, port: int, error: OSError) -> StartError:
-    known = errno.errorcode.get(error.errno or 0)  # a resolver's errors are none of these
-    name, reason = (known, os.strerror(error.errno or 0)) if known else (type(error).__name__, str(error))
+def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:
+    known = errno.errorcode.get(getattr(error, "errno", None) or 0)  # a resolver's errors are none of these
+    name, reason = (
+        (known, os.strerror(getattr(error, "errno", 0))) if known else (type(error).__name__, str(error))
+    )
     return StartError(f"cannot bind the {what} address {_url((host, port))}: {name} ({reason})")
 
 

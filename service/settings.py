@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 def cores() -> int:
@@ -33,8 +33,8 @@ class Settings(BaseModel):
     admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
     admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
     offload: Literal["inline", "thread", "process"] = Field("process", description="where the work runs")
-    workers: Positive = Field(
-        CORES, description="tasks that may run at the same time; the default is the cores"
+    workers: int = Field(
+        CORES, ge=1, le=1024, description="tasks that may run at the same time; the default is the cores"
     )
     worker_nice: int = Field(
         10, ge=0, le=19, description="added to the niceness of worker processes, so that IO stays responsive"
@@ -53,7 +53,10 @@ class Settings(BaseModel):
     backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
     accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
     drain_timeout: float = Field(
-        10.0, ge=0, description="seconds that running requests may take to finish after SIGTERM or SIGINT"
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds that running requests may take to finish after SIGTERM or SIGINT",
     )
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="event loop")
     log_format: Literal["auto", "text", "json"] = Field(

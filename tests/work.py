@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 failing = threading.Event()
 """While set, `fails_on_demand` does."""
@@ -40,4 +41,46 @@ def kills_its_worker(units: int) -> bytes:
     """The way a segmentation fault or the kernel's OOM killer ends a process."""
     if units > 1 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
+
+
+def exits(units: int) -> bytes:
+    """What would end the whole service if it came through."""
+    raise SystemExit(units)
+
+
+def stops_iterating(units: int) -> bytes:
+    """What would leave an asyncio future waiting for ever if it came through."""
+    raise StopIteration(units)
+
+
+class _NeedsTwoError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def raises_what_cannot_be_pickled(units: int) -> bytes:
+    """What would break a process pool if it came through: it cannot be unpickled."""
+    raise _NeedsTwoError(units, units)
+
+
+no_way_to_pickle_me = lambda units: b"{}"  # noqa: ARG005, E731  # a function without a name is the point
+
+
+def slow_second(units: int) -> bytes:
+    """A second of waiting for every unit above the first."""
+    time.sleep(units - 1)
+    return b"{}"
+
+
+def sleeps_for_a_minute(units: int) -> bytes:
+    """Work that keeps even the start waiting."""
+    time.sleep(60 * units)
+    return b"{}"
+
+
+def slow_when_told(_: int) -> bytes:
+    """Twenty seconds once the file that TESTS_WORK_SLOW names exists."""
+    if Path(os.environ["TESTS_WORK_SLOW"]).exists():
+        time.sleep(20)
     return b"{}"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -105,5 +105,6 @@ def service(log: Path, *flags: str) -> Iterator[Child]:
         yield child
     finally:
         for pid in child.session():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # gone meanwhile
+                os.kill(pid, signal.SIGKILL)
         child.process.wait(10)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -38,6 +39,57 @@ def test_a_signal_ends_it_with_exit_0_and_no_process_left(
         assert gone(child.process.pid)
         (stopped,) = child.events("stopped")
         assert stopped["accepted"] == stopped["completed"] == 1
+
+
+@proc
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_still_answers_what_runs(tmp_path: Path, number: signal.Signals) -> None:
+    flags = ("--work", "tests.work:slow_second", "--work-units", "2", "--workers", "2")
+    with service(tmp_path / "log", *flags) as child, ThreadPoolExecutor(2) as clients:
+        address, _ = child.ready()
+        answers = [clients.submit(get, f"{address}/data") for _ in range(2)]
+        child.wait_until(lambda: child.scrape()["offload_running"] == 2)
+        for pid in child.session():  # as systemd does with a control group
+            os.kill(pid, number)
+        assert [answer.result() for answer in answers] == [b"{}", b"{}"]
+        assert child.process.wait(30) == 0
+        assert gone(child.process.pid)
+
+
+@proc
+@pytest.mark.parametrize("offload", ["thread", "process"])
+def test_the_drain_timeout_bounds_the_end_and_says_so(
+    tmp_path: Path, offload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTS_WORK_SLOW", str(tmp_path / "slow"))
+    flags = ("--offload", offload, "--work", "tests.work:slow_when_told", "--work-units", "1")
+    with service(tmp_path / "log", *flags, "--drain-timeout", "0.3") as child:
+        address, _ = child.ready()
+        (tmp_path / "slow").touch()
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
+            client.sendall(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
+            child.wait_until(lambda: child.scrape()["offload_running"] == 1)
+        child.process.send_signal(signal.SIGTERM)
+        assert child.process.wait(15) == 1  # the work would take twenty seconds
+        assert gone(child.process.pid)
+
+
+@proc
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_is_heard(tmp_path: Path, number: signal.Signals) -> None:
+    with service(tmp_path / "log", "--work", "tests.work:sleeps_for_a_minute") as child:
+        child.wait_until(lambda: catches(child.process.pid))
+        child.process.send_signal(number)
+        assert child.process.wait(30) == 0
+        assert not child.events("ready")
+        assert gone(child.process.pid)
+
+
+def catches(pid: int) -> bool:
+    """Whether the process has installed its handlers: SIGTERM's is the first that Python does not bring."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(mask >> (signal.SIGTERM - 1) & 1)
 
 
 def test_calibration_is_logged_with_units_and_cost(tmp_path: Path) -> None:

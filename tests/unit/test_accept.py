@@ -71,6 +71,9 @@ class FakeListener:
             raise OSError(step, "injected")
         return step, None
 
+    def getsockopt(self, *_: object) -> bytes:
+        return bytes(32)
+
     def close(self) -> None:
         self.closed = True
 
@@ -172,9 +175,18 @@ def test_one_success_clears_the_count_of_an_unknown_errno() -> None:
     assert not bench.broken
 
 
+def test_closing_in_a_shortage_pauses_nothing_and_ends() -> None:
+    bench = Bench(errno.EMFILE, "a", errno.EMFILE)
+    bench.turn()
+    assert bench.accepting.close() == (1, 0)
+    assert bench.taken == ["a"]
+    assert not bench.loop.timers
+    assert bench.value("listener_accept_paused") == 0
+
+
 def test_closing_empties_the_queue_first() -> None:
     bench = Bench("a", errno.ECONNABORTED, "b", batch=1)
-    assert bench.accepting.close() == 3
+    assert bench.accepting.close() == (2, 0)
     assert bench.taken == ["a", "b"]
     assert bench.listener.closed
     assert bench.loop.reading is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -162,10 +163,62 @@ async def test_connections_in_the_kernel_queue_are_answered_by_a_drain(start: St
 async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start: Start) -> None:
     service = await start(offload="thread", workers=1, drain_timeout=0.05, work="tests.work:slow")
     answer = asyncio.create_task(service.get())
-    await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
-    await asyncio.sleep(0)
-    assert await service.service.drain() == 1
+    while not (await service.scrape())["offload_running"]:
+        await asyncio.sleep(0.001)
+    assert await service.service.drain() == 2  # the connection and its task
     assert await answer == b""
+    at_work = ("work_", "offload-stop")  # a thread cannot be cut off: wait for its half second
+    await service.until(lambda: not [t for t in threading.enumerate() if t.name.startswith(at_work)])
+
+
+@pytest.mark.parametrize(
+    ("sent", "reads"),
+    [
+        (b"", b""),  # connected and silent: it may yet send
+        (b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n", b"200 OK"),  # answered and idle
+        (b"POST /data HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n", b"405"),  # its body never came
+        (b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n\r\n", b"200 OK"),  # a stray line after it
+        (b"GET /data HT", b""),  # the beginning of a request
+    ],
+)
+async def test_no_client_can_hold_up_a_drain(start: Start, sent: bytes, reads: bytes) -> None:
+    service = await start(drain_timeout=20)
+    reader, writer = await service.connect()
+    writer.write(sent)
+    if reads:
+        assert reads in await reader.readuntil(b"\r\n")
+    began = asyncio.get_running_loop().time()
+    assert await service.service.drain() == 0
+    assert asyncio.get_running_loop().time() - began < 15  # twenty would be the drain's own deadline
+    writer.close()
+
+
+async def test_a_request_that_arrives_during_the_drain_is_answered(start: Start) -> None:
+    service = await start()
+    reader, writer = await service.connect()
+    await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
+    drained = asyncio.create_task(service.service.drain())
+    await service.until(lambda: service.service.ready() == (False, "draining"))
+    writer.write(KEEP_ALIVE)
+    answer = await reader.read()
+    assert b"200 OK" in answer
+    assert b"Connection: close" in answer
+    assert await drained == 0
+    writer.close()
+
+
+async def test_an_endless_header_gets_431(start: Start) -> None:
+    service = await start()
+    answer = await service.exchange(b"GET /data HTTP/1.1\r\nHost: t\r\nX: " + b"x" * 20_000 + b"\r\n\r\n")
+    assert status_of(answer) == 431
+
+
+async def test_a_clients_mistake_leaves_no_traceback_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await start()
+    assert status_of(await service.exchange(b"what is this\r\n\r\n")) == 400
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
