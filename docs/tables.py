@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings
 
@@ -36,12 +37,23 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
+def presets_table() -> str:
+    """The presets of the experiment."""
+    rows = [f"| `{name}` | {preset.question} |" for name, preset in PRESETS.items()]
+    return "\n".join(["| preset | what it asks |", "| --- | --- |", *rows])
+
+
 def verdict_text() -> str:
     """The verdict of the committed run."""
     return "```text\n" + (ROOT / "docs/runs/quick/verdict.txt").read_text(encoding="utf-8") + "```"
 
 
-TABLES = {"verdict": verdict_text, "settings": settings_table, "metrics": metrics_table}
+TABLES = {
+    "verdict": verdict_text,
+    "presets": presets_table,
+    "settings": settings_table,
+    "metrics": metrics_table,
+}
 
 
 def rewrite(text: str) -> str:

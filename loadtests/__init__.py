@@ -20,15 +20,17 @@ The path of a measurement, and the file that owns each step:
 
 The path of an experiment:
 
-    presets.py       which variants, loads and order: pure, from the calibration
+    matrix.py        factors, variants, steps and the plan of them all
+    presets.py       which variants and loads an experiment compares: pure, from the calibration
     experiment.py    runs them, variant by variant
       child.py         the service under test as a child process
       watch.py         its counters and the kernel's, ten times a second
     folder.py        the run folder
     results.py       from raw phases to the summary
       ledger.py        client's and server's books reconciled: every connection has a name
+    evidence.py      capacity, limits and ratios out of a summary; what may not be used
     verdict.py       the claims and the rule for each
-    report.py        verdict.txt, and figures.py draws
+    report.py        verdict.txt; figures.py and page.py draw
     machine.py       what it was measured on
 
 The run folder is the boundary: the plan is written first, each file whole, and whatever is drawn is

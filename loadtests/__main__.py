@@ -5,7 +5,9 @@ command hands over to the module that does.
 """
 
 import argparse
-import functools
+import dataclasses
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,11 +16,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from loadtests import experiment, machine, presets, report
+from loadtests import experiment, report
 from loadtests.child import ServiceError
 from loadtests.folder import FolderError, RunFolder
 from loadtests.generator import GeneratorError
+from loadtests.matrix import Factors, PlanError
 from loadtests.plan import ARRIVALS, CLOSERS, Phase
+from loadtests.presets import PRESETS
 from loadtests.run import UsageError, run
 from loadtests.thresholds import Threshold
 
@@ -59,13 +63,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_report(commands)
     arguments = parser.parse_args(argv)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a cancelled job cleans up as well
+        signal.signal(number, _end)
     try:
         return handler(arguments)
-    except (UsageError, GeneratorError, FolderError, ServiceError) as error:
+    except (UsageError, FolderError, PlanError) as error:
         print(f"python -m loadtests: {error}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except (GeneratorError, ServiceError) as error:
+        print(f"python -m loadtests: {error}", file=sys.stderr)
+        return INVALID
+    except KeyboardInterrupt as end:
+        return 128 + end.number if isinstance(end, _Ended) else INTERRUPTED
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that asks to end, treated as Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise _Ended(number)
 
 
 def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -139,14 +160,30 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_experiment)
     add = parser.add_argument
-    add("--preset", choices=("quick",), default="quick", help="which variants and loads")
+    questions = "; ".join(f"{name}: {preset.question}" for name, preset in PRESETS.items())
+    add("--preset", choices=tuple(PRESETS), default="quick", metavar="NAME", help=questions)
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
-    add("--work-ms", type=_positive, default=4.0, metavar="MS", help="CPU time of one request")
-    add(
-        "--rounds", type=_count, default=2, metavar="N", help="visits to each variant; every other in reverse"
+    factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
+    factor("--work-ms", type=_positive, metavar="MS", help="CPU time of one request")
+    factor("--rounds", type=_count, metavar="N", help="visits to each variant; every other in reverse")
+    factor("--loads", type=_loads, metavar="X,X,...", help="loads to measure at, as shares of the limit")
+    factor(
+        "--phase-seconds",
+        type=_positive,
+        metavar="SECONDS",
+        help="length of a measuring phase; keep those just above the limit short, or no answer is in time",
     )
-    add("--phase-seconds", type=_positive, default=2.5, metavar="SECONDS", help="length of a measuring phase")
-    add("--overload-seconds", type=_positive, default=6.0, metavar="SECONDS", help="length of an overload")
+    factor(
+        "--overload", type=_positive, metavar="X", help="load of an overload phase, as a share of the limit"
+    )
+    factor("--overload-seconds", type=_positive, metavar="SECONDS", help="length of an overload phase")
+    factor("--accept-batch", type=_count, metavar="N", help="connections accepted per turn of the loop")
+    factor("--backlog", type=_count, metavar="N", help="size of the kernel's accept queue")
+    factor("--loop", choices=("uvloop", "asyncio"), help="event loop of the service")
+    factor(
+        "--slo-seconds", type=_positive, metavar="SECONDS", help="an answer later than this is not in time"
+    )
+    factor("--timeout-seconds", type=_positive, metavar="SECONDS", help="when a client gives up")
 
 
 def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -162,34 +199,39 @@ def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _loads(text: str) -> tuple[float, ...]:
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
     started = datetime.now().astimezone()
     path = arguments.out or Path("runs") / f"{started:%Y%m%d-%H%M%S}-{arguments.preset}"
-    plan = functools.partial(
-        presets.quick,
-        cores=machine.cores(),
-        rounds=arguments.rounds,
-        phase_seconds=arguments.phase_seconds,
-        overload_seconds=arguments.overload_seconds,
-    )
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Factors)}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    factors = dataclasses.replace(PRESETS[arguments.preset].factors, **chosen)
+    for name in [name for name in os.environ if name.startswith("SERVICE_")]:
+        del os.environ[name]  # the plan alone says how the service is started
     console = Console(stderr=True)
     try:
-        experiment.run(plan, arguments.work_ms, path, console)
+        experiment.run(arguments.preset, factors, path, console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. What was measured is in {path}; `report {path}` draws it.")
+        if (path / "summary.json").exists():
+            console.print(f"Interrupted. Draw what was measured: python -m loadtests report {path}")
         raise
     return _draw(path)
 
@@ -201,7 +243,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _draw(path: Path) -> int:
     summary, text = report.draw(RunFolder(path))
     print(text, end="")
-    print(f"\nFigures and data: {path}")
+    print(f"\nReport, figures and data: {path}")
     return INVALID if report.is_invalid(summary) else PASSED
 
 

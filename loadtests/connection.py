@@ -5,6 +5,7 @@ Never waits, never reads the clock: each step is given the time, does what it ca
 and says what it waits for.
 """
 
+import contextlib
 import errno
 import selectors
 import socket
@@ -87,6 +88,13 @@ class Connection:
 
     def give_up(self, outcome: str, now: float) -> None:
         """Close at once; a request without an answer ends with `outcome`."""
+        if self._connected is None and self._sock is not None:
+            # The kernel may have finished the handshake without our having looked: the server will
+            # accept that connection, so the books must hold it.
+            with contextlib.suppress(OSError):
+                self._sock.getpeername()
+                self._connected = now
+                self._owner.on_connected()
         if not self._finished:
             self._finish(outcome, now)
         self._close()

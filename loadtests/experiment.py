@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,21 +17,16 @@ from loadtests import machine, results
 from loadtests.child import ServiceChild
 from loadtests.folder import RunFolder
 from loadtests.generator import read_samples, run_phase
-from loadtests.presets import Plan, Step
+from loadtests.matrix import Cost, Factors, Plan, Step
+from loadtests.presets import PRESETS
+from loadtests.presets import plan as make_plan
 from loadtests.watch import Watch
 
 OVERHEAD_SECONDS: Final = 1.5
 """Per phase, besides sending: starting the generator, draining what an overload left, starting services."""
 
 
-class MakePlan(Protocol):
-    """From units of work, and the CPU seconds they take, to a plan."""
-
-    def __call__(self, *, work_units: int, s_seconds: float) -> Plan:
-        """Make it."""
-
-
-def run(make_plan: MakePlan, work_ms: float, path: Path, console: Console) -> dict[str, Any]:
+def run(preset: str, factors: Factors, path: Path, console: Console) -> dict[str, Any]:
     """Calibrate, plan, measure; return the summary, which is also in the folder.
 
     Ctrl-C and failures leave a folder that says so in status.json; the exception goes on.
@@ -45,8 +40,8 @@ def run(make_plan: MakePlan, work_ms: float, path: Path, console: Console) -> di
     stolen = machine.stolen_seconds()
     state = "failed"
     try:
-        units, s_seconds = calibrate(folder, work_ms, console)
-        plan = make_plan(work_units=units, s_seconds=s_seconds)
+        costs = {work: calibrate(folder, work, factors.work_ms, console) for work in PRESETS[preset].works}
+        plan = make_plan(preset, machine.cores(), costs, factors)
         folder.write("plan.json", plan.to_json())
         measure(plan, folder, console)
         state = "complete"
@@ -63,13 +58,25 @@ def run(make_plan: MakePlan, work_ms: float, path: Path, console: Console) -> di
     return summary
 
 
-def calibrate(folder: RunFolder, work_ms: float, console: Console) -> tuple[int, float]:
-    """Units of work and their CPU seconds, from the service's own calibration, once for all variants."""
-    flags = ["--port", "0", "--admin-port", "0", "--log-format", "json", "--offload", "inline"]
+def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
+    """Units of `work` and their CPU seconds, by the service's own calibration, once for all variants."""
+    flags = [
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--log-format",
+        "json",
+        "--offload",
+        "inline",
+        "--work",
+        work,
+    ]
     with ServiceChild([*flags, "--work-ms", str(work_ms)], folder.log) as service:
-        units, s_seconds = service.work["units"], service.work["cpu_ms"] / 1e3
-    console.print(f"One request is {units} units of work: {s_seconds * 1e3:.2f} ms of CPU on this machine.")
-    return units, s_seconds
+        cost = Cost(work_units=service.work["units"], s_seconds=service.work["cpu_ms"] / 1e3)
+    spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
+    console.print(f"One request is {cost.work_units} units of {work}: {spent} on this machine.")
+    return cost
 
 
 def measure(plan: Plan, folder: RunFolder, console: Console) -> None:
@@ -85,7 +92,8 @@ def measure(plan: Plan, folder: RunFolder, console: Console) -> None:
                     progress.update(bar, description=f"{visit.variant.title} at {step.load:g}x")
                     result = run_step(plan, step, service, folder)
                     if result["state"] == "invalid":  # a shared machine has bad moments: one more try
-                        console.print(f"{line_of(result)}  repeated: invalid", highlight=False)
+                        console.print(line_of(result), highlight=False)
+                        console.print(f"  repeated: {result['invalid_because'][0]}", highlight=False)
                         folder.discard(step)
                         result = run_step(plan, step, service, folder)
                     console.print(line_of(result), highlight=False)
@@ -94,7 +102,7 @@ def measure(plan: Plan, folder: RunFolder, console: Console) -> None:
 
 def run_step(plan: Plan, step: Step, service: ServiceChild, folder: RunFolder) -> results.Result:
     """One phase: watch, send, let the server finish, keep both sides; return what it came to."""
-    phase = step.phase(f"{service.url}/data", plan.timeout_seconds)
+    phase = step.phase(f"{service.url}/data", plan.factors.timeout_seconds)
     with Watch(service.admin_url) as watch:
         try:
             with contextlib.closing(run_phase(phase, folder.load_of(step))) as sending:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.generator import read_samples
+from loadtests.matrix import Plan, Step
 from loadtests.plan import Phase, write_json
-from loadtests.presets import Plan, Step
 from loadtests.sample import Sample
 
 DISCARDED = "-discarded"

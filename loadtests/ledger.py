@@ -39,8 +39,7 @@ class Ledger:
         return (
             self.planned == self.sent + self.not_sent
             and self.sent == self.connected + self.never_connected
-            and self.unexplained == 0
-            and self.server_gap == 0
+            and self.unexplained == self.server_gap == self.active == 0
         )
 
 
@@ -50,12 +49,13 @@ def reconcile(
     """Compare the client's counts with the change of the server's counters over a phase.
 
     Half-open: when the accept queue is full, Linux drops the final ACK of a handshake. The client
-    believes it is connected, the server never queued it, and the kernel counts it in
-    ListenOverflows; so that counter's change bounds the class, and what goes beyond is unexplained.
-    A negative `unexplained` means that somebody else connected to the same port.
+    believes it is connected, the server never queued it, and the kernel counts it in ListenOverflows.
+    So the class is bounded twice, by that counter's change and by the clients that connected and never
+    had an answer; what goes beyond is unexplained. A negative `unexplained` means that somebody else
+    connected to the same port.
 
     Args:
-        client: `planned, sent, not_sent, connected` of the summary's ledger.
+        client: the client's side, `ledger` of the summary.
         before, after: rows of the watch, the second taken once the server had settled.
         listen_overflows: change of the kernel's counter over the phase.
     """
@@ -64,7 +64,7 @@ def reconcile(
     active = int(after["active"] - before["active"])
     queued = int(after["kernel_queue"])
     gap = client["connected"] - accepted - queued
-    half_open = min(max(gap, 0), listen_overflows)
+    half_open = min(max(gap, 0), listen_overflows, client["unanswered"])
     return Ledger(
         planned=client["planned"],
         sent=client["sent"],

@@ -81,9 +81,11 @@ def _panel(title: str, progress: Progress) -> RenderableType:
 
 def render(summary: dict[str, Any]) -> RenderableType:
     """Return the summary for the terminal: about twenty lines, 80 columns, units everywhere."""
+    failed = summary["error_share"]
     state = Text.assemble(
         (summary["state"].upper(), STATE_STYLES[summary["state"]]),
         (" (interrupted)" if summary["interrupted"] else "", "bold yellow"),
+        (f"  {failed:.1%} failed" if failed else "", "red"),
         f"  {summary['url']}",
     )
     parts: list[RenderableType] = [state, "", _rates(summary), "", _times(summary), ""]

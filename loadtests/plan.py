@@ -105,6 +105,8 @@ class Target:
             raise ValueError(f"URL {url!r} holds a user name: send an Authorization header instead")
         tls = parts.scheme == "https"
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if port == 0:
+            raise ValueError(f"URL {url!r} names port 0, where nothing can listen")
         return cls(parts.hostname, port or (443 if tls else 80), path, tls)
 
     @property

@@ -1,216 +1,182 @@
-"""The plan of an experiment: which variants, which loads, in which order. Pure.
+"""The presets: which variants an experiment compares, and under which loads. Pure.
 
-Knows the factors of the 2017 experiment and how a rate follows from the measured limit. Touches
-nothing and reads no clock, so the same calibration always gives the same plan.
+Knows the factors of the 2017 post and what each preset varies. A preset is a row of `PRESETS`: the
+work it needs calibrated, its own defaults, and the function that lays out its plan.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from loadtests.plan import Phase
+from loadtests.matrix import DATA, Cost, Factors, Plan, PlanError, Variant, Visit, alternate, step_of
 
-AS_PUBLISHED_FACTOR: Final = 5
+PUBLISHED_SHARE: Final = 1 / 5
 """The post's public history has N = 5000 in the inline figures and N = 1000 in the commit that added
 the offload: its offloaded requests did a fifth of the work."""
 
-MEASURED_LOADS: Final = (0.5, 0.8, 0.95, 1.1)
-"""Shares of the limit. The last is just above it: while such a queue is still short, every answer is in
-time and the rate of answers is the capacity."""
+PUBLISHED_RATES: Final = (
+    20.0,
+    60.0,
+    100.0,
+    120.0,
+    160.0,
+    180.0,
+    *(float(rate) for rate in range(200, 351, 10)),
+)
+"""The 22 arrival rates of the post, requests per second, 20 s each."""
 
-OVERLOAD: Final = 1.5
 ALL_AT_ONCE: Final = 1000
 """An accept batch that empties the kernel queue in one turn of the loop."""
 
+DIGEST: Final = "service.work:digest"
+"""Work that releases the GIL; `DATA` holds it throughout."""
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One configuration of the service; `s_seconds` is what one request costs by the calibration."""
-
-    name: str
-    title: str
-    offload: str
-    workers: int
-    work_units: int
-    s_seconds: float
-    accept_batch: int = 1
-    backlog: int = 128
-    loop: str = "uvloop"
-    overload_only: bool = False
-
-    @property
-    def limit_per_second(self) -> float:
-        """What the workers could answer if nothing else cost CPU: workers / S."""
-        return self.workers / self.s_seconds
-
-    def flags(self) -> list[str]:
-        """The service's command line, on free ports."""
-        chosen = {
-            "port": 0,
-            "admin-port": 0,
-            "log-format": "json",
-            "offload": self.offload,
-            "workers": self.workers,
-            "work-units": self.work_units,
-            "accept-batch": self.accept_batch,
-            "backlog": self.backlog,
-            "loop": self.loop,
-        }
-        return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+DEFAULTS: Final = Factors()
+Costs = Mapping[str, Cost]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One phase of load on one variant."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preset:
+    """One experiment by name: what it asks, what it needs, its defaults and its layout."""
 
-    id: str
-    variant: str
-    round: int
-    load: float  # share of the variant's limit
-    rate: float  # requests per second
-    duration_seconds: float
-
-    @property
-    def is_overload(self) -> bool:
-        """Whether this phase is meant to leave a queue standing."""
-        return self.load == OVERLOAD
-
-    def phase(self, url: str, timeout_seconds: float) -> Phase:
-        """The order for the generator."""
-        return Phase(
-            url=url, rate=self.rate, duration_seconds=self.duration_seconds, timeout_seconds=timeout_seconds
-        )
+    question: str
+    build: Callable[[int, Costs, Factors], tuple[Visit, ...]]
+    factors: Factors = DEFAULTS
+    works: tuple[str, ...] = (DATA,)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
-    """One start of the service: a variant and the steps that run on it, overload last."""
+def plan(name: str, cores: int, costs: Costs, factors: Factors) -> Plan:
+    """The plan of preset `name` from the calibrated costs of its works, by work function.
 
-    variant: Variant
-    steps: tuple[Step, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A whole experiment, as written to plan.json before the first connection."""
-
-    preset: str
-    cores: int
-    s_seconds: float  # CPU seconds of one request, calibrated once for all variants
-    slo_seconds: float
-    timeout_seconds: float
-    visits: tuple[Visit, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Read a plan back; unknown or missing fields raise `TypeError`."""
-        visits = tuple(
-            Visit(
-                variant=Variant(**visit["variant"]),
-                steps=tuple(Step(**step) for step in visit["steps"]),
-            )
-            for visit in fields["visits"]
-        )
-        return cls(**{**fields, "visits": visits})
-
-    @property
-    def variants(self) -> dict[str, Variant]:
-        """Each variant once, in the order of its first visit."""
-        return {visit.variant.name: visit.variant for visit in self.visits}
-
-    @property
-    def steps(self) -> list[Step]:
-        """All steps in the order in which they run."""
-        return [step for visit in self.visits for step in visit.steps]
-
-    @property
-    def load_seconds(self) -> float:
-        """How long requests are sent, all steps together."""
-        return sum(step.duration_seconds for step in self.steps)
-
-
-def quick(
-    *,
-    cores: int,
-    work_units: int,
-    s_seconds: float,
-    rounds: int = 2,
-    phase_seconds: float = 2.5,
-    overload_seconds: float = 6.0,
-) -> Plan:
-    """The default preset: as published and controlled, in under three minutes on two cores.
-
-    Each round visits all variants, every other round in reverse, so that a machine that drifts
-    cannot favour the one that always comes first. Overload phases run in the first round, as the
-    last step of their visit: what they leave behind disturbs nobody.
+    Raises:
+        PlanError: a phase would send nothing.
     """
-    fifth = round(work_units / AS_PUBLISHED_FACTOR)
-    fifth_seconds = s_seconds * fifth / work_units
-    ms, fifth_ms = f"{s_seconds * 1e3:.2g} ms", f"{fifth_seconds * 1e3:.2g} ms"
-    inline = Variant(
-        name="inline",
-        title=f"inline, {ms}",
-        offload="inline",
-        workers=1,
-        work_units=work_units,
-        s_seconds=s_seconds,
-    )
-    one = replace(inline, name="process-1", title=f"1 worker, {ms}", offload="process")
-    variants = (
-        inline,
-        one,
-        replace(one, name="process-cores", title=f"{cores} workers, {ms}", workers=cores),
-        replace(
-            one,
-            name="process-1-fifth",
-            title=f"1 worker, {fifth_ms} (as published)",
-            work_units=fifth,
-            s_seconds=fifth_seconds,
-        ),
-        replace(
-            inline,
-            name="inline-batch",
-            title=f"inline, {ms}, accept batch {ALL_AT_ONCE}",
-            accept_batch=ALL_AT_ONCE,
-            overload_only=True,
-        ),
-    )
-    visits = []
-    for number in range(1, rounds + 1):
-        for variant in variants if number % 2 else reversed(variants):
-            loads = () if variant.overload_only else MEASURED_LOADS
-            if number == 1:
-                loads = (*loads, OVERLOAD)
-            if loads:
-                visits.append(_visit(variant, number, loads, phase_seconds, overload_seconds))
-    return Plan(
-        preset="quick",
-        cores=cores,
-        s_seconds=s_seconds,
-        slo_seconds=0.5,
-        timeout_seconds=5.0,
-        visits=tuple(visits),
+    made = Plan(preset=name, cores=cores, factors=factors, visits=PRESETS[name].build(cores, costs, factors))
+    for step in made.steps:
+        try:
+            step.phase("http://localhost/", factors.timeout_seconds)
+        except ValueError as error:
+            raise PlanError(f"phase {step.id} cannot be run: {error}") from error
+    return made
+
+
+def _variant(
+    factors: Factors, cost: Cost, name: str, offload: str = "inline", workers: int = 1, **more: Any
+) -> Variant:
+    who = "inline" if offload == "inline" else f"{workers} {'thread' if offload == 'thread' else 'worker'}"
+    who += "s" if workers > 1 else ""
+    shared = {"accept_batch": factors.accept_batch, "backlog": factors.backlog, "loop": factors.loop}
+    return Variant(
+        name=name,
+        title=f"{who}, {cost.s_seconds * 1e3:.2g} ms",
+        offload=offload,
+        workers=workers,
+        work_units=cost.work_units,
+        s_seconds=cost.s_seconds,
+        **{**shared, **more},
     )
 
 
-def _visit(
-    variant: Variant, number: int, loads: tuple[float, ...], phase_seconds: float, overload_seconds: float
-) -> Visit:
-    steps = tuple(
-        Step(
-            id=f"{number}-{variant.name}-{load:g}x",
-            variant=variant.name,
-            round=number,
-            load=load,
-            rate=round(load * variant.limit_per_second, 1),
-            duration_seconds=overload_seconds if load == OVERLOAD else phase_seconds,
+def _pair(factors: Factors, costs: Costs) -> tuple[Variant, Variant]:
+    """Inline and one worker, with the same work."""
+    cost = costs[DATA]
+    return _variant(factors, cost, "inline"), _variant(factors, cost, "process-1", "process")
+
+
+def _published(one: Variant) -> Variant:
+    """One worker with a fifth of the work, as in the post's code history."""
+    fifth = one.with_work_of(PUBLISHED_SHARE)
+    title = f"1 worker, {fifth.s_seconds * 1e3:.2g} ms (as published)"
+    return replace(fifth, name="process-1-fifth", title=title)
+
+
+def _per_core(one: Variant, cores: int) -> Variant:
+    title = one.title.replace("1 worker,", f"{cores} workers,")
+    return replace(one, name="process-cores", title=title, workers=cores)
+
+
+def _quick(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    inline, one = _pair(factors, costs)
+    measured = (inline, one, _per_core(one, cores), _published(one))
+    title = f"{inline.title}, accept batch {ALL_AT_ONCE}"
+    batch = replace(inline, name="inline-batch", title=title, accept_batch=ALL_AT_ONCE)
+    return alternate(measured, (*measured, batch), factors)
+
+
+def _controlled(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    inline, one = _pair(factors, costs)
+    measured = (inline, one, _per_core(one, cores))
+    return alternate(measured, measured, factors)
+
+
+def _as_published(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    inline, one = _pair(factors, costs)
+    measured = (inline, _published(one))
+    return alternate(measured, measured, factors)
+
+
+def _accept_all_we_can(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    """The post's phases as they were: rising rates on one start of the service, inline and offloaded."""
+    return tuple(
+        Visit(
+            variant=variant,
+            steps=tuple(step_of(variant, 1, "ramp", rate, factors.phase_seconds) for rate in PUBLISHED_RATES),
         )
-        for load in loads
+        for variant in _pair(factors, costs)
     )
-    return Visit(variant=variant, steps=steps)
+
+
+def _batches(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    """Accept batch x loop, all inline: what makes accepted track completed?"""
+    overloaded = [
+        replace(
+            _variant(factors, costs[DATA], f"inline-{loop}-{batch}", accept_batch=batch, loop=loop),
+            title=f"{loop}, accept batch {batch}",
+        )
+        for batch in (1, 16, ALL_AT_ONCE)
+        for loop in ("uvloop", "asyncio")
+    ]
+    return alternate((), overloaded, factors)
+
+
+def _threads(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+    """Work that holds the GIL against work that releases it, in threads and in processes."""
+    measured = []
+    for kind, work in (("holds", DATA), ("releases", DIGEST)):
+        for offload in ("inline", "thread", "process"):
+            name = "inline" if offload == "inline" else f"{offload}-cores"
+            workers = 1 if offload == "inline" else cores
+            variant = _variant(factors, costs[work], f"{name}-{kind}", offload, workers, work=work)
+            measured.append(replace(variant, title=f"{variant.title}, {kind} the GIL"))
+    return alternate(measured, (), factors)
+
+
+LONGER: Final = Factors(
+    loads=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1), phase_seconds=4.0, overload_seconds=10.0
+)
+
+PRESETS: Final[Mapping[str, Preset]] = {
+    "quick": Preset("the post and its control, in under three minutes", _quick),
+    "controlled": Preset("the same work inline, with one worker and with one per core", _controlled, LONGER),
+    "as-published": Preset(
+        "the work of the post's code history: S inline, S/5 offloaded", _as_published, LONGER
+    ),
+    "accept-all-we-can": Preset(
+        "the 22 published phases of 20 s, backlog 4, inline and with one worker (15 minutes)",
+        _accept_all_we_can,
+        Factors(phase_seconds=20.0, backlog=4, rounds=1),
+    ),
+    "batches": Preset(
+        "accept batch x event loop, inline: what makes accepted track completed?",
+        _batches,
+        Factors(rounds=1, overload_seconds=8.0),
+    ),
+    "threads": Preset(
+        "work that holds the GIL against work that releases it: when do threads suffice?",
+        _threads,
+        works=(DATA, DIGEST),
+    ),
+}

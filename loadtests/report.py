@@ -1,4 +1,4 @@
-"""Draws the report of a run from its summary alone: verdict.txt and the figures.
+"""Draws the report of a run from its summary alone: verdict.txt, report.html and the figures.
 
 Knows how verdicts, table and ledger read as text. Touches files in the run folder only.
 """
@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from loadtests import figures, results
-from loadtests.folder import RunFolder
-from loadtests.verdict import Evidence, UnusableError, answer, judge, ledger_gaps
+from loadtests import figures, page, results
+from loadtests.evidence import Evidence, ledger_gaps, ledger_totals
+from loadtests.folder import FolderError, RunFolder
+from loadtests.verdict import answer, judge
 
 WIDTH = 78
 MARKS = {"held": "+", "did not hold": "-", "inconclusive": "?"}
@@ -25,10 +26,14 @@ def draw(folder: RunFolder) -> tuple[dict[str, Any], str]:
     """
     has_summary = (folder.path / "summary.json").exists()
     summary = folder.read("summary.json") if has_summary else results.build(folder)
+    if not {"plan", "environment", "status", "phases", "discarded"} <= set(summary):
+        raise FolderError(
+            f"{folder.path} holds no experiment, but perhaps a run: its summary.json is already one"
+        )
     text = as_text(summary)
     (folder.path / "verdict.txt").write_text(text, encoding="utf-8")
-    if summary["phases"]:
-        figures.draw(summary, folder.path)
+    (folder.path / "report.html").write_text(page.render(summary), encoding="utf-8")
+    figures.draw(summary, folder.path)
     return summary, text
 
 
@@ -46,13 +51,16 @@ def as_text(summary: dict[str, Any]) -> str:
 
 def _head(summary: dict[str, Any]) -> Iterator[str]:
     plan, machine, status = summary["plan"], summary["environment"], summary["status"]
+    spent = {visit["variant"]["s_seconds"] for visit in plan["visits"]}
+    costs = ", ".join(f"{s * 1e3:.2f}" for s in sorted(spent, reverse=True)) + " ms of CPU"
     title = f"Accept All We Can, preset {plan['preset']}"
     if status["state"] != "complete":
         title += f" ({status['state'].upper()}: {len(summary['phases'])} phases measured)"
     yield title
     yield from _wrap(
         f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, "
-        f"{machine['python']}; S = {plan['s_seconds'] * 1e3:.2f} ms of CPU per request by calibration"
+        f"{machine['python']}; by calibration one request costs {costs}; load average before the run "
+        f"{machine['load_average'][0]:.1f}, CPU stolen meanwhile {status.get('stolen_cpu_seconds')} s"
     )
 
 
@@ -62,45 +70,29 @@ def _verdicts(summary: dict[str, Any]) -> Iterator[str]:
         yield from textwrap.wrap(verdict.claim, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
         yield from _wrap(f"{verdict.numbers}. {verdict.why}", indent="    ")
     yield ""
-    yield "Where does the 5.2x come from?"
-    yield from _wrap(answer(summary), indent="    ")
-    yield ""
+    if (why := answer(summary)) is not None:
+        yield "Where does the 5.2x come from?"
+        yield from _wrap(why, indent="    ")
+        yield ""
 
 
 def _table(summary: dict[str, Any]) -> Iterator[str]:
     """Capacity by variant, beside the limit it cannot pass."""
-    evidence = Evidence(summary)
-    yield f"{'variant':<34}{'capacity':>10}{'of workers/S':>14}{'S':>10}"
-    titles = {visit["variant"]["name"]: visit["variant"]["title"] for visit in summary["plan"]["visits"]}
-    for name, title in titles.items():
-        try:
-            capacity, share = max(evidence.capacities(name).values()), evidence.share_of_limit(name)
-        except UnusableError:
-            continue
-        costs = [p["s_seconds"] for p in summary["phases"] if p["variant"] == name and p["s_seconds"]]
-        s_ms = sum(costs) / len(costs) * 1e3
-        yield f"{title:<34}{capacity:>8.0f}/s{share!s:>14}{s_ms:>7.2f} ms"
+    rows = Evidence(summary).capacity_table()
+    if rows:
+        yield f"{'variant':<38}{'capacity':>10}{'of workers/S':>14}{'S':>10}"
+    for row in rows:
+        yield f"{row.title:<38}{row.capacity:>8.0f}/s{row.share!s:>14}{row.s_seconds * 1e3:>7.2f} ms"
 
 
 def _ledger(summary: dict[str, Any]) -> Iterator[str]:
-    totals = {
-        name: sum(phase["ledger"][name] for phase in (*summary["phases"], *summary["discarded"]))
-        for name in (
-            "planned",
-            "sent",
-            "not_sent",
-            "connected",
-            "never_connected",
-            "accepted",
-            "completed",
-            "half_open",
-        )
-    }
+    total = ledger_totals(summary)
     yield from _wrap(
-        f"Ledger: planned {totals['planned']} = sent {totals['sent']} + not sent {totals['not_sent']}; "
-        f"sent = connected {totals['connected']} + never connected {totals['never_connected']}; "
-        f"connected = accepted {totals['accepted']} + half-open {totals['half_open']}; "
-        f"accepted = completed {totals['completed']}."
+        f"Ledger: planned {total['planned']} = sent {total['sent']} + not sent {total['not_sent']}; "
+        f"sent = connected {total['connected']} + never connected {total['never_connected']}; "
+        f"connected = accepted {total['accepted']} + in the kernel queue {total['kernel_queue']} "
+        f"+ half-open {total['half_open']}; "
+        f"accepted = completed {total['completed']} + active {total['active']}."
     )
     gaps = ledger_gaps(summary)
     yield from gaps or ["No connection is unexplained."]

@@ -12,10 +12,12 @@ from typing import Any
 
 from loadtests.folder import DISCARDED, RunFolder
 from loadtests.ledger import reconcile
+from loadtests.matrix import Plan, Step
 from loadtests.plan import Phase
-from loadtests.presets import Plan, Step
 from loadtests.sample import Sample
 from loadtests.summary import summarise
+
+SLOWEST_WATCH = 5.0  # rows per second: with fewer, a lead or a queue can come and go unseen
 
 Result = dict[str, Any]
 
@@ -50,11 +52,12 @@ def phase_result(
 
     Adds to the client's summary: `s_seconds` (CPU seconds per task as the workers measured them in
     this phase), `limit_per_second` (workers / that S), `lead_max` (most connections accepted and not
-    completed while load was sent), the highest queues, CPU shares of a core, and for overload phases
-    a `timeline`.
+    completed while load was sent), the highest queues, `cpu` (cores used by the work, by the rest of
+    the IO process and by the generator while load was sent), and a `timeline` unless the phase only
+    measures.
     """
     variant = plan.variants[step.variant]
-    client = summarise(samples, facts, phase, slo_seconds=plan.slo_seconds)
+    client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
     rows = [dict(zip(watched["columns"], row, strict=True)) for row in watched["rows"]]
     begin = facts["started_monotonic"]
     during = [row for row in rows if begin <= row["time"] <= begin + phase.duration_seconds] or rows[:1]
@@ -62,15 +65,15 @@ def phase_result(
     tasks = last["tasks"] - first["tasks"]
     s_seconds = (last["task_cpu_seconds"] - first["task_cpu_seconds"]) / tasks if tasks else None
     elapsed = during[-1]["time"] - during[0]["time"]
-    io_cpu = during[-1]["io_cpu_seconds"] - during[0]["io_cpu_seconds"]
     result = {
-        **{name: getattr(step, name) for name in ("id", "variant", "round", "load", "rate")},
+        **{name: getattr(step, name) for name in ("id", "variant", "round", "kind", "load", "rate")},
         **{
             key: value
             for key, value in client.items()
             if key not in ("address", "url", "thresholds", "ledger")
         },
         "samples": len(samples),
+        "listen_overflows": watched["listen_overflows"],
         "ledger": dataclasses.asdict(reconcile(client["ledger"], first, last, watched["listen_overflows"])),
         "s_seconds": s_seconds,
         "limit_per_second": variant.workers / s_seconds if s_seconds else None,
@@ -78,12 +81,26 @@ def phase_result(
         "kernel_queue_max": max(int(row["kernel_queue"]) for row in during),
         "kernel_queue_limit": int(first["kernel_queue_limit"]),
         "offload_queue_max": max(int(row["offload_queue"]) for row in during),
-        "io_cpu_share": io_cpu / elapsed if elapsed else None,
+        "cpu": _cpu(variant.offload, during[0], during[-1], client["generator"]["cpu_share"]),
         "watch_per_second": (len(during) - 1) / elapsed if elapsed else None,
     }
-    if step.is_overload:
+    if result["watch_per_second"] is not None and result["watch_per_second"] < SLOWEST_WATCH:
+        result["state"] = "invalid"
+        rate = f"{result['watch_per_second']:.1f} times a second"
+        result["invalid_because"] = [*client["invalid_because"], f"the server could only be watched {rate}"]
+    if step.kind != "measure":
         result["timeline"] = timeline(samples, rows, begin)
     return result
+
+
+def _cpu(offload: str, first: dict[str, float], last: dict[str, float], generator: float) -> dict[str, float]:
+    """Cores used between two rows; work done inline or in threads is part of the IO process."""
+    elapsed = last["time"] - first["time"]
+    if not elapsed:
+        return {"work": 0.0, "io": 0.0, "generator": generator}
+    work = (last["task_cpu_seconds"] - first["task_cpu_seconds"]) / elapsed
+    io = (last["io_cpu_seconds"] - first["io_cpu_seconds"]) / elapsed
+    return {"work": work, "io": io if offload == "process" else max(io - work, 0.0), "generator": generator}
 
 
 def timeline(samples: list[Sample], rows: list[dict[str, float]], begin: float) -> dict[str, list[float]]:

@@ -54,9 +54,11 @@ def _check_endpoint(phase: Phase) -> None:
     """Try what the generator will do once more on its own, while nothing has been written yet."""
     try:
         make_endpoint(phase)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         source = f" from {phase.source}" if phase.source else ""
-        raise UsageError(f"cannot send to {phase.url}{source}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot send to {phase.url}{source}: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _check_json_file(name: str | None) -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlencode, urlsplit
 
+from loadtests.child import ServiceError
 from metrics.exposition import parse, total
 
 INTERVAL_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 30.0
-QUIET_SECONDS: Final = 3.0
-"""A half-open connection may still come in: its client retransmits after 0.2 s, 0.4 s, 0.8 s, 1.6 s
-(RFC 6298 with Linux's minimum of 200 ms), so after three quiet seconds none is on its way."""
+QUIET_SECONDS: Final = 1.0
+HALF_OPEN_SECONDS: Final = 7.0
+"""A half-open connection may still come in when its client retransmits: 0.2, 0.6, 1.4, 3.0 and 6.2 s after
+the first try (RFC 6298 with Linux's minimum of 200 ms), so gaps of up to 3.2 s belong to clients that are
+at most five seconds old, and 6.4 s to the last one. Without a dropped handshake there is none to wait for."""
 
 METRICS: Final = {
     "accepted": "http_connections_accepted_total",
@@ -39,13 +42,19 @@ Row = dict[str, float]
 
 
 def scrape(admin_url: str) -> Row:
-    """One row of what the server says of itself; `time` is the monotonic clock's."""
+    """One row of what the server says of itself; `time` is the monotonic clock's.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
     address = urlsplit(admin_url)
     names = [("name[]", name) for name in METRICS.values()]
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
     try:
         connection.request("GET", f"/metrics?{urlencode(names)}")
         values = parse(connection.getresponse().read().decode())
+    except (OSError, http.client.HTTPException) as error:
+        raise ServiceError(f"the service's admin port does not answer any more: {error!r}") from error
     finally:
         connection.close()
     return {"time": time.monotonic()} | {short: total(values, name) for short, name in METRICS.items()}
@@ -70,6 +79,7 @@ class Watch:
         self._admin_url = admin_url
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._failure: ServiceError | None = None
         self.rows: list[Row] = []
         self.overflows_before = listen_overflows()
         self.overflows_after = self.overflows_before
@@ -89,10 +99,15 @@ class Watch:
         """Wait until the server is done with what the client connected, then take the last row.
 
         Done: nothing is active or queued, and as many were accepted as the client saw connected; or
-        nothing has moved for `QUIET_SECONDS`, and the ledger names what is missing.
+        nothing has moved for a while, and the ledger names what is missing.
+
+        Raises:
+            ServiceError: the admin port stopped answering, now or while the phase ran.
         """
         self._stop.set()
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
         base = self.rows[0]["accepted"]
         started = changed = time.monotonic()
         last = self.rows[-1]
@@ -103,7 +118,8 @@ class Watch:
             last = row
             idle = row["active"] == row["kernel_queue"] == 0
             matched = row["accepted"] - base == connected
-            quiet = row["time"] - changed > QUIET_SECONDS
+            dropped = listen_overflows() > self.overflows_before
+            quiet = row["time"] - changed > (HALF_OPEN_SECONDS if dropped else QUIET_SECONDS)
             if (idle and (matched or quiet)) or row["time"] - started > SETTLE_SECONDS:
                 break
             time.sleep(INTERVAL_SECONDS)
@@ -119,6 +135,10 @@ class Watch:
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
-            self.rows.append(scrape(self._admin_url))
+            try:
+                self.rows.append(scrape(self._admin_url))
+            except ServiceError as error:
+                self._failure = error
+                return
             due += INTERVAL_SECONDS
             self._stop.wait(max(0.0, due - time.monotonic()))

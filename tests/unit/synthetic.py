@@ -6,12 +6,28 @@ import dataclasses
 from typing import Any
 
 from loadtests.ledger import Ledger
-from loadtests.presets import quick
+from loadtests.matrix import DATA, Cost, Factors, Plan
+from loadtests.presets import DIGEST, PRESETS, plan
 
-PLAN = quick(cores=2, work_units=30_000, s_seconds=0.004)
+COSTS = {work: Cost(work_units=30_000, s_seconds=0.004) for work in (DATA, DIGEST)}
+
+
+def plan_of(preset: str, cores: int = 2) -> Plan:
+    """A preset's plan as it is on a machine where one request costs 4 ms."""
+    return plan(preset, cores, COSTS, PRESETS[preset].factors)
+
+
+PLAN = plan_of("quick")
+assert PLAN.factors == Factors()
 
 CAPACITY = {"inline": 230.0, "process-1": 240.0, "process-cores": 440.0, "process-1-fifth": 1100.0}
-LEAD = {"inline": 6, "process-1": 700, "process-cores": 700, "process-1-fifth": 900, "inline-batch": 500}
+LEAD: dict[str, int] = {
+    "inline": 6,
+    "process-1": 700,
+    "process-cores": 700,
+    "process-1-fifth": 900,
+    "inline-batch": 500,
+}
 KERNEL = {"inline": 129, "process-1": 2, "process-cores": 2, "process-1-fifth": 2, "inline-batch": 129}
 
 
@@ -21,15 +37,16 @@ def ledger(**changes: int) -> dict[str, int]:
     return counts | dict.fromkeys(("planned", "sent", "connected", "accepted", "completed"), 100) | changes
 
 
-def summary() -> dict[str, Any]:
+def summary(made: Plan = PLAN) -> dict[str, Any]:
     """A summary as results.py builds it, with the fields that verdicts and drawings read."""
     phases = []
-    for step in PLAN.steps:
-        variant = PLAN.variants[step.variant]
+    for step in made.steps:
+        variant = made.variants[step.variant]
         phase: dict[str, Any] = {
             "id": step.id,
             "variant": step.variant,
             "round": step.round,
+            "kind": step.kind,
             "load": step.load,
             "rate": step.rate,
             "state": "ok",
@@ -37,28 +54,36 @@ def summary() -> dict[str, Any]:
             "window_seconds": step.duration_seconds,
             "invalid_because": [],
             "goodput_per_second": min(step.rate, CAPACITY.get(step.variant, 100.0)),
+            "achieved_per_second": min(step.rate, CAPACITY.get(step.variant, 100.0)),
+            "outcomes": {"ok": 100},
+            "lateness_seconds": {"p50": 0.0, "p90": 0.0, "p99": 0.001, "p99_9": 0.001, "max": 0.001},
+            "cpu": {"work": 0.9, "io": 0.1, "generator": 0.05},
             "latency_seconds": {"p50": 0.004, "p90": 0.006, "p99": 0.01, "p99_9": 0.02, "max": 0.02},
             "s_seconds": variant.s_seconds,
             "limit_per_second": variant.limit_per_second,
-            "lead_max": LEAD[step.variant] if step.is_overload else 3,
-            "kernel_queue_max": KERNEL[step.variant] if step.is_overload else 1,
+            "lead_max": LEAD.get(step.variant, 3) if (step.kind != "measure") else 3,
+            "kernel_queue_max": KERNEL.get(step.variant, 129) if (step.kind != "measure") else 1,
             "kernel_queue_limit": variant.backlog,
-            "offload_queue_max": LEAD[step.variant] if variant.offload == "process" else 0,
+            "offload_queue_max": LEAD.get(step.variant, 3) if variant.offload == "process" else 0,
             "ledger": ledger(),
         }
-        if step.is_overload:
+        if step.kind != "measure":
             names = ("seconds", "offered", "accepted", "completed", "kernel_queue", "offload_queue")
             phase["timeline"] = {name: [0, 1, 2] for name in names}
         phases.append(phase)
     return {
         "status": {"state": "complete"},
-        "plan": PLAN.to_json(),
+        "plan": made.to_json(),
         "environment": {
             "date": "2026-01-01T00:00:00+00:00",
             "cpu": "a processor",
             "cores": 2,
             "kernel": "Linux 6",
             "python": "CPython 3",
+            "load_average": [0.0, 0.0, 0.0],
+            "open_files_limit": 1024,
+            "packages": {"aiohttp": "3"},
+            "sysctl": {"net.core.somaxconn": "4096"},
         },
         "phases": phases,
         "discarded": [],
@@ -67,4 +92,10 @@ def summary() -> dict[str, Any]:
 
 def of(content: dict[str, Any], variant: str, *, overload: bool) -> list[dict[str, Any]]:
     """The phases of one variant, measured or overloaded."""
-    return [p for p in content["phases"] if p["variant"] == variant and ("timeline" in p) == overload]
+    kinds = ("overload", "ramp") if overload else ("measure", "ramp")
+    return [p for p in content["phases"] if p["variant"] == variant and p["kind"] in kinds]
+
+
+def serve(phase: dict[str, Any], capacity: float) -> None:
+    """Let a service of this capacity answer the phase: never more than was offered."""
+    phase["goodput_per_second"] = phase["achieved_per_second"] = min(phase["rate"], capacity)

@@ -26,6 +26,7 @@ OWNERS = {
     "uvloop": {"service/__main__.py"},
     "hdrh": {"loadtests/histogram.py"},
     "matplotlib": {"loadtests/figures.py"},
+    "jinja2": {"loadtests/page.py"},
 }
 
 
@@ -90,6 +91,16 @@ def test_argv_and_environment_are_read_only_at_the_entrance(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("loadtests/")], ids=name)
 def test_in_the_load_tests_only_the_driver_sends_by_the_clock(path: Path) -> None:
-    schedule = {"schedule", "sample", "connection", "histogram", "summary", "verdict", "ledger"}
+    schedule = {
+        "schedule",
+        "sample",
+        "connection",
+        "histogram",
+        "summary",
+        "verdict",
+        "ledger",
+        "evidence",
+        "matrix",
+    }
     if path.stem in schedule:
         assert "time" not in imports(path)
