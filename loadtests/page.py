@@ -78,7 +78,7 @@ def _cautions(summary: Summary) -> list[str]:
         for phase in summary["discarded"]
     ]
     stolen = summary["status"].get("stolen_cpu_seconds")
-    if stolen:
+    if stolen and stolen >= 0.1:
         cautions.append(f"The hypervisor gave {stolen:.1f} CPU seconds of this run to somebody else.")
     load = summary["environment"]["load_average"][0]
     if load > 0.5:

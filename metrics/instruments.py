@@ -113,7 +113,9 @@ class Metrics:
     """Every instrument, by a short name. `registry` is what the admin endpoint renders."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        # auto_describe, because the standard collectors do not say their names, and a scrape that asks
+        # for some names only (`?name[]=`) would silently leave theirs out.
+        self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

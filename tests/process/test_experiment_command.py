@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.verdict import RULES
+from loadtests.verdict import rules_for
 
 from .support import ROOT, gone
 
@@ -55,9 +55,18 @@ def test_a_short_experiment_measures_judges_and_draws(tmp_path: Path) -> None:
         assert phase["ledger"]["unexplained"] == phase["ledger"]["server_gap"] == 0, phase["id"]
         assert phase["outcomes"].get("ok", 0) > 0
         assert phase["s_seconds"] > 0
+        assert all(cores > 0 for cores in phase["cpu"].values()), phase["cpu"]
         assert phase["watch_per_second"] >= 5
-    assert out.count("\n+ ") + out.count("\n- ") + out.count("\n? ") == len(RULES)
-    for name in ("queues.png", "queues.svg", "capacity.png", "capacity.svg", "verdict.txt", "plan.json"):
+    assert out.count("\n+ ") + out.count("\n- ") + out.count("\n? ") == len(rules_for(summary))
+    for name in (
+        "queues.png",
+        "queues.svg",
+        "capacity.png",
+        "cpu.png",
+        "report.html",
+        "verdict.txt",
+        "plan.json",
+    ):
         assert (folder / name).stat().st_size > 0
 
     again = loadtests("report", str(folder))
@@ -65,22 +74,45 @@ def test_a_short_experiment_measures_judges_and_draws(tmp_path: Path) -> None:
     assert again.returncode == child.returncode
 
 
-def test_ctrl_c_leaves_a_marked_folder_that_can_be_read_and_no_child(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "run"
     child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "5", "--out", str(folder))
     deadline = time.monotonic() + 60
     while len(started := children_of(child.pid)) < 2:  # the service and the generator
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(child.pid, signal.SIGINT)
+    child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == 130, err
+    assert child.returncode == 128 + number, err
     assert "Traceback" not in err
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     assert all(gone(pid) for pid in started)
 
     report = loadtests("report", str(folder))
-    assert "INTERRUPTED" in report.communicate(timeout=60)[0].splitlines()[0]
+    text = report.communicate(timeout=60)[0]
+    assert "INTERRUPTED" in text.splitlines()[0]
+    assert "No connection is unexplained." in text
+
+
+def test_a_service_that_dies_in_a_phase_is_named_and_ends_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "3", "--out", str(folder))
+    deadline = time.monotonic() + 60
+    while len(started := children_of(child.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (service,) = [
+        pid for pid in started if b"service" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+    os.kill(service, signal.SIGKILL)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 3
+    assert "Traceback" not in err
+    assert "service" in err.splitlines()[-1]
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +121,8 @@ def test_ctrl_c_leaves_a_marked_folder_that_can_be_read_and_no_child(tmp_path: P
         (["experiment", "--out", "/dev/null/run"], "/dev/null/run"),
         (["experiment", "--preset", "unheard-of"], "unheard-of"),
         (["experiment", "--work-ms", "0"], "--work-ms"),
+        (["experiment", "--loads", "0.5,none"], "--loads"),
+        (["experiment", "--phase-seconds", "0.001", "--out", "OUT"], "sends no request"),
         (["experiment", "--work-ms", "much"], "--work-ms"),
         (["experiment", "--rounds", "0"], "--rounds"),
         (["experiment", "--no-such-flag"], "--no-such-flag"),
@@ -96,13 +130,14 @@ def test_ctrl_c_leaves_a_marked_folder_that_can_be_read_and_no_child(tmp_path: P
         (["measure"], "measure"),
     ],
 )
-def test_what_cannot_run_says_so_in_one_sentence(arguments: list[str], says: str) -> None:
-    child = loadtests(*arguments)
+def test_what_cannot_run_says_so_in_one_sentence(tmp_path: Path, arguments: list[str], says: str) -> None:
+    child = loadtests(*(str(tmp_path / "run") if argument == "OUT" else argument for argument in arguments))
     out, err = child.communicate(timeout=60)
     assert child.returncode == 2
     assert says in err
     assert out == ""
-    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+    assert sum(line.startswith("python -m loadtests") for line in err.splitlines()) == 1
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:

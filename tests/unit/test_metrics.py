@@ -35,6 +35,12 @@ def test_one_scrape_can_ask_for_the_three_numbers_alone() -> None:
     assert parse(generate_latest(restricted).decode()) == {"http_connections_active": 0}
 
 
+def test_a_scrape_for_some_names_has_the_standard_ones_too() -> None:
+    name = "process_cpu_seconds_total"
+    restricted = Metrics().registry.restricted_registry([name])
+    assert parse(generate_latest(restricted).decode())[name] > 0
+
+
 def test_labels_that_a_client_chooses_are_bounded() -> None:
     metrics = Metrics()
     for n in range(50):
