@@ -6,6 +6,7 @@ server. Judges nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
@@ -77,11 +78,13 @@ class Evidence:
         service's.
         """
         best: dict[int, float] = {}
-        for phase in self._usable(variant, ("measure", "ramp")):
+        everything = self._usable(variant, ("measure", "ramp"))
+        for phase in everything:
             best[phase["round"]] = max(best.get(phase["round"], 0.0), phase["goodput_per_second"])
         if not best:
             raise UnusableError(f"no phase of {variant} was measured")
-        everything = self._usable(variant, ("measure", "ramp", "overload"))
+        with contextlib.suppress(UnusableError):  # an overload may prove saturation; it is not needed
+            everything = everything + self._usable(variant, ("overload",))
         if not any(phase["achieved_per_second"] < SATURATED * phase["rate"] for phase in everything):
             raise UnusableError(f"the load never reached the capacity of {variant}")
         self._refuse_disturbed(everything)

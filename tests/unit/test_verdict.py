@@ -175,6 +175,7 @@ def test_an_invalid_overload_spoils_only_what_needs_it() -> None:
     verdicts = {verdict.claim: verdict.verdict for verdict in judge(content)}
     assert verdicts["Offloaded, accepted outruns completed"] == INCONCLUSIVE
     assert verdicts["Inline, accepted tracks completed"] == HELD
+    assert verdicts["It is the offloading to one worker that raises capacity"] == DID_NOT_HOLD
 
 
 def test_one_core_has_nothing_to_scale_to() -> None:
