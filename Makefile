@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs clean
+.PHONY: help experiment serve test lint format docs stack clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ format: $(READY) ## Rewrite the sources in the project's format
 
 docs: $(READY) ## Rewrite the README's tables from the code
 	$(BIN)/python docs/tables.py
+
+stack: ## Build and try the Docker stack from a clean clone (needs docker)
+	.ci/stack
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

@@ -1,0 +1,52 @@
+# The service and the load tests in one image: the same pinned packages, and one thing to build.
+# Two stages, so that pip and its cache stay out of what runs.
+FROM python:3.13-slim AS build
+
+# A virtual environment is one folder that the second stage can copy, and it leaves the Python of the
+# base image alone.
+RUN python -m venv /opt/venv
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+# pip can install a project with its dependencies, but not the dependencies alone. Naming them to pip
+# here keeps the source out of this layer: it is built anew when a dependency changes, not when code does.
+RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    print(*p["dependencies"], *p["optional-dependencies"]["loadtests"], sep="\n")' > requirements.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+    --requirement requirements.txt --constraint constraints.txt
+
+FROM python:3.13-slim
+
+# The number is repeated in USER because Kubernetes' runAsNonRoot cannot look a name up.
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin offloop
+COPY --from=build /opt/venv /opt/venv
+
+# Inside a container 127.0.0.1 is reachable for nobody else: both ports serve all addresses, and who may
+# reach them is decided by what is published. MPLCONFIGDIR: matplotlib wants a folder it may write to.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    SERVICE_HOST=0.0.0.0 \
+    SERVICE_PORT=8080 \
+    SERVICE_ADMIN_HOST=0.0.0.0 \
+    SERVICE_ADMIN_PORT=8081
+
+# Run from the source, as from a checkout: the package names are too general to install.
+# Owned by root, so what runs cannot change itself.
+WORKDIR /app
+COPY service service
+COPY metrics metrics
+COPY loadtests loadtests
+
+USER 10001
+EXPOSE 8080 8081
+# The service's own drain: it empties the accept queue and finishes what runs.
+STOPSIGNAL SIGTERM
+
+# The admin port answers from a thread of its own, so a loop that is merely busy is not called unhealthy.
+# http.client and not urllib, which would ask a proxy of the environment for 127.0.0.1.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SERVICE_ADMIN_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+
+# Exec form: the service is process 1 and gets the signals itself. Flags go after the image's name.
+ENTRYPOINT ["python", "-m", "service"]
