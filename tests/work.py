@@ -79,6 +79,12 @@ def sleeps_for_a_minute(units: int) -> bytes:
     return b"{}"
 
 
+def begins_and_stays(begun: str) -> None:
+    """Says by a file that it runs, then outlives every test."""
+    Path(begun).touch()
+    time.sleep(60)
+
+
 def slow_when_told(_: int) -> bytes:
     """Twenty seconds once the file that TESTS_WORK_SLOW names exists."""
     if Path(os.environ["TESTS_WORK_SLOW"]).exists():

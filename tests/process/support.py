@@ -72,17 +72,21 @@ class Child:
 
     def session(self) -> set[int]:
         """Process ids of the child's session: itself, its workers and multiprocessing's helpers."""
-        return session_of(self.process.pid)
+        return processes(SESSION, self.process.pid)
 
 
-def session_of(leader: int) -> set[int]:
+PARENT, SESSION = 1, 3  # places in /proc/PID/stat after the command's name (proc(5))
+
+
+def processes(field: int, value: int) -> set[int]:
+    """Living processes whose parent or session is `value`."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:  # gone meanwhile
             continue
-        if int(fields[3]) == leader and fields[0] != "Z":
+        if int(fields[field]) == value and fields[0] != "Z":
             found.add(int(stat.parent.name))
     return found
 
@@ -90,7 +94,7 @@ def session_of(leader: int) -> set[int]:
 def gone(leader: int, seconds: float = 10.0) -> bool:
     """Whether a session empties within the time."""
     deadline = time.monotonic() + seconds
-    while session_of(leader):
+    while processes(SESSION, leader):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)

@@ -14,7 +14,7 @@ import pytest
 
 from loadtests.verdict import rules_for
 
-from .support import ROOT, gone
+from .support import PARENT, ROOT, gone, processes
 
 SHORT = ("--rounds", "1", "--phase-seconds", "0.4", "--overload-seconds", "1", "--work-ms", "4")
 
@@ -28,19 +28,6 @@ def loadtests(*arguments: str) -> subprocess.Popen[str]:
         cwd=ROOT,
         start_new_session=True,
     )
-
-
-def children_of(pid: int) -> set[int]:
-    """Direct children that are alive."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # gone meanwhile
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.add(int(stat.parent.name))
-    return found
 
 
 def test_a_short_experiment_measures_judges_and_draws(tmp_path: Path) -> None:
@@ -81,7 +68,7 @@ def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
     folder = tmp_path / "run"
     child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "5", "--out", str(folder))
     deadline = time.monotonic() + 60
-    while len(started := children_of(child.pid)) < 2:  # the service and the generator
+    while len(started := processes(PARENT, child.pid)) < 2:  # the service and the generator
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.send_signal(number)
@@ -101,7 +88,7 @@ def test_a_service_that_dies_in_a_phase_is_named_and_ends_the_run(tmp_path: Path
     folder = tmp_path / "run"
     child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "3", "--out", str(folder))
     deadline = time.monotonic() + 60
-    while len(started := children_of(child.pid)) < 2:
+    while len(started := processes(PARENT, child.pid)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (service,) = [

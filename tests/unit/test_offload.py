@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -88,12 +89,13 @@ async def test_work_that_cannot_reach_a_worker_is_refused_at_start() -> None:
     await offload.stop()
 
 
-async def test_stopping_cuts_off_what_outlives_its_time(make: Make) -> None:
+async def test_stopping_cuts_off_what_outlives_its_time(make: Make, tmp_path: Path) -> None:
     bench = await make("process")
-    caller = asyncio.create_task(bench.offload.submit(time.sleep, 30))
-    while not bench.offload.running:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.1)  # a call still in the pool's pipe would be cancelled and not cut off
+    begun = tmp_path / "begun"
+    caller = asyncio.create_task(bench.offload.submit(work.begins_and_stays, str(begun)))
+    async with asyncio.timeout(20):
+        while not begun.exists():  # a call still in the pool's pipe would be cancelled and not cut off
+            await asyncio.sleep(0.005)
     assert await bench.offload.stop(0.05) == 1
     with pytest.raises(WorkerLostError):
         await caller
