@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz bench-accept clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -42,6 +42,15 @@ docs: $(READY) ## Rewrite the README's tables from the code
 
 stack: ## Build and try the Docker stack from a clean clone (needs docker)
 	.ci/stack
+
+front-door: $(READY) ## Prove the front door with wrk, siege, curl and openssl (3 minutes)
+	$(BIN)/python -m tests.proofs.front_door
+
+fuzz: $(READY) ## Send 200,000 malformed requests (10 minutes)
+	$(BIN)/python -m tests.proofs.fuzz $(ARGS)
+
+bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
+	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

@@ -34,7 +34,8 @@ CATALOGUE = (
     Row(
         "http_connections_completed_total",
         "counter",
-        "Connections that ended, by reason: closed, error, handover.",
+        "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle at the limit), "
+        "handover, tls (no handshake).",
         "How many of them are done, and did they end well?",
         ("reason",),
     ),
@@ -43,6 +44,27 @@ CATALOGUE = (
         "gauge",
         "Live connection records; accepted = completed + active in every scrape.",
         "How many clients are we holding right now?",
+    ),
+    Row(
+        "http_connections_limit",
+        "gauge",
+        "Most connections held at the same time; more wait in the kernel's accept queue.",
+        "How near are we to being full?",
+    ),
+    Row(
+        "tls_handshakes_total",
+        "counter",
+        "TLS handshakes by outcome: ok, failed.",
+        "Do clients get through the handshake?",
+        ("outcome",),
+    ),
+    Row(
+        "tls_handshake_seconds",
+        "histogram",
+        "From accept to the end of the handshake, however it ended.",
+        "What does encryption cost a new client?",
+        (),
+        FAST_SECONDS,
     ),
     Row(
         "listener_accept_errors_total",

@@ -18,6 +18,12 @@ def parse(text: str) -> dict[str, float]:
     return values
 
 
-def total(values: dict[str, float], name: str) -> float:
-    """Sum of all samples of `name` over its labels; 0.0 when there is none."""
-    return sum(value for key, value in values.items() if key.partition("{")[0] == name)
+def total(values: dict[str, float], name: str, **labels: str) -> float:
+    """Sum of all samples of `name` that have these labels; 0.0 when there is none."""
+    wanted = {f"{label}={value}" for label, value in labels.items()}
+    found = 0.0
+    for key, value in values.items():
+        family, _, rest = key.partition("{")
+        if family == name and wanted.issubset(rest.removesuffix("}").split(",")):
+            found += value
+    return found

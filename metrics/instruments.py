@@ -33,7 +33,7 @@ OUTCOMES = ("completed", "rejected", "expired", "cancelled", "failed", "killed")
 # A `_created` series for every counter would nearly double the scrape and answers no question here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-CONNECTION_ENDS = ("closed", "error", "handover")
+CONNECTION_ENDS = ("closed", "error", "deadline", "evicted", "handover", "tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,7 @@ class Metrics:
         self.connections = Connections()
         self.registry.register(_ConnectionsCollector(self.connections))
 
+        self.connections_limit = self._gauge("http_connections_limit")
         self.accept_errors = self._counter("listener_accept_errors_total")
         self.accept_pauses = self._counter("listener_accept_pauses_total")
         self.accept_paused = self._gauge("listener_accept_paused")
@@ -130,6 +131,8 @@ class Metrics:
         self.backlog_limit = self._gauge("listener_backlog_limit")
         self.loop_lag = self._histogram("event_loop_lag_seconds")
 
+        self._handshakes = self._counter("tls_handshakes_total")
+        self._handshake_seconds = self._histogram("tls_handshake_seconds")
         self._requests = self._counter("http_requests_total")
         self._durations = self._histogram("http_request_duration_seconds")
 
@@ -149,6 +152,11 @@ class Metrics:
         route = route or "OTHER"
         self._requests.labels(method if method in METHODS else "OTHER", route, str(status)).inc()
         self._durations.labels(route).observe(seconds)
+
+    def handshake(self, outcome: str, seconds: float) -> None:
+        """Count one TLS handshake, `ok` or `failed`."""
+        self._handshakes.labels(outcome).inc()
+        self._handshake_seconds.observe(seconds)
 
     def info(self, *, version: str, offload: str, loop: str) -> None:
         """Publish `service_info`."""

@@ -3,16 +3,18 @@
 The path of one connection, and the file that owns each step:
 
     kernel accept queue
-      -> accept.py      takes it from the queue, counts it at once, tells errors from shortages
-      -> connection.py  one record per connection, from accept to its end; the HTTP protocol on top
+      -> tokens.py      the right to hold one connection, taken before it is accepted
+      -> accept.py      takes it from the queue, tells errors from shortages
+      -> connection.py  counts it at once: one record, from accept to its end; TLS, and the hand-over to
+      -> protocol.py    HTTP, with a deadline for whatever the client must do (deadlines.py)
       -> app.py         routes and handlers; what a client is told when something fails
       -> offload.py     admission, then the worker: inline, in a thread or in a process
       -> work.py        the CPU-bound function itself
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
-Around it: settings.py (what can be set), logs.py, background.py and shield.py (a daemon thread to wait
-on, a fork server that signals do not end), server.py (puts the parts together and takes them down in
-order) and __main__.py (argv and environment in, exit code out).
+Around it: settings.py (what can be set), tls.py (certificates), logs.py, background.py and shield.py (a
+daemon thread to wait on, a fork server that signals do not end), server.py (puts the parts together and
+takes them down in order) and __main__.py (argv and environment in, exit code out).
 """
 
 __version__ = "0.1.0"

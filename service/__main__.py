@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from service import logs
 from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, StartError, serve
 from service.settings import Settings
+from service.tokens import raise_open_files
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
@@ -60,6 +61,8 @@ def read_settings(argv: Sequence[str]) -> Settings:
 
 
 def _sentence(error: ErrorDetails) -> str:
+    if not error["loc"]:  # a rule about several settings, which it names itself
+        return error["msg"].removeprefix("Value error, ")
     name = str(error["loc"][0])
     flag, variable = f"--{name.replace('_', '-')}", f"SERVICE_{name.upper()}"
     return f"{flag} ({variable}): {error['msg']}, not {error['input']!r}"
@@ -76,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
     # The interpreter lets a thread wait 5 ms for the GIL each time it needs it. The admin thread needs it
     # about ten times per scrape, so while inline work computes, a scrape took 58 ms; with 1 ms it is 15.
     sys.setswitchinterval(0.001)
+    raise_open_files()  # before the workers: they inherit it
     logs.configure(settings.log_format)
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:

@@ -1,13 +1,18 @@
-"""The accept loop: takes connections from the kernel's queue and tells errors from shortages.
+"""The accept loop: takes connections from the kernel's queue, as many as there are tokens for.
 
-Knows the listening socket, the event loop's reader registration and errno. Decides nothing about
-HTTP: what to do with an accepted socket is a callable it is given.
+Knows the listening socket, the event loop's reader registration, errno and capacity. Decides nothing
+about HTTP: what to do with an accepted socket is a callable it is given.
 
 Why a loop of our own: `loop.create_server` hides what matters here. Under uvloop a shortage of file
 descriptors makes libuv accept and close the whole queue without a word, and one exception in the
 protocol factory stops the listener for good; asyncio retries every second but logs hundreds of
-times. Neither says how many connections it took in one turn, and that number decides whether
-"accepted" tracks "completed".
+times. Neither can limit connections before it accepts them, and neither says how many it took in
+one turn, which decides whether "accepted" tracks "completed".
+
+The shape is that of the async-std book, "Production-Ready Accept Loop": an error of one connection is
+skipped, a shortage pauses the listener, and neither ends it. Added here: a token is taken before a
+connection is accepted, so that a full service leaves clients in the kernel's queue instead of running
+into the shortage; and the last few descriptors are never spent on connections.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import Any
 import structlog
 
 from metrics.instruments import Metrics
+from service.tokens import Token, Tokens
 
 log = structlog.get_logger("offloop.accept")
 
@@ -31,8 +37,24 @@ PAUSE_SECONDS = 0.5
 """How long a shortage pauses the listener: the figure of the async-std book's accept loop. Long
 enough to cost nothing, short enough that a client waiting in the kernel queue hardly notices."""
 
+CALM_SECONDS = 1.0
+"""A shortage is over when this long after a pause no other has begun. Until then it is one episode, with
+one line in the log at its beginning and one at its end, however often the listener pauses."""
+
+BALLAST = 8
+"""Descriptors held back for the rest of the service: a handful of scrapes, log files, one worker's pipes."""
+
 TRIES_BEFORE_BROKEN = 10
 """An errno we do not know is a shortage until it has failed this often without one success."""
+
+HINTS = {
+    errno.EMFILE: "this process has no descriptor left: raise its limit (ulimit -n, LimitNOFILE) or lower "
+    "--max-connections",
+    errno.ENFILE: "the whole system has no descriptor left: raise fs.file-max",
+    errno.ENOBUFS: "the kernel has no memory for sockets: see net.ipv4.tcp_mem, or lower --max-connections",
+    errno.ENOMEM: "the kernel has no memory: give the machine or the cgroup more, or lower --max-connections",
+}
+HELP = "README.md#when-descriptors-run-out"
 
 
 class Fate(enum.Enum):
@@ -44,9 +66,17 @@ class Fate(enum.Enum):
     UNKNOWN = "unknown"
 
 
-# accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code
-# from accept() ... treat them like EAGAIN by retrying." These are those errors, the BSDs' own for an
-# aborted connection, EPERM (a firewall rule refused it) and EINTR.
+# What failed is one connection that is already out of the queue; the next one may be fine.
+#
+# accept(2): "Linux accept() (and accept4()) passes already-pending network errors on the new socket as
+# an error code from accept() ... treat them like EAGAIN by retrying", and names ENETDOWN, EPROTO,
+# ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP and ENETUNREACH. ECONNABORTED is what POSIX and
+# the BSDs give for a client that has gone; Linux itself accepts such a connection and lets `recv` say so.
+# ECONNRESET and ECONNREFUSED: the async-std book and tokio's users treat them alike. EPERM: "Firewall
+# rules forbid connection". EINTR: nothing happened (PEP 475 retries it anyway). ETIMEDOUT: seen on
+# sockets that were aborted while they waited.
+# libuv handles ECONNABORTED only; asyncio retries EINTR and ECONNABORTED, and pauses for what it calls
+# "exhausted resources"; Go's net/http retries what `Temporary()` says, with back-off, shortage or not.
 _CONNECTION = frozenset(
     {
         errno.ECONNABORTED,
@@ -65,10 +95,12 @@ _CONNECTION = frozenset(
         getattr(errno, "ENONET", errno.EHOSTDOWN),  # Linux only
     }
 )
-# The connection stays in the queue and the socket stays readable: retrying at once would spin a core.
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# The connection stays in the queue and the listener stays readable: retrying at once would spin a core.
+_SHORTAGE = frozenset(HINTS)
 # Only our own mistake can cause these; no amount of waiting mends them.
 _BROKEN = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT})
+_EMPTY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+# Everything else is unknown: waiting is the harmless guess, and `TRIES_BEFORE_BROKEN` bounds it.
 
 
 def fate(code: int | None) -> Fate:
@@ -112,15 +144,49 @@ def backlog(listener: socket.socket) -> tuple[int, int]:
     return waiting, limit
 
 
+class Ballast:
+    """A few descriptors held back and let go in a shortage, so that connections never take the last ones.
+
+    Without it a service that is out of descriptors can neither be scraped nor replace a worker, just
+    when somebody wants to know why.
+    """
+
+    def __init__(self, size: int = BALLAST) -> None:
+        self._size = size
+        self._held: list[int] = []
+        self.refill()
+
+    def refill(self) -> bool:
+        """Take all of them again; False while there are not enough."""
+        try:
+            while len(self._held) < self._size:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            self.drop()
+            return False
+        return True
+
+    def drop(self) -> None:
+        """Let all of them go."""
+        while self._held:
+            os.close(self._held.pop())
+
+
 class AcceptLoop:
     """Reads the listener whenever it is readable, at most `batch` connections per loop turn.
+
+    It does not read while it pauses for a shortage, nor while no token is free: clients then wait in
+    the kernel's queue, which is what a queue there is for.
 
     Args:
         loop: registers the reader and times the pause.
         listener: a listening, non-blocking socket; owned by the caller until `close()`.
         batch: most connections taken per turn of the event loop. A small one leaves the queue in the
             kernel, a large one moves it into the process.
-        take: called with each accepted socket, and owns it from then on; it must not raise.
+        tokens: capacity; one is taken before each accept and travels with the socket.
+        take: called with each accepted socket and its token, and owns both from then on.
+        make_room: asked to end that many idle connections when clients wait and there is no token for
+            them, or no descriptor.
         broken: called once, with the error, when the listener is unusable.
     """
 
@@ -128,39 +194,52 @@ class AcceptLoop:
         self,
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
+        *,
         batch: int,
-        take: Callable[[socket.socket], Any],
+        tokens: Tokens,
+        take: Callable[[socket.socket, Token], Any],
+        make_room: Callable[[int], Any],
         broken: Callable[[OSError], Any],
         metrics: Metrics,
+        ballast: Ballast | None = None,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._batch = batch
+        self._tokens = tokens
         self._take = take
+        self._make_room = make_room
         self._broken = broken
         self._metrics = metrics
+        self._ballast = ballast or Ballast()
         self._unknown_in_a_row = 0
         self._taken = 0
         self._closing = False
         self._resume: asyncio.TimerHandle | None = None
+        self._calm: asyncio.TimerHandle | None = None
+        self._episode_since: float | None = None
+        self._pauses = 0
 
     def start(self) -> None:
         """Begin to accept."""
         self._loop.add_reader(self._listener, self._on_readable)
 
     def close(self) -> tuple[int, int]:
-        """Take what is left in the queue, then close the listener.
+        """Take what is left in the queue, above the limit too, then close the listener.
 
-        Closing first would reset every connection that the kernel has already accepted for us.
+        Closing first would reset every connection that the kernel has already accepted for us. The
+        limit protects a service that goes on; one that ends rather answers whom it has.
 
         Returns:
             Connections taken, and connections that had to be left behind in a shortage.
         """
         self._closing = True
         self._loop.remove_reader(self._listener)
-        if self._resume is not None:
-            self._resume.cancel()
+        for timer in (self._resume, self._calm):
+            if timer is not None:
+                timer.cancel()
         self._metrics.accept_paused.set(0)
+        self._ballast.drop()
         before = self._taken
         while self._accept_one():
             pass
@@ -169,22 +248,46 @@ class AcceptLoop:
         return self._taken - before, left
 
     def _on_readable(self) -> None:
-        for _ in range(self._batch):
+        for number in range(self._batch):
+            if number and self._tokens.all_taken():
+                return  # whether anybody else waits is for the next turn to say
             if not self._accept_one():
                 return
 
     def _accept_one(self) -> bool:
         """Accept one connection; False when there is no point in trying again in this turn."""
+        token = self._tokens.take(beyond=self._closing)
+        if token is None:
+            self._wait_for_a_token()
+            return False
         try:
             sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return False
         except OSError as error:
-            return self._failed(error)
+            token.release()
+            # By number: Python's BlockingIOError is also EALREADY and EINPROGRESS, which do not say "empty".
+            return error.errno not in _EMPTY and self._failed(error)
         self._unknown_in_a_row = 0
         self._taken += 1
-        self._take(sock)
+        try:
+            self._take(sock, token)
+        except Exception as error:  # whatever it is, it costs this connection and no other
+            sock.close()
+            token.release()
+            log.error("connection lost at hand-over", error=repr(error))  # noqa: TRY400  # a line is enough
         return True
+
+    def _wait_for_a_token(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._tokens.when_free(self._token_is_free)
+        self._make_room_for_all()
+
+    def _make_room_for_all(self) -> None:
+        waiting, _ = backlog(self._listener)
+        self._make_room(max(waiting, 1))
+
+    def _token_is_free(self) -> None:
+        if not self._closing and self._resume is None:
+            self.start()
 
     def _failed(self, error: OSError) -> bool:
         kind = fate(error.errno)
@@ -206,11 +309,39 @@ class AcceptLoop:
 
     def _pause(self, name: str, error: OSError) -> None:
         self._loop.remove_reader(self._listener)
+        self._ballast.drop()
+        self._make_room_for_all()  # idle connections hold what is short, too
         self._metrics.accept_pauses.inc()
         self._metrics.accept_paused.set(1)
-        log.warning("accept paused", errno=name, reason=os.strerror(error.errno or 0), seconds=PAUSE_SECONDS)
+        self._pauses += 1
+        if self._calm is not None:
+            self._calm.cancel()
+        if self._episode_since is None:
+            self._episode_since = self._loop.time()
+            log.warning(
+                "accept paused",
+                errno=name,
+                reason=os.strerror(error.errno or 0),
+                hint=HINTS.get(error.errno or 0, "unknown to this service: see accept(2)"),
+                see=HELP,
+                pause_seconds=PAUSE_SECONDS,
+            )
         self._resume = self._loop.call_later(PAUSE_SECONDS, self._unpause)
 
     def _unpause(self) -> None:
+        if not self._ballast.refill():  # the next connection would only meet the same shortage
+            self._resume = self._loop.call_later(PAUSE_SECONDS, self._unpause)
+            return
+        self._resume = None
         self._metrics.accept_paused.set(0)
+        self._calm = self._loop.call_later(CALM_SECONDS, self._recovered)
         self.start()
+
+    def _recovered(self) -> None:
+        since = self._episode_since if self._episode_since is not None else self._loop.time()
+        log.info(
+            "accept resumed",
+            after_seconds=round(self._loop.time() - since - CALM_SECONDS, 1),
+            pauses=self._pauses,
+        )
+        self._episode_since, self._pauses = None, 0

@@ -12,8 +12,8 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 
-from service.connection import tell_protocol
 from service.offload import ExpiredError, Offload, RejectedError, WorkError
+from service.protocol import tell_protocol
 from service.work import Work
 
 log = structlog.get_logger("offloop.app")

@@ -24,11 +24,14 @@ from aiohttp import web
 from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
+from service import tls as encryption
 from service.accept import AcceptLoop, backlog, listen
 from service.background import in_background
-from service.connection import Reception
+from service.connection import Reception, Tls
+from service.deadlines import Stage
 from service.offload import Offload, WorkError, WorkerStartError
 from service.settings import Settings
+from service.tokens import Tokens, derive, open_files
 from service.work import Work, calibrate, cpu_seconds
 
 log = structlog.get_logger("offloop.server")
@@ -91,6 +94,7 @@ class Service:
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, metrics = self.settings, self.metrics
         metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
+        tls = _encryption(settings)
         # In the background, so that a signal is heard meanwhile.
         work, units = await in_background("calibration", _prepare_work, settings)
 
@@ -103,7 +107,11 @@ class Service:
         stack.callback(admin.close)
 
         offload = await self._start_offload(stack, work)
-        runner = web.AppRunner(app.build(offload, work, units, self.ready), shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            app.build(offload, work, units, self.ready),
+            shutdown_timeout=0.1,
+            handler_cancellation=True,  # a client that has gone must not keep its place in the queue
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
 
@@ -111,21 +119,37 @@ class Service:
             listener = listen(settings.host, settings.port, settings.backlog)
         except (OSError, UnicodeError) as error:
             raise _cannot_bind("service", settings.host, settings.port, error) from error
-        reception = Reception(cast("web.Server", runner.server), metrics)  # set by setup()
+        tokens = Tokens(self._max_connections())
+        metrics.connections_limit.set(tokens.limit)
+        reception = Reception(
+            cast("web.Server", runner.server),  # set by setup()
+            tokens,
+            {
+                Stage.HEAD: settings.header_timeout,
+                Stage.BODY: settings.body_timeout,
+                Stage.WRITE: settings.write_timeout,
+                Stage.IDLE: settings.idle_timeout,
+            },
+            tls,
+            metrics,
+        )
+        stack.callback(reception.close)
         accepting = AcceptLoop(
             asyncio.get_running_loop(),
             listener,
-            settings.accept_batch,
-            reception.take,
-            lambda _: self.broken.set(),
-            metrics,
+            batch=settings.accept_batch,
+            tokens=tokens,
+            take=reception.take,
+            make_room=reception.make_room,
+            broken=lambda _: self.broken.set(),
+            metrics=metrics,
         )
         metrics.watch_backlog(lambda: backlog(listener))
         stack.push_async_callback(self._stop_accepting, accepting, reception)
 
         lag = asyncio.create_task(_watch_lag(metrics))
         stack.callback(lag.cancel)
-        self._address = _url(listener.getsockname())
+        self._address = _url(listener.getsockname(), "https" if tls else "http")
         self._admin_address = _url(admin.address)
         accepting.start()
         log.info(
@@ -135,6 +159,22 @@ class Service:
             offload=settings.offload,
             workers=offload.workers,
         )
+
+    def _max_connections(self) -> int:
+        """The limit as set, or as the open files allow once all other parts are up."""
+        possible, why = derive(*open_files())
+        chosen = self.settings.max_connections
+        if chosen is None:
+            log.info("connection limit", max_connections=possible, derived=why)
+            return possible
+        if chosen > possible:
+            log.warning(
+                "connection limit above what the open files allow",
+                max_connections=chosen,
+                possible=possible,
+                derived=why,
+            )
+        return chosen
 
     async def _start_offload(self, stack: AsyncExitStack, work: Work) -> Offload:
         settings = self.settings
@@ -154,7 +194,7 @@ class Service:
         reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
         await asyncio.sleep(0)
         taken, left = accepting.close()
-        await reception.settled()
+        await reception.settled(max(0.0, self._deadline - clock()))
         reception.drain(grace)
         active = self.metrics.connections.snapshot().active
         log.info("draining", active=active, from_queue=taken, left_in_queue=left)
@@ -232,9 +272,19 @@ def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError)
     return StartError(f"cannot bind the {what} address {_url((host, port))}: {name} ({reason})")
 
 
-def _url(address: tuple[str, int]) -> str:
+def _encryption(settings: Settings) -> Tls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        made = encryption.context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except encryption.TlsError as error:
+        raise StartError(str(error)) from error
+    return Tls(made, settings.tls_handshake_timeout)
+
+
+def _url(address: tuple[str, int], scheme: str = "http") -> str:
     host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _watch_lag(metrics: Metrics) -> None:

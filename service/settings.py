@@ -7,11 +7,13 @@ so a test or an embedding program builds the same object directly.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -52,6 +54,31 @@ class Settings(BaseModel):
     )
     backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
     accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
+    max_connections: Positive | None = Field(
+        None,
+        description="connections held at the same time; more wait in the kernel's queue. The default is what "
+        "the limit on open files allows, at most 10000",
+    )
+    header_timeout: Seconds = Field(
+        10.0, description="seconds from accept, or a request's first byte, to its complete headers; then 408"
+    )
+    body_timeout: Seconds = Field(
+        20.0, description="seconds in which a request's body must advance by 500 bytes each; else 408"
+    )
+    write_timeout: Seconds = Field(
+        20.0, description="seconds in which a client must read 500 bytes each of an answer; else it is reset"
+    )
+    idle_timeout: Seconds = Field(
+        75.0, description="seconds between two requests; longer than a balancer's 60, so that it closes first"
+    )
+    tls_cert: Path | None = Field(None, description="certificate and its chain, PEM; makes this https")
+    tls_key: Path | None = Field(None, description="private key of --tls-cert, PEM")
+    tls_client_ca: Path | None = Field(
+        None, description="CA certificates, PEM; clients must then show a certificate one of them has signed"
+    )
+    tls_handshake_timeout: Seconds = Field(
+        10.0, description="seconds from accept to the end of the handshake"
+    )
     drain_timeout: float = Field(
         10.0,
         ge=0,
@@ -62,3 +89,11 @@ class Settings(BaseModel):
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto is text on a terminal and JSON elsewhere"
     )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key must be given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
+        return self

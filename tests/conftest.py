@@ -35,11 +35,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> None:
-    """Start multiprocessing's helpers and libuv's signal pipe once: they stay until the session ends."""
+    """Start multiprocessing's helpers and libuv's signal pipe once: they stay until the session ends.
+
+    What was imported until now stays as well: frozen, it costs the collection after each test nothing.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
     with process_pool(1, 0) as pool:
         pool.submit(os.getpid).result()
+    gc.collect()
+    gc.freeze()
 
 
 def open_files() -> dict[str, str]:

@@ -90,3 +90,9 @@ def slow_when_told(_: int) -> bytes:
     if Path(os.environ["TESTS_WORK_SLOW"]).exists():
         time.sleep(20)
     return b"{}"
+
+
+def opens_a_file(_: int) -> bytes:
+    """What a handler does that needs a descriptor of its own."""
+    with Path(os.devnull).open("rb"):
+        return b"{}"

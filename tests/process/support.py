@@ -20,13 +20,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class Child:
-    """`python -m service` in a session of its own, with JSON logs in a file."""
+    """`python -m service` in a session of its own, with JSON logs in a file.
 
-    def __init__(self, log: Path, *flags: str) -> None:
+    `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
+    """
+
+    def __init__(self, log: Path, *flags: str, files: int | None = None) -> None:
         self._log = log
+        lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
+                    *lower,
                     sys.executable,
                     "-m",
                     "service",
@@ -102,9 +107,9 @@ def gone(leader: int, seconds: float = 10.0) -> bool:
 
 
 @contextmanager
-def service(log: Path, *flags: str) -> Iterator[Child]:
+def service(log: Path, *flags: str, files: int | None = None) -> Iterator[Child]:
     """A child that is ended whatever the test does, with all that belongs to it."""
-    child = Child(log, *flags)
+    child = Child(log, *flags, files=files)
     try:
         yield child
     finally:

@@ -37,8 +37,12 @@ FOREIGN = {
 }
 """prometheus_client's own collector; the design's contract names it."""
 
-NOT_DRAWN = {"offload_queue_limit"}
-"""+Inf as long as the queue is unbounded, and infinity cannot be drawn."""
+NOT_DRAWN = {
+    "offload_queue_limit",  # +Inf as long as the queue is unbounded, and infinity cannot be drawn
+    "http_connections_limit",  # thousands above what is held: an alert watches the distance
+    "tls_handshakes_total",  # without TLS, which is most often a balancer's, a panel would stay empty
+    "tls_handshake_seconds",
+}
 
 
 def metrics_of(expression: str) -> set[str]:

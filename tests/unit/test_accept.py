@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import generate_latest
 
 from metrics.exposition import parse
 from metrics.instruments import Metrics
-from service.accept import PAUSE_SECONDS, TRIES_BEFORE_BROKEN, AcceptLoop, Fate, fate
+from service import logs
+from service.accept import PAUSE_SECONDS, TRIES_BEFORE_BROKEN, AcceptLoop, Ballast, Fate, fate
+from service.tokens import Token, Tokens
+
+ROOT = Path(__file__).parents[2]
 
 CONNECTION = [
     "ECONNABORTED",
@@ -35,12 +42,25 @@ SHORTAGE = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
 BROKEN = ["EBADF", "EINVAL", "ENOTSOCK", "EFAULT"]
 
 
+class FakeTimer:
+    def __init__(self, due: float, callback: Callable[[], None]) -> None:
+        self.due, self.callback = due, callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class FakeLoop:
     """Records what the accept loop asks of the event loop; time moves when a test says so."""
 
     def __init__(self) -> None:
         self.reading: Callable[[], None] | None = None
-        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.now = 0.0
+        self._timers: list[FakeTimer] = []
+
+    def time(self) -> float:
+        return self.now
 
     def add_reader(self, _: object, callback: Callable[[], None]) -> None:
         self.reading = callback
@@ -48,22 +68,38 @@ class FakeLoop:
     def remove_reader(self, _: object) -> None:
         self.reading = None
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Any:
-        self.timers.append((delay, callback))
-        return self
+    def call_later(self, delay: float, callback: Callable[[], None]) -> FakeTimer:
+        self._timers.append(FakeTimer(self.now + delay, callback))
+        return self._timers[-1]
 
-    def cancel(self) -> None:
-        self.timers.clear()
+    @property
+    def timers(self) -> list[FakeTimer]:
+        return [timer for timer in self._timers if not timer.cancelled]
+
+    def next_timer(self) -> float:
+        """Let time pass to the next timer and run it; returns how long that took."""
+        timer = min(self.timers, key=lambda timer: timer.due)
+        self._timers.remove(timer)
+        waited, self.now = timer.due - self.now, timer.due
+        timer.callback()
+        return waited
+
+
+class FakeSocket:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeListener:
     """Plays a script: an errno is raised, anything else is accepted; then the queue is empty."""
 
-    def __init__(self, *script: int | str) -> None:
+    def __init__(self, *script: object) -> None:
         self.script = list(script)
         self.closed = False
 
-    def accept(self) -> tuple[str, None]:
+    def accept(self) -> tuple[object, None]:
         if not self.script:
             raise BlockingIOError(errno.EAGAIN, "empty")
         step = self.script.pop(0)
@@ -72,7 +108,7 @@ class FakeListener:
         return step, None
 
     def getsockopt(self, *_: object) -> bytes:
-        return bytes(32)
+        return struct.pack("=24x2I", len(self.script), 128)
 
     def close(self) -> None:
         self.closed = True
@@ -81,19 +117,30 @@ class FakeListener:
 class Bench:
     """An accept loop on fakes, already started."""
 
-    def __init__(self, *script: int | str, batch: int = 64) -> None:
+    def __init__(self, *script: object, batch: int = 64, limit: int = 1000) -> None:
         self.loop, self.listener, self.metrics = FakeLoop(), FakeListener(*script), Metrics()
+        self.tokens = Tokens(limit)
         self.taken: list[object] = []
+        self.held: list[Token] = []
+        self.room: list[int] = []
         self.broken: list[OSError] = []
+        self.ballast = Ballast(0)
         self.accepting = AcceptLoop(
             cast("asyncio.AbstractEventLoop", self.loop),
             cast("socket.socket", self.listener),
-            batch,
-            self.taken.append,
-            self.broken.append,
-            self.metrics,
+            batch=batch,
+            tokens=self.tokens,
+            take=self.take,
+            make_room=self.room.append,
+            broken=self.broken.append,
+            metrics=self.metrics,
+            ballast=self.ballast,
         )
         self.accepting.start()
+
+    def take(self, sock: object, token: Token) -> None:
+        self.taken.append(sock)
+        self.held.append(token)
 
     def turn(self) -> None:
         assert self.loop.reading is not None
@@ -132,18 +179,153 @@ def test_a_lost_connection_does_not_delay_the_next() -> None:
     assert bench.taken == ["a"]
     assert not bench.loop.timers
     assert bench.value("listener_accept_errors_total{class=connection,errno=EPROTO}") == 1
+    assert bench.tokens.taken == 1
 
 
 def test_a_shortage_pauses_exactly_half_a_second_and_recovers() -> None:
     bench = Bench(errno.EMFILE, "a")
     bench.turn()
     assert bench.loop.reading is None
-    assert [delay for delay, _ in bench.loop.timers] == [PAUSE_SECONDS] == [0.5]
     assert bench.value("listener_accept_paused") == 1
-    bench.loop.timers.pop()[1]()
+    assert bench.loop.next_timer() == PAUSE_SECONDS == 0.5
     assert bench.value("listener_accept_paused") == 0
     bench.turn()
     assert bench.taken == ["a"]
+    assert bench.value("listener_accept_pauses_total") == 1
+    assert bench.tokens.taken == 1
+
+
+ERRNOS = sorted(set(errno.errorcode) - {errno.EAGAIN})  # EAGAIN is no error: the queue is empty
+
+
+def test_a_burst_of_any_errno_costs_what_its_fate_says_and_no_token() -> None:
+    for code in ERRNOS:
+        name, bench = errno.errorcode[code], Bench(*[code] * 5, "a")
+        pauses = []
+        while bench.listener.script and not bench.broken:
+            if bench.loop.reading is None:
+                pauses.append(bench.loop.next_timer())
+            else:
+                bench.turn()
+        expected = 5 if fate(code) in (Fate.SHORTAGE, Fate.UNKNOWN) else 0
+        assert pauses == [PAUSE_SECONDS] * expected, name
+        assert bool(bench.broken) == (fate(code) is Fate.BROKEN), name
+        assert bench.taken == ([] if bench.broken else ["a"]), name
+        assert bench.tokens.taken == len(bench.taken), name
+
+
+def test_any_errno_for_three_seconds_never_spins(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text")
+    for code in ERRNOS:
+        name, bench, turns = errno.errorcode[code], Bench(*[code] * 500), 0
+        while bench.loop.now < 3.0 and not bench.broken and bench.listener.script:
+            if bench.loop.reading is None:
+                bench.loop.next_timer()
+            else:
+                bench.turn()
+                turns += 1
+        match fate(code):
+            case Fate.CONNECTION:  # each is out of the queue: all are skipped without a pause
+                assert bench.loop.now == 0, name
+                assert not bench.listener.script, name
+            case Fate.BROKEN:
+                assert turns == 1, name
+            case Fate.SHORTAGE | Fate.UNKNOWN:
+                assert turns == 6, name
+                assert bench.value("listener_accept_pauses_total") == 6, name
+        assert bench.tokens.taken == 0, name
+        assert len(capsys.readouterr().err.splitlines()) <= 1, f"{name}: one line per episode"
+
+
+def test_an_episode_is_one_line_at_its_beginning_with_a_hint_and_one_at_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("json")
+    bench = Bench(errno.EMFILE, "a", errno.EMFILE, "b", errno.EMFILE, "c")
+    while bench.loop.timers or bench.listener.script:
+        if bench.loop.reading is not None and bench.listener.script:
+            bench.turn()
+        else:
+            bench.loop.next_timer()
+    first, last = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["event"] == "accept paused"
+    assert first["errno"] == "EMFILE"
+    assert first["reason"] == "Too many open files"
+    assert "ulimit -n" in first["hint"]
+    page, _, anchor = first["see"].partition("#")
+    heading = anchor.replace("-", " ")
+    assert f"### {heading}" in (ROOT / page).read_text().lower()
+    assert last["event"] == "accept resumed"
+    assert last["pauses"] == 3
+    assert last["after_seconds"] == 1.5
+    assert bench.taken == ["a", "b", "c"]
+
+
+def test_at_the_limit_the_listener_is_left_alone_until_a_place_is_free() -> None:
+    bench = Bench("a", "b", "c", "d", limit=2)
+    bench.turn()
+    assert bench.taken == ["a", "b"]
+    assert bench.room == [], "nobody may be waiting: the next turn will say"
+    bench.turn()
+    assert bench.loop.reading is None
+    assert not bench.loop.timers, "a full service is no shortage"
+    assert bench.room == [2], "two clients wait"
+    assert bench.tokens.wanted()
+    bench.held[0].release()
+    assert not bench.tokens.wanted()
+    bench.turn()
+    assert bench.taken == ["a", "b", "c"]
+    assert bench.tokens.taken == 2
+    bench.turn()
+    assert bench.loop.reading is None
+
+
+def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None:
+    bench = Bench("a", errno.EMFILE, "b", limit=2)
+    bench.turn()
+    assert bench.loop.reading is None
+    bench.tokens.when_free(bench.accepting._token_is_free)  # as if the limit had been met before
+    bench.held[0].release()
+    assert bench.loop.reading is None
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a", "b"]
+
+
+def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None:
+    lost = FakeSocket()
+    bench = Bench(lost, "a")
+    real = bench.take
+
+    def once(sock: object, token: Token) -> None:
+        if sock is lost:
+            raise RuntimeError("injected")
+        real(sock, token)
+
+    bench.accepting._take = once  # the listener must survive whatever it hands over to
+    bench.turn()
+    assert lost.closed
+    assert bench.taken == ["a"]
+    assert bench.tokens.taken == 1
+    assert bench.loop.reading is not None
+
+
+def test_the_last_descriptors_are_not_for_connections() -> None:
+    ballast = Ballast(3)
+    before = {entry.name for entry in Path("/dev/fd").iterdir()}
+    ballast.drop()
+    assert len(before) - len({entry.name for entry in Path("/dev/fd").iterdir()}) == 3
+    assert ballast.refill()
+    ballast.drop()
+
+
+def test_a_pause_lasts_until_the_ballast_is_back() -> None:
+    bench = Bench(errno.EMFILE, "a")
+    refilled = iter([False, False, True])
+    bench.ballast.refill = lambda: next(refilled)  # type: ignore[method-assign]  # descriptors on demand
+    bench.turn()
+    assert [bench.loop.next_timer() for _ in range(3)] == [PAUSE_SECONDS] * 3
+    assert bench.loop.reading is not None
     assert bench.value("listener_accept_pauses_total") == 1
 
 
@@ -160,7 +342,7 @@ def test_an_unknown_errno_is_a_shortage_until_it_has_failed_too_often() -> None:
     for _ in range(TRIES_BEFORE_BROKEN - 1):
         bench.turn()
         assert not bench.broken
-        bench.loop.timers.pop()[1]()
+        bench.loop.next_timer()
     bench.turn()
     assert len(bench.broken) == 1
 
@@ -168,9 +350,9 @@ def test_an_unknown_errno_is_a_shortage_until_it_has_failed_too_often() -> None:
 def test_one_success_clears_the_count_of_an_unknown_errno() -> None:
     bench = Bench(*[errno.EXDEV] * (TRIES_BEFORE_BROKEN - 1), "a", errno.EXDEV)
     while bench.listener.script:
+        if bench.loop.reading is None:
+            bench.loop.next_timer()
         bench.turn()
-        if bench.loop.timers:
-            bench.loop.timers.pop()[1]()
     assert bench.taken == ["a"]
     assert not bench.broken
 

@@ -6,6 +6,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+
+from service.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("service", "metrics", "loadtests")
@@ -13,8 +16,8 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
-    *("shield", "background", "work", "settings", "logs"),
-    *("accept", "offload", "connection", "app", "server", "__main__"),
+    *("shield", "background", "work", "settings", "logs", "tls", "tokens", "deadlines"),
+    *("accept", "offload", "protocol", "connection", "app", "server", "__main__"),
 ]
 
 OWNERS = {
@@ -27,6 +30,7 @@ OWNERS = {
     "hdrh": {"loadtests/histogram.py"},
     "matplotlib": {"loadtests/figures.py"},
     "jinja2": {"loadtests/page.py"},
+    "numpy": {"loadtests/compare.py"},
 }
 
 
@@ -104,3 +108,10 @@ def test_in_the_load_tests_only_the_driver_sends_by_the_clock(path: Path) -> Non
     }
     if path.stem in schedule:
         assert "time" not in imports(path)
+
+
+def test_our_protocol_takes_no_private_name_of_its_base() -> None:
+    overridden = {"connection_lost", "connection_made", "data_received", "finish_response", "handle_error"}
+    overridden |= {"pause_writing", "resume_writing"}
+    ours = {name for name in vars(Protocol) if not name.startswith("__")}
+    assert ours & set(dir(web.RequestHandler)) == overridden

@@ -21,7 +21,7 @@ class Running:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.url, self.admin_url = service.addresses
-        self.host, _, port = self.url.removeprefix("http://").rpartition(":")
+        self.host, _, port = self.url.partition("://")[2].rpartition(":")
         self.port = int(port)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -7,11 +7,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from metrics.exposition import total
-from service import connection
+from service import protocol
 from service.accept import backlog, listen
 from tests import work
 
@@ -106,15 +107,15 @@ async def test_a_hand_over_that_fails_ends_its_connection_and_no_other(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await start()
-    real = connection.Protocol.__init__
+    real = protocol.Protocol.__init__
     fail = iter([True, False])
 
-    def sometimes(self: connection.Protocol, *args: object) -> None:
+    def sometimes(self: protocol.Protocol, *args: Any) -> None:
         if next(fail):
             raise RuntimeError("injected")
-        real(self, *args)  # type: ignore[arg-type]  # passed on as they came
+        real(self, *args)
 
-    monkeypatch.setattr(connection.Protocol, "__init__", sometimes)
+    monkeypatch.setattr(protocol.Protocol, "__init__", sometimes)
     assert await service.get() == b""
     assert status_of(await service.get()) == 200
     values = await service.scrape()
@@ -191,6 +192,23 @@ async def test_no_client_can_hold_up_a_drain(start: Start, sent: bytes, reads: b
     assert await service.service.drain() == 0
     assert asyncio.get_running_loop().time() - began < 15  # twenty would be the drain's own deadline
     writer.close()
+
+
+async def test_work_whose_client_has_left_is_not_started(start: Start) -> None:
+    service = await start(offload="thread", workers=1, work="tests.work:slow")
+    first = asyncio.create_task(service.get())
+    while not (await service.scrape())["offload_running"]:
+        await asyncio.sleep(0.001)
+    _, writer = await service.connect()
+    writer.write(KEEP_ALIVE)
+    while not (await service.scrape())["offload_queue_depth"]:
+        await asyncio.sleep(0.001)
+    writer.close()
+    assert status_of(await first) == 200
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=cancelled}"] == 1
+    assert values["offload_tasks_total{outcome=completed}"] == values["offload_task_cpu_seconds_count"] == 1
+    assert values["offload_queue_depth"] == 0
 
 
 async def test_a_request_that_arrives_during_the_drain_is_answered(start: Start) -> None:

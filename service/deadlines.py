@@ -1,0 +1,72 @@
+"""Until when a connection may stay in its present stage. Pure: it is told how time passes.
+
+Knows the stages in which the *client* must do something, and how long each may last. Never touches a
+connection: who is late is told to whoever asks.
+
+One queue per stage instead of one timer per connection: within a stage all deadlines have the same
+length, so the order of entering is the order of expiring, and only the head of each queue need be
+looked at. Entering costs two dictionary operations, a timer an allocation in the event loop. The same
+queue tells which idle connection has been idle for longest.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
+
+
+class Stage(enum.Enum):
+    """What we wait for. While the handler works there is no stage: the client need do nothing."""
+
+    HEAD = "head"  # the request line and the headers
+    BODY = "body"  # the rest of the request
+    WRITE = "write"  # that the client reads what was written
+    IDLE = "idle"  # the next request
+
+
+class Timed(Protocol):
+    """Somebody who can be late. Only `Deadlines` sets the stage."""
+
+    stage: Stage | None
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Deadlines(Generic[T]):
+    """Who is in which stage, and until when. `seconds` holds the length of each stage.
+
+    The clock is one of its own: it moves only when `advance` says how long the loop was listening, so
+    a loop that was blocked never holds its own deafness against a client.
+    """
+
+    def __init__(self, seconds: Mapping[Stage, float]) -> None:
+        self.seconds = seconds
+        self._now = 0.0
+        self._due: dict[Stage, dict[T, float]] = {stage: {} for stage in Stage}
+
+    def enter(self, who: T, stage: Stage | None) -> None:
+        """Leave the present stage and begin another (or the same anew), or none."""
+        if who.stage is not None:
+            del self._due[who.stage][who]
+        who.stage = stage
+        if stage is not None:
+            self._due[stage][who] = self._now + self.seconds[stage]
+
+    def advance(self, seconds: float) -> list[T]:
+        """Let time pass; returns everybody whose time is up, each stage's earliest first.
+
+        They stay where they are: what to do with them is for the caller.
+        """
+        self._now += seconds
+        return [
+            who
+            for due in self._due.values()
+            for who, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
+        ]
+
+    def longest(self, stage: Stage, count: int) -> list[T]:
+        """At most `count` of those in `stage`, the longest there first."""
+        return list(itertools.islice(self._due[stage], count))

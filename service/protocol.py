@@ -1,0 +1,311 @@
+"""The HTTP protocol of one connection: aiohttp's, with deadlines, counting and an orderly end.
+
+Knows aiohttp's `RequestHandler` and the stages of a connection. Never decides how many connections
+there may be, and never accepts one.
+
+aiohttp itself closes a connection that is silent between requests, an hour after the last one by
+default, and lets a head, a body or an unread answer take for ever: a hundred idle sockets then fill a
+connection limit. So every stage in which the client must do something has a deadline here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from metrics.instruments import Metrics
+from service.deadlines import Deadlines, Stage
+from service.tokens import Tokens
+
+log = structlog.get_logger("offloop.protocol")
+
+LINGER_SECONDS = 1.0
+"""After an answer that did not need the request's body, the rest of it is read for this long, so that the
+client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
+
+SLOWEST_BYTES_PER_SECOND = 500
+"""A body or an answer must move at least this fast over one deadline (mod_reqtimeout's MinRate): a deadline
+for the whole would cut off honest uploads, one between two bytes would let a client drip for ever."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER, on, 0 s: closing resets the connection and frees what was not sent (socket(7), tcp(7))."""
+
+NEVER_SECONDS = 365 * 24 * 3600.0
+
+TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 16\r\nConnection: close\r\n\r\nRequest Timeout\n"
+)
+
+Ended = Callable[[str], None]
+"""Told once why the connection ended."""
+
+
+class Protocol(web.RequestHandler):
+    """aiohttp's HTTP protocol, which also keeps deadlines and counts every answer it writes.
+
+    Built through public names only: aiohttp's runner offers no place for a protocol class, but
+    `manager=runner.server` is all that the base class needs. Answers are counted in
+    `finish_response`, because malformed requests never reach a middleware.
+
+    Args:
+        ended: told the reason when the connection is over; later calls must change nothing.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_arriving",
+        "_deadlines",
+        "_draining",
+        "_ended",
+        "_handling",
+        "_metrics",
+        "_moved",
+        "_payload_late",
+        "_reason",
+        "_request",
+        "_route",
+        "_since",
+        "_tokens",
+        "_wire",
+        "stage",
+    )
+
+    def __init__(
+        self,
+        manager: web.Server,
+        ended: Ended,
+        deadlines: Deadlines[Protocol],
+        tokens: Tokens,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=NEVER_SECONDS,  # the stage IDLE has its own
+            lingering_time=LINGER_SECONDS,
+            access_log=None,  # type: ignore[arg-type]  # None is aiohttp's documented "no access log"
+        )
+        self.stage: Stage | None = None
+        self._deadlines = deadlines
+        self._tokens = tokens
+        self._metrics = metrics
+        self._ended = ended
+        self._reason = ""  # why we ended it ourselves
+        self._wire: asyncio.WriteTransport | None = None  # aiohttp forgets its own when it closes
+        self._request: web.Request | None = None
+        self._moved = 0  # bytes: received of a body since the deadline began, or unread then
+        self._payload_late = False
+        self._arriving = False  # bytes have come since the last answer
+        self._handling = False  # a whole request head is with its handler
+        self._answered = False
+        self._since = time.perf_counter()
+        self._route: str | None = None
+        self._draining = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request head."""
+        wire = cast("asyncio.WriteTransport", transport)  # uvloop's transports share no class with asyncio's
+        try:
+            super().connection_made(transport)
+        except Exception as error:
+            # Under uvloop nobody would close this connection: it has no protocol that could.
+            self._ended("handover")
+            wire.abort()
+            log.error("connection lost in its set-up", error=repr(error))  # noqa: TRY400  # a line is enough
+            return
+        self._wire = wire
+        self._enter(Stage.HEAD)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the record, whatever aiohttp's own cleaning up does."""
+        self._enter(None)
+        self._wire = self._request = None
+        self._ended(self._reason or ("closed" if exc is None else "error"))
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Note when a request began: the first bytes after an answer (a pipelined one: at that answer)."""
+        in_body = self._is_body_unfinished()
+        if not (self._arriving or self._handling or in_body):
+            self._arriving = True
+            self._since = time.perf_counter()
+            if self.stage is Stage.IDLE:
+                self._enter(Stage.HEAD)
+        super().data_received(data)
+        if in_body:
+            self._moved += len(data)
+            if self.stage is Stage.BODY and not self._is_body_unfinished():
+                self._enter(None)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up with the answer."""
+        super().pause_writing()
+        self._await_reading()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        if self._handling:
+            self._work()
+
+    def matched(self, request: web.Request, route: str | None) -> None:
+        """The head of a request is complete and belongs to `route`; None when no route matched."""
+        self._handling = True
+        self._request, self._route = request, route
+        self._work()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write the answer, then count it, unless the client has gone and nothing was written."""
+        if self._draining or self._tokens.wanted():
+            # At the limit with clients waiting, a connection that would idle next gives its place up.
+            resp.force_close()
+        written, gone = await super().finish_response(request, resp, start_time)
+        now = time.perf_counter()
+        if not gone:
+            self._metrics.request(request.method, self._route, written.status, now - self._since)
+        self._arriving = self._handling = self._payload_late = False
+        self._answered, self._since, self._route = True, now, None
+        if not self._is_body_unfinished():
+            self._request = None
+        if self._wire is not None:
+            # Without a next request all that is left for the client is to read and to go.
+            self._enter(Stage.IDLE if written.keep_alive else Stage.WRITE)
+        return written, gone
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a client's mistake in a line, without a traceback per attempt in our log."""
+        if isinstance(exc, ConnectionError) and (self._wire is None or self._wire.is_closing()):
+            raise exc  # the client left while it was answered: nobody to tell, and nothing to log
+        if self._payload_late:
+            status = HTTPStatus.REQUEST_TIMEOUT  # the handler passed on what reading the body raised
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
+        if isinstance(exc, LineTooLong):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        resp = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
+        resp.force_close()
+        return resp
+
+    def expire(self) -> None:
+        """The deadline of the present stage has passed: go on if the client moved enough, else end it."""
+        match self.stage:
+            case Stage.HEAD:
+                self._expire_head()
+            case Stage.BODY:
+                self._expire_body()
+            case Stage.WRITE:
+                self._expire_write()
+            case Stage.IDLE:
+                self._hang_up("deadline")
+
+    def evict(self) -> None:
+        """Close this idle connection: somebody who has a request waits for its place."""
+        if self.stage is Stage.IDLE:
+            self._hang_up("evicted")
+
+    def drain(self, grace_seconds: float) -> None:
+        """End this connection without losing a request.
+
+        A request that is being handled is answered first. One that may still be on its way gets
+        `grace_seconds` to arrive: the connection is new, or its first bytes are here. An idle
+        connection that has had its answers is closed at once. (aiohttp's own `close()` stops
+        reading, and a request of which half has arrived would hang.)
+        """
+        self._draining = True
+        if self._handling:
+            return
+        if self._answered and not self._arriving:
+            self._close_unless_handling()
+        else:
+            asyncio.get_running_loop().call_later(grace_seconds, self._close_unless_handling)
+
+    def _close_unless_handling(self) -> None:
+        if not self._handling:
+            self._hang_up("")
+
+    def _enter(self, stage: Stage | None) -> None:
+        self._deadlines.enter(self, stage)
+
+    def _is_body_unfinished(self) -> bool:
+        return self._request is not None and not self._request.content.is_eof()
+
+    def _work(self) -> None:
+        """The handler's turn; the client has to send the rest of the body, if there is more of it."""
+        self._moved = 0
+        self._enter(Stage.BODY if self._is_body_unfinished() else None)
+
+    def _await_reading(self) -> None:
+        """Wait until the client has read what was written."""
+        self._moved = self._unread()
+        self._enter(Stage.WRITE)
+
+    def _unread(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        return self._wire.get_write_buffer_size() if self._wire is not None else 0
+
+    def _expire_head(self) -> None:
+        if self._wire is not None:
+            self._wire.write(TOO_SLOW)
+            self._metrics.request(
+                "OTHER", None, HTTPStatus.REQUEST_TIMEOUT, time.perf_counter() - self._since
+            )
+            self._hang_up("deadline")
+
+    def _expire_body(self) -> None:
+        if self._moved >= self._least(Stage.BODY):
+            self._work()
+        elif self._request is not None:
+            self._payload_late = True
+            self._request.content.set_exception(TimeoutError("the body came too slowly"))
+            self._enter(None)
+
+    def _expire_write(self) -> None:
+        unread = self._unread()
+        if self._moved - unread >= self._least(Stage.WRITE):
+            self._await_reading()
+        elif self._wire is not None:
+            self._reason = "deadline"
+            self._enter(None)
+            # close() would wait for this client. Without the option the kernel would go on to hold what it
+            # does not read: megabytes per connection, for as long as it acknowledges a closed window.
+            self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._wire.abort()
+
+    def _least(self, stage: Stage) -> float:
+        return SLOWEST_BYTES_PER_SECOND * self._deadlines.seconds[stage]
+
+    def _hang_up(self, reason: str) -> None:
+        """Close; what the client has not read yet must be read within the deadline for that."""
+        if self._wire is not None:
+            self._reason = self._reason or reason
+            self._await_reading()
+            self._wire.close()
+
+
+@web.middleware
+async def tell_protocol(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Tell the connection which route its request matched; the first to know is a middleware."""
+    if isinstance(request.protocol, Protocol):
+        resource = request.match_info.route.resource
+        request.protocol.matched(request, resource.canonical if resource else None)
+    return await handler(request)

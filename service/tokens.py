@@ -1,0 +1,92 @@
+"""Capacity: the right to hold one connection, taken before it is accepted. Pure, but for the limit's source.
+
+Knows how many connections may be held at once and who waits for the next free place. Opens nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+SPARE: Final = 64
+"""Descriptors kept free for what handlers open, for replaced workers, scrapes and logs."""
+
+MOST: Final = 10_000
+"""More must be asked for: an idle connection costs 12 kB here and one with a request 30 kB, so these are
+0.3 GB that nobody who merely raised `ulimit -n` expects. (Measured: docs/proofs.md.)"""
+
+
+class Token:
+    """The right to hold one connection. Released once; later calls change nothing."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens: Tokens | None = tokens
+
+    def release(self) -> None:
+        """Give the place back."""
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            tokens._returned()  # the two classes are one thing
+
+
+class Tokens:
+    """At most `limit` tokens are out at a time. For the event loop's thread alone."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self._waiting: Callable[[], Any] | None = None
+
+    def wanted(self) -> bool:
+        """Whether a client waits for a place."""
+        return self._waiting is not None
+
+    def take(self, *, beyond: bool = False) -> Token | None:
+        """A token, or None at the limit; `beyond`: above the limit too."""
+        if self.all_taken() and not beyond:
+            return None
+        self.taken += 1
+        return Token(self)
+
+    def all_taken(self) -> bool:
+        """Whether the limit is reached."""
+        return self.taken >= self.limit
+
+    def when_free(self, callback: Callable[[], Any]) -> None:
+        """Call `callback` once, as soon as a place is free."""
+        self._waiting = callback
+
+    def _returned(self) -> None:
+        self.taken -= 1
+        if self._waiting is not None and not self.all_taken():
+            callback, self._waiting = self._waiting, None
+            callback()
+
+
+def derive(open_files: int, in_use: int) -> tuple[int, str]:
+    """The limit that `open_files` descriptors allow when `in_use` are taken already, and its derivation."""
+    spare = min(SPARE, max(open_files // 8, 1))
+    limit = max(1, min(MOST, open_files - in_use - spare))
+    if limit == MOST:
+        return limit, f"the default maximum; {open_files} open files would allow more"
+    return limit, f"{open_files} open files - {in_use} in use - {spare} spare"
+
+
+def open_files() -> tuple[int, int]:
+    """The limit on open files of this process, and how many are open now."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        limit = 2**31 - 1
+    return limit, sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit on open files to the hard one; where that is refused, leave it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS: none above kern.maxfilesperproc can be taken
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

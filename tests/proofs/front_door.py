@@ -1,0 +1,333 @@
+"""Proofs of the front door with real tools, long form: `make front-door`.
+
+Each function starts the service as an operator would, puts it under stress, asserts what must hold and
+returns the figures. The tests call the same functions for less time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from metrics.exposition import total
+from tests.process.support import ROOT, Child, service
+from tests.process.tools_support import run
+from tests.proofs.record import keep
+
+Figures = dict[str, Any]
+TICKS = 100  # USER_HZ: /proc/PID/stat counts CPU time in hundredths of a second, on every Linux
+
+
+def shortage(folder: Path, seconds: float, work: str) -> Figures:
+    """The book's own test: 100 descriptors, a limit far above them, 1,000 clients at once."""
+    flags = [
+        "--max-connections",
+        "500",
+        *(["--work-ms", "500"] if work == "slow" else ["--work-units", "10"]),
+    ]
+    with service(folder / "log", *flags, files=100) as child:
+        address, _ = child.ready()
+        with watched(child) as rows:
+            code, said = run(
+                ["wrk", "-c", "1000", "-t", "1", "-d", f"{seconds:g}s", f"{address}/data"], folder
+            )
+        assert code == 0, said
+        time.sleep(1)
+        command = ["curl", "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"]
+        code, said_by_curl = run([*command, f"{address}/data"], folder)
+        answer, _, took = said_by_curl.partition(" ")
+        values = child.scrape()
+        events = child.events("accept paused") + child.events("accept resumed")
+        lines = len((folder / "log").read_text().splitlines())
+        paused = child.events("accept paused")
+        assert child.end() in (0, 1)  # 1: what wrk left in the queue outlasts the drain
+    figures: Figures = {
+        "curl_after": answer,
+        "curl_seconds": float(took),
+        "accepted": values["http_connections_accepted_total"],
+        "pauses": values["listener_accept_pauses_total"],
+        "log_lines": lines,
+        "shortage_lines": len(events),
+        "cores_beyond_work": round(beyond_work(rows), 3),
+        "scrapes": len(rows),
+        "torn_scrapes": torn(rows),
+        "wrk": summary_of_wrk(said),
+    }
+    assert answer == "200", figures
+    assert paused, figures
+    assert paused[0]["reason"] == "Too many open files", paused
+    assert "ulimit -n" in paused[0]["hint"], paused
+    assert lines < 20, figures
+    assert figures["torn_scrapes"] == 0, figures
+    assert len(rows) >= seconds, "the admin port answers during the shortage"
+    if work == "slow":  # fast work is request work: parsing and answering thousands a second
+        assert figures["cores_beyond_work"] < 0.2, figures
+    return figures
+
+
+def default_limit(folder: Path, seconds: float) -> Figures:
+    """The same with the default limit: nobody meets a shortage, not even work that opens a file."""
+    flags = [
+        "--workers",
+        "1",
+        "--offload",
+        "thread",
+        "--work",
+        "tests.work:opens_a_file",
+        "--work-units",
+        "1",
+    ]
+    with service(folder / "log", *flags, files=100) as child:
+        address, _ = child.ready()
+        with watched(child) as rows:
+            code, said = run(
+                ["wrk", "-c", "1000", "-t", "1", "-d", f"{seconds:g}s", f"{address}/data"], folder
+            )
+        assert code == 0, said
+        idle = ("http_connections_active", "listener_backlog_connections")
+        child.wait_until(lambda: not any(child.scrape()[name] for name in idle))  # what wrk left behind
+        values = child.scrape()
+        assert child.end() == 0
+    figures: Figures = {
+        "limit": values["http_connections_limit"],
+        "most_active": max(row["http_connections_active"] for row in rows),
+        "most_in_kernel_queue": max(row["listener_backlog_connections"] for row in rows),
+        "accept_errors": total(values, "listener_accept_errors_total"),
+        "answers_200": values.get("http_requests_total{method=GET,route=/data,status=200}", 0),
+        "answers_500": values.get("http_requests_total{method=GET,route=/data,status=500}", 0),
+        "wrk": summary_of_wrk(said),
+    }
+    assert figures["accept_errors"] == 0, figures
+    assert figures["answers_500"] == 0, figures
+    assert figures["answers_200"] > 0, figures
+    assert figures["most_active"] <= figures["limit"], figures
+    assert figures["most_in_kernel_queue"] > 0, figures
+    return figures
+
+
+def three_sieges(folder: Path, seconds: float) -> Figures:
+    """ "My server stops answering after the first load test": three in a row, a connection per request."""
+    figures: Figures = {}
+    with service(folder / "log", "--work-units", "2000") as child:
+        address, _ = child.ready()
+        for number in (1, 2, 3):
+            command = ["siege", "-R", str(ROOT / "loadtests/scripts/siegerc"), "-b", "-c", "50"]
+            command += ["-t", f"{seconds:g}S", f"{address}/data"]
+            _, said = run(command, folder, seconds + 60)
+            found = {
+                name: float(match.group(1))
+                for name in ("transactions", "availability", "failed_transactions")
+                if (match := re.search(rf'"{name}":\s*([\d.]+)', said))
+            }
+            figures[f"siege {number}"] = found
+            assert found.get("transactions", 0) > 0, said
+            assert found["failed_transactions"] == 0, said
+            assert found["availability"] == 100, said
+        assert child.end() == 0
+    return figures
+
+
+def slow_clients(folder: Path, seconds: float, slow: int, rate: float = 100) -> Figures:
+    """Slow-loris connections of four kinds beside good requests: the good ones must not notice.
+
+    The baseline is the mean of two runs without slow clients, one before and one after.
+    """
+    flags = [
+        "--work-units",
+        "2000",
+        "--header-timeout",
+        "2",
+        "--body-timeout",
+        "2",
+        "--write-timeout",
+        "2",
+        "--idle-timeout",
+        "2",
+    ]
+    with service(folder / "log", *flags) as child:
+        address, _ = child.ready()
+        load(address, 1, rate, folder / "warm")
+        before = load(address, seconds, rate, folder / "before")
+        accepted = child.scrape()["http_connections_accepted_total"]
+        with loris(address, slow) as attack:
+            child.wait_until(lambda: child.scrape()["http_connections_accepted_total"] - accepted >= slow)
+            under = load(address, seconds, rate, folder / "under")
+            connected = attack()
+        child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
+        after = load(address, seconds, rate, folder / "after")
+        values = child.scrape()
+        assert child.end() == 0
+    p99 = [run["latency_seconds"]["p99"] for run in (before, under, after)]
+    figures: Figures = {
+        "slow_connections": slow,
+        "reconnected_during_the_attack": connected - slow,
+        "ended_by_deadline": values["http_connections_completed_total{reason=deadline}"],
+        "status_408": total(values, "http_requests_total", status="408"),
+        "good_ok": under["outcomes"].get("ok", 0),
+        "good_planned": under["ledger"]["planned"],
+        "p99_ms": {
+            name: round(value * 1e3, 2) for name, value in zip(("before", "under", "after"), p99, strict=True)
+        },
+        "p99_ratio": round(p99[1] / max(p99[0], p99[2]), 2),
+    }
+    assert figures["good_ok"] == figures["good_planned"], under["outcomes"]
+    # Three of the four kinds: who drips a body that no route reads is answered 405 at once, and closed.
+    assert figures["ended_by_deadline"] >= slow * 0.75, figures
+    return figures
+
+
+def tls(folder: Path) -> Figures:
+    """openssl and curl as clients of the service with a certificate that openssl made."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    code, said = run([*command, "-keyout", key, "-out", cert], folder)
+    assert code == 0, said
+    flags = [
+        "--work-units",
+        "10",
+        "--tls-cert",
+        str(cert),
+        "--tls-key",
+        str(key),
+        "--tls-handshake-timeout",
+        "1",
+    ]
+    with service(folder / "log", *flags) as child:
+        address, _ = child.ready()
+        place = urlsplit(address).netloc
+        code, answer = run(["curl", "-sS", "--cacert", cert, f"{address}/data"], folder)
+        assert code == 0, answer
+        assert json.loads(answer)["street"] == "10 Downing Street"
+        _, said = run(
+            ["openssl", "s_client", "-connect", place, "-CAfile", cert, "-verify_return_error", "-brief"],
+            folder,
+        )
+        assert "CONNECTION ESTABLISHED" in said, said
+        assert "Verification: OK" in said, said
+        protocol = re.search(r"Protocol version: (\S+)", said)
+        host, port = place.split(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            began = time.monotonic()
+            stalled.settimeout(30)
+            with contextlib.suppress(ConnectionError):
+                assert stalled.recv(1) == b""
+            waited = time.monotonic() - began
+        values = child.scrape()
+        assert child.end() == 0
+    assert values["tls_handshakes_total{outcome=ok}"] == 2
+    assert values["tls_handshakes_total{outcome=failed}"] == 1
+    return {"protocol": protocol.group(1) if protocol else None, "stalled_closed_after_s": round(waited, 2)}
+
+
+@contextlib.contextmanager
+def watched(child: Child) -> Iterator[list[dict[str, float]]]:
+    """Scrape the service about three times a second meanwhile; each row also holds `time` and `cpu`."""
+    rows: list[dict[str, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.3):
+            row = child.scrape()
+            fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
+            rows.append({**row, "time": time.monotonic(), "cpu": (int(fields[11]) + int(fields[12])) / TICKS})
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield rows
+    finally:
+        stop.set()
+        thread.join()
+
+
+def beyond_work(rows: list[dict[str, float]]) -> float:
+    """Cores the service's process used beyond its tasks, between the first row and the last."""
+    first, last = rows[0], rows[-1]
+    work = last["offload_task_cpu_seconds_sum"] - first["offload_task_cpu_seconds_sum"]
+    return (last["cpu"] - first["cpu"] - work) / (last["time"] - first["time"])
+
+
+def torn(rows: list[dict[str, float]]) -> int:
+    """Scrapes in which accepted is not completed + active."""
+    return sum(
+        row["http_connections_accepted_total"]
+        != total(row, "http_connections_completed_total") + row["http_connections_active"]
+        for row in rows
+    )
+
+
+def summary_of_wrk(said: str) -> Figures:
+    """What wrk itself says: its requests and its socket errors."""
+    requests, errors = re.search(r"(\d+) requests in", said), re.search(r"Socket errors: (.*)", said)
+    return {
+        "requests": int(requests.group(1)) if requests else 0,
+        "errors": errors.group(1) if errors else "none",
+    }
+
+
+def load(address: str, seconds: float, rate: float, out: Path) -> dict[str, Any]:
+    """Good clients: our own open loop, a connection per request; returns its summary."""
+    command = [sys.executable, "-m", "loadtests", "run", f"{address}/data", "--rate", f"{rate:g}"]
+    command += ["--duration", f"{seconds:g}", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
+    loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return loaded
+
+
+@contextlib.contextmanager
+def loris(address: str, count: int) -> Iterator[Callable[[], int]]:
+    """Keep `count` slow connections open, a quarter of each kind; who is thrown out comes again.
+
+    Runs in a process of its own. Yields a function that says how often it has connected.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        command = [sys.executable, "-m", "tests.proofs.loris", address, str(count)]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output)
+
+        def connected() -> int:
+            output.seek(0)
+            lines = output.read().split()
+            return int(lines[-1]) if lines else 0
+
+        try:
+            yield connected
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(30)
+
+
+def main() -> int:
+    """Run all in full and keep the figures."""
+    proofs: dict[str, Callable[[Path], Figures]] = {
+        "shortage, fast work": lambda folder: shortage(folder, 10, "fast"),
+        "shortage, slow work": lambda folder: shortage(folder, 10, "slow"),
+        "default limit": lambda folder: default_limit(folder, 10),
+        "three sieges": lambda folder: three_sieges(folder, 20),
+        "slow clients": lambda folder: slow_clients(folder, 10, 1000),
+        "tls": tls,
+    }
+    found = {}
+    for name, proof in proofs.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = proof(Path(folder))
+        print(json.dumps(found[name]), file=sys.stderr)
+    keep("front-door", "make front-door", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Malformed input on the socket, property-based: `make fuzz` sends 200,000 cases.
+
+Whatever a client sends, the service answers below 500 or closes; it logs no exception, leaks nothing and
+does not grow. More than a third of the cases are valid requests with mutations, because random bytes alone
+never get past the request line; how many reached the handler is part of the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from metrics.exposition import total
+from tests.process.support import Child, service
+from tests.proofs.record import keep
+
+BATCH = 5_000  # cases per run of Hypothesis, which remembers each of them
+PAGE = 4096
+PATIENCE_SECONDS = 0.002  # several times what an answer takes; the service's own counters judge in the end
+
+token = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ-_0123456789", min_size=1, max_size=12).map(str.encode)
+# What parsers stumble over: length and framing headers that contradict each other, and their neighbours.
+pitfalls = st.sampled_from(
+    [
+        *(b"\r\n", b"\n", b"\r", b"\0", b"\xff", b" ", b"\t", b":", b";", b"\r\n\r\n", b"\r\n ", b"%00"),
+        *(b"HTTP/0.9", b"HTTP/1.0", b"HTTP/2.0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"0\r\n\r\n"),
+        b"Content-Length: 5\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 99999999999999999999\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: identity, chunked\r\n",
+        b"ffffffffffffffff\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n",
+        b"Host: \r\n",
+        b"Connection: close\r\n",
+        b"Range: bytes=0-\r\n",
+        b"Content-Encoding: deflate\r\n",
+        b"Cookie: a=b;;=\r\n",
+    ]
+)
+METHODS = (*[b"GET"] * 3, b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"BREW")
+TARGETS = (*[b"/data"] * 3, b"/healthz", b"/", b"*", b"/data?x=1", b"http://t/data")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """A request that means something, perhaps with a body, perhaps chunked."""
+    method = draw(
+        st.sampled_from([b"GET", b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"BREW"])
+    )
+    target = draw(
+        st.sampled_from(
+            [b"/data", b"/data", b"/data", b"/healthz", b"/", b"*", b"/data?x=1", b"http://t/data"]
+        )
+    )
+    headers = [b"Host: t", *draw(st.lists(st.tuples(token, token).map(b": ".join), max_size=3))]
+    body = (
+        draw(st.binary(max_size=40)) if method in (b"POST", b"PUT") or draw(st.integers(0, 3)) == 0 else b""
+    )
+    if body and draw(st.booleans()):
+        headers.append(b"Transfer-Encoding: chunked")
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    elif body:
+        headers.append(b"Content-Length: %d" % len(body))
+    version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"]))
+    return b"%s %s %s\r\n%s\r\n\r\n%s" % (method, target, version, b"\r\n".join(headers), body)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """One to three such requests in a row, with up to four wounds."""
+    raw = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=3))))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(raw)))
+        match draw(st.sampled_from(["insert", "flip", "delete", "repeat", "cut"])):
+            case "insert":
+                raw[at:at] = draw(st.one_of(pitfalls, st.binary(min_size=1, max_size=4)))
+            case "flip" if at < len(raw):
+                raw[at] ^= draw(st.integers(1, 255))
+            case "delete":
+                del raw[at : at + draw(st.integers(1, 8))]
+            case "repeat":
+                raw[at:at] = raw[at : at + 16] * draw(st.integers(1, 20))
+            case "cut":
+                del raw[at:]
+    return bytes(raw)
+
+
+cases = st.one_of(
+    mutated().map(lambda raw: ("mutated", raw)),
+    mutated().map(lambda raw: ("mutated", raw)),
+    st.binary(max_size=200).map(lambda raw: ("random", raw)),
+    st.lists(pitfalls, max_size=20).map(lambda parts: ("pitfalls", b"".join(parts))),
+)
+
+
+class Target:
+    """The service under test: sends a case, checks the answer."""
+
+    def __init__(self, child: Child) -> None:
+        place = urlsplit(child.ready()[0])
+        self._address = (str(place.hostname), int(place.port or 0))
+        self.sent: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+
+    def send(self, kind: str, raw: bytes) -> None:
+        """One connection: all bytes, then whatever comes back, until nothing comes any more.
+
+        Not end of file first: a client that stops sending has left, and its request is given up.
+        """
+        answer = bytearray()
+        with socket.create_connection(self._address, timeout=30) as client:
+            client.sendall(raw)
+            client.settimeout(PATIENCE_SECONDS)
+            try:
+                while chunk := client.recv(65536):
+                    answer += chunk
+            except (ConnectionError, TimeoutError):
+                pass  # refusing to read on, and waiting for more, are answers too
+        self.sent[kind] += 1
+        status = answer[9:12].decode("ascii", "replace") if answer.startswith(b"HTTP/1.") else "none"
+        self.statuses[status] += 1
+        assert not status.startswith("5"), (raw, bytes(answer))
+
+
+def fuzz(count: int, first_seed: int, folder: Path) -> dict[str, Any]:
+    """Send `count` cases to a service of its own; returns the figures, all assertions held."""
+    log = folder / "log"
+    with service(log, "--offload", "inline", "--work-units", "10", "--header-timeout", "5") as child:
+        target = Target(child)
+        files, memory = descriptors(child), []
+        for number, done in enumerate(range(0, count, BATCH)):
+            _batch(target, min(BATCH, count - done), first_seed + number)
+            memory.append(resident(child))
+            print(f"\r{done + BATCH:>9,} of {count:,}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
+        values = child.scrape()
+        child.wait_until(lambda: descriptors(child) <= files + 1)  # + 1: the scrape's own connection, closing
+        assert child.end() == 0
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    assert '"level":"error"' not in text.replace(" ", ""), text
+    reached = total(values, "http_requests_total", route="/data")
+    accepted, sent = values["http_connections_accepted_total"], sum(target.sent.values())
+    assert total(values, "http_connections_completed_total") == accepted == sent
+    assert not [name for name in values if name.startswith("http_requests_total") and "status=5" in name]
+    assert target.sent["mutated"] >= sent / 3, target.sent
+    # The first batches fill caches and arenas; from a quarter of the way on nothing may grow.
+    grown = memory[-1] - memory[len(memory) // 4]
+    assert len(memory) < 8 or grown < 4 * 1024 * 1024, memory
+    return {
+        "cases": sent,
+        "kinds": dict(target.sent),
+        "first_status": dict(target.statuses.most_common()),
+        "answers": total(values, "http_requests_total"),
+        "requests_that_reached_the_handler": reached,
+        "rss_mib": [round(bytes_ / 2**20, 1) for bytes_ in memory[:: max(len(memory) // 10, 1)]],
+        "rss_grown_since_a_quarter_mib": round(grown / 2**20, 2),
+        "log_lines": len(text.splitlines()),
+    }
+
+
+def _batch(target: Target, count: int, number: int) -> None:
+    @seed(number)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def send(case: tuple[str, bytes]) -> None:
+        target.send(*case)
+
+    send()
+
+
+def resident(child: Child) -> int:
+    """Bytes of memory that the service's process holds."""
+    return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * PAGE
+
+
+def descriptors(child: Child) -> int:
+    """Files that the service's process has open."""
+    return sum(1 for _ in Path(f"/proc/{child.process.pid}/fd").iterdir())
+
+
+def main() -> int:
+    """The long form."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proofs.fuzz", description=__doc__)
+    parser.add_argument(
+        "--cases", type=int, default=200_000, metavar="N", help="connections (default: 200000)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first batch (default: 1)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = fuzz(arguments.cases, arguments.seed, Path(folder))
+    print(figures)
+    if arguments.cases >= 200_000:
+        keep("fuzz", "make fuzz", figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Who is late, in which order, and by whose clock."""
+
+from __future__ import annotations
+
+from service.deadlines import Deadlines, Stage
+
+SECONDS = {Stage.HEAD: 10.0, Stage.BODY: 20.0, Stage.WRITE: 5.0, Stage.IDLE: 75.0}
+
+
+class Client:
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+
+
+def test_each_stage_lasts_as_long_as_it_may_and_no_longer() -> None:
+    deadlines: Deadlines[Client] = Deadlines(SECONDS)
+    for stage, seconds in SECONDS.items():
+        client = Client()
+        deadlines.enter(client, stage)
+        assert deadlines.advance(seconds) == []
+        assert deadlines.advance(0.1) == [client]
+        deadlines.enter(client, None)
+        assert deadlines.advance(1000) == []
+
+
+def test_entering_anew_begins_anew() -> None:
+    deadlines: Deadlines[Client] = Deadlines(SECONDS)
+    client = Client()
+    deadlines.enter(client, Stage.HEAD)
+    deadlines.advance(9)
+    deadlines.enter(client, Stage.HEAD)
+    assert deadlines.advance(9) == []
+    assert deadlines.advance(1.1) == [client]
+
+
+def test_the_late_are_told_in_order_and_only_they() -> None:
+    deadlines: Deadlines[Client] = Deadlines(SECONDS)
+    first, second, idle, gone = Client(), Client(), Client(), Client()
+    for client in (first, gone):
+        deadlines.enter(client, Stage.HEAD)
+    deadlines.advance(1)
+    deadlines.enter(second, Stage.HEAD)
+    deadlines.enter(idle, Stage.IDLE)
+    deadlines.enter(gone, None)
+    assert deadlines.advance(9.5) == [first]
+    assert deadlines.advance(1) == [first, second], "they stay until somebody acts"
+
+
+def test_the_longest_idle_come_first() -> None:
+    deadlines: Deadlines[Client] = Deadlines(SECONDS)
+    clients = [Client() for _ in range(4)]
+    for client in clients:
+        deadlines.enter(client, Stage.IDLE)
+    deadlines.enter(clients[0], Stage.HEAD)
+    deadlines.enter(clients[0], Stage.IDLE)
+    assert deadlines.longest(Stage.IDLE, 2) == clients[1:3]
+    assert deadlines.longest(Stage.IDLE, 9) == [*clients[1:], clients[0]]
+    assert deadlines.longest(Stage.HEAD, 9) == []

@@ -1,0 +1,64 @@
+"""Capacity, and the limit that the open files allow."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.tokens import MOST, Tokens, derive
+
+
+def test_no_more_than_the_limit_are_out_at_a_time() -> None:
+    tokens = Tokens(2)
+    held = [tokens.take(), tokens.take()]
+    assert None not in held
+    assert tokens.take() is None
+    assert tokens.taken == 2
+
+
+def test_a_token_is_released_once_however_often_it_is_told() -> None:
+    tokens = Tokens(2)
+    first, second = tokens.take(), tokens.take()
+    assert first is not None
+    assert second is not None
+    for _ in range(3):
+        first.release()
+    assert tokens.taken == 1
+
+
+def test_who_waits_is_called_once() -> None:
+    tokens = Tokens(1)
+    held = tokens.take()
+    assert held is not None
+    calls: list[int] = []
+    tokens.when_free(lambda: calls.append(tokens.taken))
+    assert tokens.wanted()
+    held.release()
+    assert calls == [0]
+    assert not tokens.wanted()
+    again = tokens.take()
+    assert again is not None
+    again.release()
+    assert calls == [0]
+
+
+def test_places_beyond_the_limit_are_not_free_when_they_come_back() -> None:
+    tokens = Tokens(1)
+    inside, beyond = tokens.take(), tokens.take(beyond=True)
+    assert inside is not None
+    assert beyond is not None
+    calls: list[int] = []
+    tokens.when_free(lambda: calls.append(tokens.taken))
+    beyond.release()
+    assert calls == []
+    inside.release()
+    assert calls == [0]
+
+
+@pytest.mark.parametrize(
+    ("open_files", "in_use", "limit"),
+    [(1024, 40, 920), (100, 35, 53), (1_048_576, 40, MOST), (64, 60, 1), (16, 40, 1), (512, 40, 408)],
+)
+def test_the_default_leaves_descriptors_for_everything_else(open_files: int, in_use: int, limit: int) -> None:
+    found, why = derive(open_files, in_use)
+    assert found == limit
+    assert str(open_files) in why
