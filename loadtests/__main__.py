@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from loadtests import experiment, report
+from loadtests import compare, experiment, report
 from loadtests.child import ServiceError
 from loadtests.folder import FolderError, RunFolder
 from loadtests.generator import GeneratorError
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_run(commands)
     add_experiment(commands)
     add_report(commands)
+    add_compare(commands)
     arguments = parser.parse_args(argv)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a cancelled job cleans up as well
@@ -198,6 +199,21 @@ def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `experiment` wrote")
 
 
+def add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `compare A B`: what changed between two runs, and whether it is more than noise."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare two run folders",
+        description="Say of each figure that two runs share: better, worse, or no difference beyond noise. "
+        "Both folders come from `experiment`, or both from `run --out`.",
+        epilog="Exit codes: 0 nothing got worse, 1 something did, 2 the folders cannot be compared.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_compare)
+    parser.add_argument("a", type=Path, metavar="A", help="run folder before the change")
+    parser.add_argument("b", type=Path, metavar="B", help="run folder after it")
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -238,6 +254,13 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     return _draw(arguments.run)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    a, b = compare.load(arguments.a), compare.load(arguments.b)
+    comparison = compare.compare(a, b)
+    print(compare.as_text(a, b, comparison), end="")
+    return MISSED if comparison.is_worse else PASSED
 
 
 def _draw(path: Path) -> int:

@@ -165,7 +165,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "the work of the post's code history: S inline, S/5 offloaded", _as_published, LONGER
     ),
     "accept-all-we-can": Preset(
-        "the 22 published phases of 20 s, backlog 4, inline and with one worker (15 minutes)",
+        "the 22 published phases of 20 s, backlog 4, inline and with one worker (25 minutes)",
         _accept_all_we_can,
         Factors(phase_seconds=20.0, backlog=4, rounds=1),
     ),

@@ -66,8 +66,8 @@ def summarise(
     )
     sent = [sample for sample in samples if sample.started is not None]
     due = [sample for sample in samples if sample.reason != STOPPED]
-    within = [s for s in sent if s.outcome == OK and _seconds(start, s.finished) <= window]
-    good = [s for s in within if slo_seconds is None or _seconds(s.intended, s.finished) <= slo_seconds]
+    within = in_time(sent, start, window, None)
+    good = in_time(sent, start, window, slo_seconds)
     judged = [sample for sample in due if sample.outcome != ABORTED]
     failed = sum(sample.outcome != OK for sample in judged)
     summary: dict[str, Any] = {
@@ -104,6 +104,14 @@ def summarise(
     elif not all(result["passed"] for result in summary["thresholds"]):
         summary["state"] = "missed"
     return summary
+
+
+def in_time(
+    samples: Iterable[Sample], start: float, window: float, slo_seconds: float | None
+) -> list[Sample]:
+    """Return the answers 200 inside the window, and within `slo_seconds` of their intended time."""
+    within = (s for s in samples if s.outcome == OK and _seconds(start, s.finished) <= window)
+    return [s for s in within if slo_seconds is None or _seconds(s.intended, s.finished) <= slo_seconds]
 
 
 def ledger(samples: Iterable[Sample]) -> dict[str, int]:
