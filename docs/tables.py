@@ -1,11 +1,15 @@
-"""Rewrites the README's tables from the code: `make docs`. A test compares them.
+"""Rewrites the tables of the README and of docs/proofs.md: `make docs`. A test compares them.
 
 Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -15,6 +19,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PROOFS = ROOT / "docs/proofs.md"
 
 
 def settings_table() -> str:
@@ -48,28 +53,55 @@ def verdict_text() -> str:
     return "```text\n" + (ROOT / "docs/runs/quick/verdict.txt").read_text(encoding="utf-8") + "```"
 
 
-TABLES = {
-    "verdict": verdict_text,
-    "presets": presets_table,
-    "settings": settings_table,
-    "metrics": metrics_table,
+def proof_table(name: str) -> str:
+    """The figures of one proof as it was last run in full."""
+    kept = json.loads((ROOT / f"docs/proofs/{name}.json").read_text(encoding="utf-8"))
+    machine = kept["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['python']}"
+    lines = [f"`{kept['command']}`, {kept['date'][:10]}, {where}", "", "| figure | value |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {label} | {value} |" for label, value in _rows("", kept["figures"]))])
+
+
+def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A line per figure; what belongs together is joined by commas."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = str(key).replace("_", " ")
+            yield from _rows(f"{label}: {name}" if label else name, inner)
+    elif isinstance(value, list):
+        yield label, ", ".join(map(str, value))
+    else:
+        yield label, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory")
+Tables = dict[str, Callable[[], str]]
+PAGES: dict[Path, Tables] = {
+    README: {
+        "verdict": verdict_text,
+        "presets": presets_table,
+        "settings": settings_table,
+        "metrics": metrics_table,
+    },
+    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES},
 }
 
 
-def rewrite(text: str) -> str:
-    """The README with every table as the code has it.
+def rewrite(text: str, tables: Tables) -> str:
+    """A page with every table as the code has it.
 
     Raises:
         ValueError: a table's markers are missing.
     """
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"the README must have the markers of the table {name!r} once")
+            raise ValueError(f"the page must have the markers of the table {name!r} once")
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}{table()}\n{end}{rest.partition(end)[2]}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(rewrite(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, tables in PAGES.items():
+        page.write_text(rewrite(page.read_text(encoding="utf-8"), tables), encoding="utf-8")

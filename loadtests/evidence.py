@@ -22,8 +22,9 @@ SATURATED: Final = 0.97
 
 SHORT: Final = 0.9
 RECOVERED: Final = 1.15
-"""A phase was disturbed if less than `SHORT` of it was answered and a higher rate of the same round had
-`RECOVERED` times as many answers: a saturated service answers about the same at every higher rate."""
+"""A phase was disturbed if less than `SHORT` of it was answered and a higher rate of the same round saw
+`RECOVERED` times as much work done: a saturated service works about the same at every higher rate. Work is
+answers x S, with the S of the phase: a machine that clocks lower for a while is no disturbance."""
 
 PRESSED: Final = 1.2
 """An overload is offered at least this share of the limit; nearer to it a queue may not build up."""
@@ -165,10 +166,15 @@ class Evidence:
         """
         short = [phase for phase in phases if phase["achieved_per_second"] < SHORT * phase["rate"]]
         for low in short:
-            recovered = RECOVERED * low["achieved_per_second"]
+            recovered = RECOVERED * _work_done(low)
             higher = [p for p in phases if p["round"] == low["round"] and p["rate"] > low["rate"]]
-            if any(phase["achieved_per_second"] > recovered for phase in higher):
+            if any(_work_done(phase) > recovered for phase in higher):
                 raise UnusableError(f"phase {low['id']} fell short although a higher rate was met")
+
+
+def _work_done(phase: Mapping[str, Any]) -> float:
+    """Cores' worth of answered work."""
+    return float(phase["achieved_per_second"] * (phase["s_seconds"] or 1.0))
 
 
 def ledger_totals(summary: Summary) -> dict[str, int]:

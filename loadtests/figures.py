@@ -28,8 +28,9 @@ COLOURS: Final = {
     "grey": "#6b6b6b",
     "grid": "#e6e6e6",
     "ink": "#1c1d21",
+    "paper": "#fefefe",  # of words that stand on a bar
 }
-BLUE, ORANGE, GREEN, VERMILION, GREY, GRID, INK = COLOURS.values()
+BLUE, ORANGE, GREEN, VERMILION, GREY, GRID, INK, PAPER = COLOURS.values()
 STYLE: Final[Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -221,7 +222,7 @@ def cpu(summary: Summary) -> Figure | None:
         for row, (value, start) in enumerate(zip(values, left, strict=True)):
             if value >= 0.08:
                 axis.text(
-                    start + value / 2, row, f"{value:.2f}", ha="center", va="center", color="white", size=8
+                    start + value / 2, row, f"{value:.2f}", ha="center", va="center", color=PAPER, size=8
                 )
         left = [start + value for start, value in zip(left, values, strict=True)]
     axis.axvline(cores, color=INK, lw=1)

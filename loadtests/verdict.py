@@ -21,6 +21,9 @@ OUTRUNS: Final = 100
 
 FULL_QUEUE: Final = 0.9
 EMPTY_QUEUE: Final = 0.25
+SOME_OF_THE_QUEUE: Final = 0.05
+"""The kernel's queue holds part of the waiting if it is more than `EMPTY_QUEUE` full and holds more than this
+share of all who wait: with a backlog of 4, the 4 that come within one turn of the loop fill it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def _offloaded_outruns(evidence: Evidence) -> Finding:
     )
     if lead < OUTRUNS:
         return DID_NOT_HOLD, numbers, "Accepting did not get ahead of the work."
-    if queue > EMPTY_QUEUE * limit:
+    if queue > EMPTY_QUEUE * limit and queue > SOME_OF_THE_QUEUE * (lead + queue):
         return (
             INCONCLUSIVE,
             numbers,

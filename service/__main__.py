@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service import logs
-from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, StartError, serve
+from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, EXIT_LISTENER_BROKEN, StartError, serve
 from service.settings import Settings
 from service.tokens import raise_open_files
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         except StartError as error:
             print(f"offloop: {error}", file=sys.stderr)
             return EXIT_CANNOT_START
-    if code == EXIT_DRAIN_DEADLINE:
+    if code in (EXIT_DRAIN_DEADLINE, EXIT_LISTENER_BROKEN):
         # Work in a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
         logging.shutdown()
         os._exit(code)

@@ -22,13 +22,13 @@ import enum
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from metrics.instruments import Metrics
+from service.tcp import backlog
 from service.tokens import Token, Tokens
 
 log = structlog.get_logger("offloop.accept")
@@ -46,6 +46,9 @@ BALLAST = 8
 
 TRIES_BEFORE_BROKEN = 10
 """An errno we do not know is a shortage until it has failed this often without one success."""
+
+TRIES_BEFORE_PAUSE = 1000
+"""So many failed connections without one success in between are no bad luck: look again after a pause."""
 
 HINTS = {
     errno.EMFILE: "this process has no descriptor left: raise its limit (ulimit -n, LimitNOFILE) or lower "
@@ -66,7 +69,8 @@ class Fate(enum.Enum):
     UNKNOWN = "unknown"
 
 
-# What failed is one connection that is already out of the queue; the next one may be fine.
+# What failed is one connection, and as a rule it is out of the queue; the next one may be fine. (A security
+# module may refuse before it leaves the queue; `TRIES_BEFORE_PAUSE` keeps that from spinning a core.)
 #
 # accept(2): "Linux accept() (and accept4()) passes already-pending network errors on the new socket as
 # an error code from accept() ... treat them like EAGAIN by retrying", and names ENETDOWN, EPROTO,
@@ -126,22 +130,6 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
     listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
     listener.setblocking(False)
     return listener
-
-
-def backlog(listener: socket.socket) -> tuple[int, int]:
-    """Connections in the kernel's accept queue, and its limit; (0, 0) where nobody can tell.
-
-    For a listening socket Linux reports both in `struct tcp_info` (tcpi_unacked at offset 24,
-    tcpi_sacked at 28), at 0.5 us a call and without privilege.
-    """
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None:
-        return 0, 0
-    try:
-        waiting, limit = struct.unpack_from("=II", listener.getsockopt(socket.IPPROTO_TCP, option, 32), 24)
-    except OSError:  # closed meanwhile, or not a TCP socket
-        return 0, 0
-    return waiting, limit
 
 
 class Ballast:
@@ -213,6 +201,7 @@ class AcceptLoop:
         self._metrics = metrics
         self._ballast = ballast or Ballast()
         self._unknown_in_a_row = 0
+        self._failed_in_a_row = 0
         self._taken = 0
         self._closing = False
         self._resume: asyncio.TimerHandle | None = None
@@ -222,7 +211,10 @@ class AcceptLoop:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._loop.add_reader(self._listener, self._on_readable)
+        try:
+            self._loop.add_reader(self._listener, self._on_readable)
+        except OSError as error:  # epoll needs memory, too
+            self._pause(error)
 
     def close(self) -> tuple[int, int]:
         """Take what is left in the queue, above the limit too, then close the listener.
@@ -266,7 +258,7 @@ class AcceptLoop:
             token.release()
             # By number: Python's BlockingIOError is also EALREADY and EINPROGRESS, which do not say "empty".
             return error.errno not in _EMPTY and self._failed(error)
-        self._unknown_in_a_row = 0
+        self._unknown_in_a_row = self._failed_in_a_row = 0
         self._taken += 1
         try:
             self._take(sock, token)
@@ -291,24 +283,27 @@ class AcceptLoop:
 
     def _failed(self, error: OSError) -> bool:
         kind = fate(error.errno)
-        name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        self._metrics.accept_errors.labels(kind.value, name).inc()
-        if kind is Fate.CONNECTION or self._closing:
-            return kind is Fate.CONNECTION
+        self._metrics.accept_errors.labels(kind.value, _name(error)).inc()
+        self._failed_in_a_row += 1
+        if kind is Fate.CONNECTION and self._failed_in_a_row < TRIES_BEFORE_PAUSE:
+            return True
+        if self._closing:
+            return False
         if kind is Fate.UNKNOWN:
             self._unknown_in_a_row += 1
             if self._unknown_in_a_row >= TRIES_BEFORE_BROKEN:
                 kind = Fate.BROKEN
         if kind is Fate.BROKEN:
             self._loop.remove_reader(self._listener)
-            log.error("listener broken", errno=name, reason=os.strerror(error.errno or 0))
+            log.error("listener broken", errno=_name(error), reason=os.strerror(error.errno or 0))
             self._broken(error)
         else:
-            self._pause(name, error)
+            self._pause(error)
         return False
 
-    def _pause(self, name: str, error: OSError) -> None:
+    def _pause(self, error: OSError) -> None:
         self._loop.remove_reader(self._listener)
+        self._failed_in_a_row = 0
         self._ballast.drop()
         self._make_room_for_all()  # idle connections hold what is short, too
         self._metrics.accept_pauses.inc()
@@ -320,16 +315,17 @@ class AcceptLoop:
             self._episode_since = self._loop.time()
             log.warning(
                 "accept paused",
-                errno=name,
+                errno=_name(error),
                 reason=os.strerror(error.errno or 0),
-                hint=HINTS.get(error.errno or 0, "unknown to this service: see accept(2)"),
+                hint=HINTS.get(error.errno or 0, "see accept(2) for this error"),
                 see=HELP,
                 pause_seconds=PAUSE_SECONDS,
             )
         self._resume = self._loop.call_later(PAUSE_SECONDS, self._unpause)
 
     def _unpause(self) -> None:
-        if not self._ballast.refill():  # the next connection would only meet the same shortage
+        if not self._ballast.refill():  # what is free now is for the rest of the service
+            self._make_room_for_all()
             self._resume = self._loop.call_later(PAUSE_SECONDS, self._unpause)
             return
         self._resume = None
@@ -345,3 +341,7 @@ class AcceptLoop:
             pauses=self._pauses,
         )
         self._episode_since, self._pauses = None, 0
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, str(error.errno))

@@ -1,7 +1,7 @@
 """Routes and handlers: what a client asks for, and what it is told when it cannot have it.
 
 Knows aiohttp and the one `submit` of offload.py. Knows no socket, no process and no metric: answers
-are counted by the protocol (connection.py), tasks by offload.
+are counted by the protocol (protocol.py), tasks by offload.
 """
 
 from __future__ import annotations

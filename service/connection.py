@@ -12,11 +12,11 @@ on and is ended by whichever comes first; the second call changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -30,10 +30,14 @@ log = structlog.get_logger("offloop.connection")
 
 SWEEP_SECONDS = 0.1
 """How often late connections are looked for: what a deadline may be exceeded by. Ten looks at four queue
-heads a second cost nothing; a timer per connection costs each of them."""
+heads a second cost nothing."""
 
-TLS_SHUTDOWN_SECONDS = 2.0
-"""How long a client may take to say goodbye (close_notify) after we did: a few round trips."""
+TLS_SHUTDOWN_SECONDS = 24 * 3600.0
+"""The event loop's own patience from close to goodbye. It would cut off an answer that is still being read,
+so it is set out of the way: the stages LEAVE and WRITE end whoever neither reads nor goes."""
+
+
+CLIENTS_FAULTS = (ssl.SSLError, ConnectionError, TimeoutError)  # garbage, gone, too slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,8 @@ class Record:
 class Reception:
     """Hands accepted sockets over to the HTTP protocol, and holds their clients to the deadlines.
 
-    Nobody cancels a hand-over: under uvloop a cancel right after it gives `connection_made` without
-    `connection_lost`. Each one ends by itself.
+    Nobody here cancels a hand-over: under uvloop a cancel right after it gives `connection_made` without
+    `connection_lost`. Each one ends by itself, or because its socket is shut down.
 
     Args:
         seconds: how long a client may take in each stage.
@@ -86,7 +90,9 @@ class Reception:
         self._deadlines: Deadlines[Protocol] = Deadlines(seconds)
         self._tls = tls
         self._metrics = metrics
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], Record] = {}
+        self._evicted = 0
+        self._drain_grace: float | None = None
         self._swept = self._loop.time()
         self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)
 
@@ -94,22 +100,30 @@ class Reception:
         """Count the connection and start its hand-over; socket and token are the record's from here on."""
         record = Record(sock, token, self._metrics)
         task = self._loop.create_task(self._hand_over(record))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._under_way[task] = record
+        task.add_done_callback(self._under_way.pop)
 
     def make_room(self, count: int) -> None:
-        """Close up to `count` connections that have been idle for longest: others wait for their places."""
-        for protocol in self._deadlines.longest(Stage.IDLE, count):
+        """Close connections that have been idle for longest, until `count` are on their way out."""
+        leaving = self._evicted - self._metrics.connections.snapshot().completed["evicted"]
+        for protocol in self._deadlines.longest(Stage.IDLE, max(count - leaving, 0)):
             protocol.evict()
+            self._evicted += 1
 
     def drain(self, grace_seconds: float) -> None:
         """Close what is idle, and the rest after its answer; see `Protocol.drain`."""
+        self._drain_grace = grace_seconds
         for protocol in self._manager.connections:
             if isinstance(protocol, Protocol):
                 protocol.drain(grace_seconds)
 
     async def settled(self, seconds: float) -> None:
-        """Wait until every hand-over under way has ended, at most `seconds`."""
+        """Wait until every hand-over under way has ended; whose handshake is longer than that is let go."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=seconds)
+        for record in self._under_way.values():
+            with contextlib.suppress(OSError):  # not connected any more
+                record.socket.shutdown(socket.SHUT_RDWR)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=seconds)
 
@@ -123,39 +137,50 @@ class Reception:
         # clients sent meanwhile lies unread in the kernel.
         listened = min(now - self._swept, 2 * SWEEP_SECONDS)
         self._swept = now
+        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)  # first: it must go on
         for protocol in self._deadlines.advance(listened):
-            protocol.expire()
-        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)
+            try:
+                protocol.expire()
+            except Exception as error:
+                log.error("deadline failed", error=repr(error))  # noqa: TRY400  # a line is enough
+                self._deadlines.enter(protocol, protocol.stage)  # and again, one deadline later
 
     async def _hand_over(self, record: Record) -> None:
-        def protocol() -> Any:
-            return Protocol(self._manager, record.end, self._deadlines, self._tokens, self._metrics)
+        def make() -> Protocol:
+            return Protocol(
+                self._manager, record.socket, record.end, self._deadlines, self._tokens, self._metrics
+            )
 
         try:
             if self._tls is None:
-                await self._loop.connect_accepted_socket(protocol, record.socket)
+                _, protocol = await self._loop.connect_accepted_socket(make, record.socket)
             else:
-                await self._shake_hands(protocol, record.socket, self._tls)
+                protocol = await self._shake_hands(make, record.socket, self._tls)
+            if self._drain_grace is not None:
+                protocol.drain(self._drain_grace)
         except Exception as error:
             # One connection is lost, never the listener. The socket may or may not have reached a
             # transport that closes it; closing twice is harmless, not closing leaks a descriptor.
             record.socket.close()
-            is_clients = self._tls is not None and isinstance(error, OSError)  # ssl.SSLError is one too
+            is_clients = self._tls is not None and isinstance(
+                error, ssl.SSLError | ConnectionError | TimeoutError
+            )
             record.end("tls" if is_clients else "handover")
             if not is_clients:  # anybody can send garbage: what clients do wrong is counted, not logged
                 log.warning("hand-over failed", error=repr(error))
 
-    async def _shake_hands(self, protocol: Any, sock: socket.socket, tls: Tls) -> None:
+    async def _shake_hands(self, make: Callable[[], Protocol], sock: socket.socket, tls: Tls) -> Protocol:
         begun = self._loop.time()
         outcome = "failed"
         try:
-            await self._loop.connect_accepted_socket(
-                protocol,
+            _, protocol = await self._loop.connect_accepted_socket(
+                make,
                 sock,
                 ssl=tls.context,
                 ssl_handshake_timeout=tls.handshake_seconds,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS,
             )
             outcome = "ok"
+            return protocol
         finally:
             self._metrics.handshake(outcome, self._loop.time() - begun)

@@ -24,6 +24,7 @@ class Stage(enum.Enum):
     BODY = "body"  # the rest of the request
     WRITE = "write"  # that the client reads what was written
     IDLE = "idle"  # the next request
+    LEAVE = "leave"  # that the client ends the connection, too, which we have closed
 
 
 class Timed(Protocol):

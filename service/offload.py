@@ -225,7 +225,7 @@ class Offload:
         try:
             future = executor.submit(timed, function, time.monotonic(), *args)
             async with asyncio.timeout(deadline):
-                result, waited, cpu = await self._outcome(future)
+                result, _, _ = await self._outcome(future)
             outcome = "completed"
         except BrokenExecutor as error:
             outcome = "killed"
@@ -240,8 +240,6 @@ class Offload:
         finally:
             self._metrics.tasks[outcome].inc()
             self._leave(future)
-        self._metrics.queue_wait.observe(waited)
-        self._metrics.task_cpu.observe(cpu)
         return result
 
     async def stop(self, seconds: float = math.inf) -> int:
@@ -273,9 +271,16 @@ class Offload:
         return future.result() if future.done() else await asyncio.wrap_future(future)
 
     def _leave(self, future: Future[Any] | None) -> None:
-        """Give the place back when the worker is done with the task, which may be after its caller."""
+        """Give the place back when the worker is done with the task, which may be after its caller.
+
+        What the task cost counts whether or not anybody still waited for it: the cores were busy.
+        """
         if future is None or future.done():
             self._in_flight -= 1
+            if future is not None and not future.cancelled() and future.exception() is None:
+                _, waited, cpu = future.result()
+                self._metrics.queue_wait.observe(waited)
+                self._metrics.task_cpu.observe(cpu)
             return
         loop = asyncio.get_running_loop()
 

@@ -3,8 +3,8 @@
 Knows aiohttp's `RequestHandler` and the stages of a connection. Never decides how many connections
 there may be, and never accepts one.
 
-aiohttp itself closes a connection that is silent between requests, an hour after the last one by
-default, and lets a head, a body or an unread answer take for ever: a hundred idle sockets then fill a
+aiohttp itself closes a connection that is silent, before or between requests, after an hour by default,
+and lets a dripping head, a body or an unread answer take for ever: a hundred such sockets then fill a
 connection limit. So every stage in which the client must do something has a deadline here.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -23,21 +22,23 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from metrics.instruments import Metrics
+from service import tcp
 from service.deadlines import Deadlines, Stage
 from service.tokens import Tokens
 
 log = structlog.get_logger("offloop.protocol")
 
 LINGER_SECONDS = 1.0
-"""After an answer that did not need the request's body, the rest of it is read for this long, so that the
-client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
+"""After an answer that did not need the request's body, the rest of it is read for at most this long, so that
+the client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
 
 SLOWEST_BYTES_PER_SECOND = 500
 """A body or an answer must move at least this fast over one deadline (mod_reqtimeout's MinRate): a deadline
 for the whole would cut off honest uploads, one between two bytes would let a client drip for ever."""
 
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER, on, 0 s: closing resets the connection and frees what was not sent (socket(7), tcp(7))."""
+LEAVE_SECONDS = 2.0
+"""From our close to the client's under TLS: a few round trips. Many a client that pools its connections never
+looks at one that is idle, and would keep a drain waiting for its goodbye."""
 
 NEVER_SECONDS = 365 * 24 * 3600.0
 
@@ -58,10 +59,12 @@ class Protocol(web.RequestHandler):
     `finish_response`, because malformed requests never reach a middleware.
 
     Args:
+        sock: the accepted socket; the transport owns it, here the kernel is asked about it.
         ended: told the reason when the connection is over; later calls must change nothing.
     """
 
     __slots__ = (
+        "_ahead",
         "_answered",
         "_arriving",
         "_deadlines",
@@ -75,6 +78,7 @@ class Protocol(web.RequestHandler):
         "_request",
         "_route",
         "_since",
+        "_sock",
         "_tokens",
         "_wire",
         "stage",
@@ -83,6 +87,7 @@ class Protocol(web.RequestHandler):
     def __init__(
         self,
         manager: web.Server,
+        sock: socket.socket,
         ended: Ended,
         deadlines: Deadlines[Protocol],
         tokens: Tokens,
@@ -101,11 +106,13 @@ class Protocol(web.RequestHandler):
         self._metrics = metrics
         self._ended = ended
         self._reason = ""  # why we ended it ourselves
-        self._wire: asyncio.WriteTransport | None = None  # aiohttp forgets its own when it closes
+        self._sock = sock
+        self._wire: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
         self._request: web.Request | None = None
-        self._moved = 0  # bytes: received of a body since the deadline began, or unread then
+        self._moved = 0  # bytes: of a body since its deadline began; acknowledged when a WRITE one began
         self._payload_late = False
         self._arriving = False  # bytes have come since the last answer
+        self._ahead = False  # bytes have come while a request was handled: the next one has begun
         self._handling = False  # a whole request head is with its handler
         self._answered = False
         self._since = time.perf_counter()
@@ -114,7 +121,7 @@ class Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request head."""
-        wire = cast("asyncio.WriteTransport", transport)  # uvloop's transports share no class with asyncio's
+        wire = cast("asyncio.Transport", transport)  # uvloop's transports share no class with asyncio's
         try:
             super().connection_made(transport)
         except Exception as error:
@@ -128,24 +135,41 @@ class Protocol(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the record, whatever aiohttp's own cleaning up does."""
-        self._enter(None)
-        self._wire = self._request = None
-        self._ended(self._reason or ("closed" if exc is None else "error"))
-        super().connection_lost(exc)
+        try:
+            self._enter(None)
+            self._wire = self._request = None
+            self._ended(self._reason or ("closed" if exc is None else "error"))
+        finally:
+            super().connection_lost(exc)
+
+    async def start(self) -> None:
+        """Serve requests until there is no next one; then the client has only to read, and to go."""
+        try:
+            await super().start()
+        finally:
+            self._handling = False
+            if self._wire is not None:
+                self._enter(Stage.LEAVE)
 
     def data_received(self, data: bytes) -> None:
         """Note when a request began: the first bytes after an answer (a pipelined one: at that answer)."""
         in_body = self._is_body_unfinished()
-        if not (self._arriving or self._handling or in_body):
+        if not in_body and data.strip(b"\r\n"):  # empty lines before a request are none (RFC 9112, 2.2)
+            self._begin()
+        super().data_received(data)
+        if in_body and self.stage is Stage.BODY:
+            self._moved += len(data)
+            if not self._is_body_unfinished():
+                self._enter(None)
+
+    def _begin(self) -> None:
+        if self._handling:
+            self._ahead = True
+        elif not self._arriving:
             self._arriving = True
             self._since = time.perf_counter()
             if self.stage is Stage.IDLE:
                 self._enter(Stage.HEAD)
-        super().data_received(data)
-        if in_body:
-            self._moved += len(data)
-            if self.stage is Stage.BODY and not self._is_body_unfinished():
-                self._enter(None)
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
@@ -160,7 +184,7 @@ class Protocol(web.RequestHandler):
 
     def matched(self, request: web.Request, route: str | None) -> None:
         """The head of a request is complete and belongs to `route`; None when no route matched."""
-        self._handling = True
+        self._handling, self._ahead = True, False
         self._request, self._route = request, route
         self._work()
 
@@ -168,21 +192,25 @@ class Protocol(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, then count it, unless the client has gone and nothing was written."""
-        if self._draining or self._tokens.wanted():
-            # At the limit with clients waiting, a connection that would idle next gives its place up.
+        if self._is_last():
             resp.force_close()
         written, gone = await super().finish_response(request, resp, start_time)
+        if self._is_last():  # since then: writing takes as long as the client takes to read
+            written.force_close()
         now = time.perf_counter()
         if not gone:
             self._metrics.request(request.method, self._route, written.status, now - self._since)
-        self._arriving = self._handling = self._payload_late = False
+        self._arriving, self._handling, self._payload_late = self._ahead, False, False
         self._answered, self._since, self._route = True, now, None
         if not self._is_body_unfinished():
             self._request = None
-        if self._wire is not None:
-            # Without a next request all that is left for the client is to read and to go.
-            self._enter(Stage.IDLE if written.keep_alive else Stage.WRITE)
+        if self._wire is not None and written.keep_alive:
+            self._enter(Stage.HEAD if self._arriving else Stage.IDLE)
         return written, gone
+
+    def _is_last(self) -> bool:
+        """Whether this connection ends with its answer: in a drain, or when others wait for its place."""
+        return self._draining or self._tokens.wanted()
 
     def handle_error(
         self,
@@ -194,10 +222,12 @@ class Protocol(web.RequestHandler):
         """Answer a client's mistake in a line, without a traceback per attempt in our log."""
         if isinstance(exc, ConnectionError) and (self._wire is None or self._wire.is_closing()):
             raise exc  # the client left while it was answered: nobody to tell, and nothing to log
-        if self._payload_late:
+        if self._payload_late and status == HTTPStatus.GATEWAY_TIMEOUT:
             status = HTTPStatus.REQUEST_TIMEOUT  # the handler passed on what reading the body raised
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: there is no place for another")
         if isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         resp = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
@@ -215,6 +245,8 @@ class Protocol(web.RequestHandler):
                 self._expire_write()
             case Stage.IDLE:
                 self._hang_up("deadline")
+            case Stage.LEAVE:
+                self._expire_leave()
 
     def evict(self) -> None:
         """Close this idle connection: somebody who has a request waits for its place."""
@@ -254,12 +286,8 @@ class Protocol(web.RequestHandler):
 
     def _await_reading(self) -> None:
         """Wait until the client has read what was written."""
-        self._moved = self._unread()
+        self._moved = tcp.acknowledged(self._sock) or 0
         self._enter(Stage.WRITE)
-
-    def _unread(self) -> int:
-        """Bytes written that the kernel has not taken yet."""
-        return self._wire.get_write_buffer_size() if self._wire is not None else 0
 
     def _expire_head(self) -> None:
         if self._wire is not None:
@@ -270,7 +298,9 @@ class Protocol(web.RequestHandler):
             self._hang_up("deadline")
 
     def _expire_body(self) -> None:
-        if self._moved >= self._least(Stage.BODY):
+        # Nothing can come while we do not read: the handler is slower than the client.
+        listening = self._wire is not None and self._wire.is_reading()
+        if not listening or self._moved >= self._least(Stage.BODY):
             self._work()
         elif self._request is not None:
             self._payload_late = True
@@ -278,25 +308,30 @@ class Protocol(web.RequestHandler):
             self._enter(None)
 
     def _expire_write(self) -> None:
-        unread = self._unread()
-        if self._moved - unread >= self._least(Stage.WRITE):
+        acknowledged = tcp.acknowledged(self._sock)
+        if acknowledged is not None and acknowledged - self._moved >= self._least(Stage.WRITE):
             self._await_reading()
         elif self._wire is not None:
-            self._reason = "deadline"
+            self._reason = self._reason or "deadline"
             self._enter(None)
-            # close() would wait for this client. Without the option the kernel would go on to hold what it
-            # does not read: megabytes per connection, for as long as it acknowledges a closed window.
-            self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._wire.abort()
+            tcp.close_with_reset(self._sock)
+            self._wire.abort()  # close() would wait for this client
+
+    def _expire_leave(self) -> None:
+        if tcp.unacknowledged(self._sock):
+            self._await_reading()
+        elif self._wire is not None:
+            self._enter(None)
+            self._wire.abort()  # it has everything; only its goodbye is missing
 
     def _least(self, stage: Stage) -> float:
         return SLOWEST_BYTES_PER_SECOND * self._deadlines.seconds[stage]
 
     def _hang_up(self, reason: str) -> None:
         """Close; what the client has not read yet must be read within the deadline for that."""
-        if self._wire is not None:
+        if self._wire is not None and not self._wire.is_closing():
             self._reason = self._reason or reason
-            self._await_reading()
+            self._enter(Stage.LEAVE)
             self._wire.close()
 
 

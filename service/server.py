@@ -25,12 +25,14 @@ from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
 from service import tls as encryption
-from service.accept import AcceptLoop, backlog, listen
+from service.accept import AcceptLoop, listen
 from service.background import in_background
 from service.connection import Reception, Tls
 from service.deadlines import Stage
 from service.offload import Offload, WorkError, WorkerStartError
+from service.protocol import LEAVE_SECONDS
 from service.settings import Settings
+from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files
 from service.work import Work, calibrate, cpu_seconds
 
@@ -119,16 +121,18 @@ class Service:
             listener = listen(settings.host, settings.port, settings.backlog)
         except (OSError, UnicodeError) as error:
             raise _cannot_bind("service", settings.host, settings.port, error) from error
-        tokens = Tokens(self._max_connections())
-        metrics.connections_limit.set(tokens.limit)
+        stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
+        self.tokens = Tokens(self._max_connections())
+        metrics.connections_limit.set(self.tokens.limit)
         reception = Reception(
             cast("web.Server", runner.server),  # set by setup()
-            tokens,
+            self.tokens,
             {
                 Stage.HEAD: settings.header_timeout,
                 Stage.BODY: settings.body_timeout,
                 Stage.WRITE: settings.write_timeout,
                 Stage.IDLE: settings.idle_timeout,
+                Stage.LEAVE: LEAVE_SECONDS,
             },
             tls,
             metrics,
@@ -138,7 +142,7 @@ class Service:
             asyncio.get_running_loop(),
             listener,
             batch=settings.accept_batch,
-            tokens=tokens,
+            tokens=self.tokens,
             take=reception.take,
             make_room=reception.make_room,
             broken=lambda _: self.broken.set(),
@@ -162,7 +166,10 @@ class Service:
 
     def _max_connections(self) -> int:
         """The limit as set, or as the open files allow once all other parts are up."""
-        possible, why = derive(*open_files())
+        try:
+            possible, why = derive(*open_files())
+        except OSError as error:
+            raise StartError(f"cannot count the open files: {error.strerror}") from error
         chosen = self.settings.max_connections
         if chosen is None:
             log.info("connection limit", max_connections=possible, derived=why)
@@ -194,7 +201,7 @@ class Service:
         reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
         await asyncio.sleep(0)
         taken, left = accepting.close()
-        await reception.settled(max(0.0, self._deadline - clock()))
+        await reception.settled(max(0.0, min(grace, self._deadline - clock())))
         reception.drain(grace)
         active = self.metrics.connections.snapshot().active
         log.info("draining", active=active, from_queue=taken, left_in_queue=left)

@@ -60,10 +60,14 @@ class Settings(BaseModel):
         "the limit on open files allows, at most 10000",
     )
     header_timeout: Seconds = Field(
-        10.0, description="seconds from accept, or a request's first byte, to its complete headers; then 408"
+        10.0,
+        description="seconds from accept (with TLS: from the handshake), or from a request's first byte, to "
+        "complete headers; then 408",
     )
     body_timeout: Seconds = Field(
-        20.0, description="seconds in which a request's body must advance by 500 bytes each; else 408"
+        20.0,
+        description="seconds in which a body that a handler waits for must advance by 500 bytes each; else "
+        "408",
     )
     write_timeout: Seconds = Field(
         20.0, description="seconds in which a client must read 500 bytes each of an answer; else it is reset"

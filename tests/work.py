@@ -96,3 +96,10 @@ def opens_a_file(_: int) -> bytes:
     """What a handler does that needs a descriptor of its own."""
     with Path(os.devnull).open("rb"):
         return b"{}"
+
+
+def sleeps_unless_tried(units: int) -> bytes:
+    """Seconds of sleep; the start tries and measures it, and must not wait."""
+    if threading.current_thread().name.startswith("work_"):
+        time.sleep(units if units > 1 else 0)
+    return b"{}"

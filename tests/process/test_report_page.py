@@ -44,7 +44,8 @@ LOOK = """(() => {
   for (const element of document.querySelectorAll(texts)) {
     const style = getComputedStyle(element);
     const colour = element.ownerSVGElement ? style.fill : style.color;
-    if (seen(element) && !element.closest(".on-bar") && contrast(colour) < 3)
+    const isOnBar = colour === paper;  // words in the paper's own colour stand on a bar
+    if (seen(element) && !isOnBar && contrast(colour) < 3)
       weak.push([element.textContent.trim(), colour]);
   }
   return {

@@ -54,7 +54,7 @@ class Running:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Starts services; afterwards drains each and checks that its book adds up to nothing left."""
+    """Starts services; afterwards drains each and checks that its book adds up and every token is back."""
     running: list[Running] = []
 
     async def _start(**changes: object) -> Running:
@@ -70,6 +70,7 @@ async def start() -> AsyncIterator[Start]:
         book = one.service.metrics.connections.snapshot()
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())
+        assert one.service.tokens.taken == 0
     async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
         while asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0.01)

@@ -13,7 +13,8 @@ import pytest
 
 from metrics.exposition import total
 from service import protocol
-from service.accept import backlog, listen
+from service.accept import listen
+from service.tcp import backlog
 from tests import work
 
 from .conftest import Start
@@ -209,6 +210,21 @@ async def test_work_whose_client_has_left_is_not_started(start: Start) -> None:
     assert values["offload_tasks_total{outcome=cancelled}"] == 1
     assert values["offload_tasks_total{outcome=completed}"] == values["offload_task_cpu_seconds_count"] == 1
     assert values["offload_queue_depth"] == 0
+
+
+async def test_work_that_outlives_its_client_is_cancelled_and_its_cost_counts(start: Start) -> None:
+    service = await start(offload="thread", workers=1, work="tests.work:slow")
+    _, writer = await service.connect()
+    writer.write(KEEP_ALIVE)
+    while not (await service.scrape())["offload_running"]:
+        await asyncio.sleep(0.001)
+    writer.close()
+    while (await service.scrape())["offload_running"]:
+        await asyncio.sleep(0.01)
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=cancelled}"] == 1
+    assert values["offload_tasks_total{outcome=completed}"] == 0
+    assert values["offload_task_cpu_seconds_count"] == 1
 
 
 async def test_a_request_that_arrives_during_the_drain_is_answered(start: Start) -> None:

@@ -8,11 +8,13 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from aiohttp import web
 
-from service import tls
+from service import app, tls
 from service.server import StartError
 
 from .conftest import Running, Start
@@ -145,6 +147,27 @@ async def test_deadlines_hold_behind_tls(start: Start, files: Files) -> None:
     reader, writer = await asyncio.open_connection(service.host, service.port, ssl=files.client)
     assert b"408" in await reader.readline()
     writer.close()
+
+
+async def test_a_client_that_does_not_read_is_reset_behind_tls_too(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def much(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(8 * 1024 * 1024))
+
+    build = app.build
+
+    def build_with_much(*arguments: Any) -> web.Application:
+        made = build(*arguments)
+        made.router.add_get("/much", much)
+        return made
+
+    monkeypatch.setattr(app, "build", build_with_much)
+    service = await start(**files.settings, write_timeout=0.4)
+    _, writer = await asyncio.open_connection(service.host, service.port, ssl=files.client)
+    writer.write(b"GET /much HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    await service.until(lambda: ended(service)["deadline"] == 1)
+    writer.transport.abort()
 
 
 async def test_with_a_client_ca_only_clients_with_a_certificate_get_in(start: Start, files: Files) -> None:
