@@ -17,7 +17,15 @@ from prometheus_client import generate_latest
 from metrics.exposition import parse
 from metrics.instruments import Metrics
 from service import logs
-from service.accept import PAUSE_SECONDS, TRIES_BEFORE_BROKEN, AcceptLoop, Ballast, Fate, fate
+from service.accept import (
+    PAUSE_SECONDS,
+    TRIES_BEFORE_BROKEN,
+    TRIES_BEFORE_PAUSE,
+    AcceptLoop,
+    Ballast,
+    Fate,
+    fate,
+)
 from service.tokens import Token, Tokens
 
 ROOT = Path(__file__).parents[2]
@@ -308,6 +316,51 @@ def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None
     assert bench.taken == ["a"]
     assert bench.tokens.taken == 1
     assert bench.loop.reading is not None
+
+
+def test_connections_that_all_fail_are_looked_at_again_after_a_pause() -> None:
+    bench = Bench(*[errno.EPERM] * (TRIES_BEFORE_PAUSE + 10), "a")
+    while bench.loop.reading is not None:
+        bench.turn()
+    assert bench.value("listener_accept_pauses_total") == 1
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a"]
+
+
+def test_closing_ends_although_every_accept_fails() -> None:
+    bench = Bench(*[errno.EPERM] * (2 * TRIES_BEFORE_PAUSE))
+    taken, left = bench.accepting.close()
+    assert taken == 0
+    assert left == TRIES_BEFORE_PAUSE
+
+
+def test_a_listener_that_cannot_be_registered_pauses() -> None:
+    bench = Bench(errno.EMFILE, "a")
+    bench.turn()
+    real, fail = bench.loop.add_reader, iter([True])
+
+    def sometimes(listener: object, callback: Callable[[], None]) -> None:
+        if next(fail, False):
+            raise OSError(errno.ENOMEM, "injected")
+        real(listener, callback)
+
+    bench.loop.add_reader = sometimes  # type: ignore[assignment]  # the kernel has no memory for it
+    bench.loop.next_timer()
+    assert bench.loop.reading is None
+    assert bench.value("listener_accept_paused") == 1
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a"]
+
+
+def test_a_pause_that_lasts_asks_for_room_again() -> None:
+    bench = Bench(errno.EMFILE, "a")
+    bench.ballast.refill = iter([False, True]).__next__  # type: ignore[method-assign]  # on demand
+    bench.turn()
+    asked = len(bench.room)
+    bench.loop.next_timer()
+    assert len(bench.room) == asked + 1
 
 
 def test_the_last_descriptors_are_not_for_connections() -> None:

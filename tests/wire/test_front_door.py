@@ -8,14 +8,16 @@ import errno
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
 from metrics.exposition import total
-from service import accept, app, server
+from service import accept, app, server, tcp
 from service.accept import Fate, fate
+from service.connection import Record
+from service.protocol import Protocol
 
 from .conftest import Running, Start
 
@@ -274,6 +276,87 @@ async def test_sockets_that_are_dead_at_hand_over_leave_nothing(start: Start) ->
         client.close()
     await service.until(lambda: sum(book(service).values()) == 50)
     assert b"200 OK" in await service.get()
+
+
+async def test_an_answer_being_written_when_a_drain_begins_ends_its_connection(
+    start: Start, routes: Any
+) -> None:
+    routes("/much", much)
+    service = await start(drain_timeout=20)
+    reader, writer = await service.connect()
+    writer.write(b"GET /much HTTP/1.1\r\nHost: t\r\n\r\n")
+    await service.until(lambda: total_bytes(service) > 0)
+    drained = asyncio.create_task(service.service.drain())
+    await service.until(lambda: service.service.ready() == (False, "draining"))
+    await asyncio.sleep(0.05)  # the drain has passed this connection by: it is handled
+    assert len(await reader.read(-1)) > BIG
+    async with asyncio.timeout(10):
+        assert await drained == 0
+    writer.close()
+
+
+def total_bytes(service: Running) -> int:
+    """Bytes of answers that the kernel has not been acknowledged yet, over all connections."""
+    live = cast("set[Record]", service.service.metrics.connections._live)
+    return sum(tcp.unacknowledged(record.socket) for record in live)
+
+
+async def test_a_body_that_waits_for_its_handler_is_not_late(start: Start, routes: Any) -> None:
+    async def reads_late(request: web.Request) -> web.Response:
+        await asyncio.sleep(1.0)
+        return await body_length(request)
+
+    routes("/late", reads_late)
+    service = await start(body_timeout=0.3)
+    size = 600_000  # more than aiohttp takes in before somebody reads; less than it refuses
+    answer = await service.exchange(
+        b"POST /late HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+        + bytes(size)
+    )
+    assert b"200 OK" in answer
+    assert answer.endswith(b"%d" % size)
+
+
+async def test_a_handler_that_fails_in_the_middle_of_its_answer_frees_its_place(
+    start: Start, routes: Any
+) -> None:
+    async def fails_midway(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(bytes(60_000))
+        raise ZeroDivisionError
+
+    routes("/midway", fails_midway)
+    service = await start()
+    answer = await service.exchange(b"GET /midway HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+    await service.until(lambda: service.service.metrics.connections.snapshot().active == 0)
+
+
+async def test_empty_lines_begin_no_request(start: Start) -> None:
+    service = await start(header_timeout=0.3)
+    client = await service.connect()
+    assert b"200 OK" in await answered(client)
+    client[1].write(b"\r\n")
+    await asyncio.sleep(0.6)
+    assert b"200 OK" in await answered(client)
+    client[1].close()
+
+
+async def test_one_deadline_that_fails_does_not_end_the_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fail = Protocol.expire, iter([True])
+
+    def sometimes(self: Protocol) -> None:
+        if next(fail, False):
+            raise RuntimeError("injected")
+        real(self)
+
+    monkeypatch.setattr(Protocol, "expire", sometimes)
+    service = await start(header_timeout=0.3)
+    answers = await asyncio.gather(*(service.exchange(b"") for _ in range(3)))
+    assert [b"408" in answer for answer in answers] == [True] * 3
 
 
 class FaultyListener(socket.socket):

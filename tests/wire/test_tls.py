@@ -170,6 +170,29 @@ async def test_a_client_that_does_not_read_is_reset_behind_tls_too(
     writer.transport.abort()
 
 
+async def test_a_client_that_never_says_goodbye_is_let_go(start: Start, files: Files) -> None:
+    service = await start(**files.settings)
+    _, writer = await asyncio.open_connection(service.host, service.port, ssl=files.client)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # the answer fits into the kernel's buffers
+    writer.write(REQUEST)
+    async with asyncio.timeout(15):
+        await service.until(lambda: ended(service)["closed"] == 1)
+    writer.transport.abort()
+
+
+async def test_no_silent_client_holds_up_a_drain(start: Start, files: Files) -> None:
+    service = await start(**files.settings, tls_handshake_timeout=60, drain_timeout=30)
+    _, stalled = await service.connect()
+    reader, idle = await asyncio.open_connection(service.host, service.port, ssl=files.client)
+    idle.write(REQUEST.replace(b"Connection: close\r\n", b""))
+    assert b"200 OK" in await reader.readline()
+    idle.transport.pause_reading()  # type: ignore[attr-defined]  # pooled, and looked at by nobody
+    async with asyncio.timeout(15):
+        assert await service.service.drain() == 0
+    stalled.close()
+    idle.transport.abort()
+
+
 async def test_with_a_client_ca_only_clients_with_a_certificate_get_in(start: Start, files: Files) -> None:
     service = await start(**files.settings, tls_client_ca=files.ca)
     assert b"200 OK" in await get(service, files.client_with_cert)
