@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -224,6 +224,8 @@ class Protocol(web.RequestHandler):
             raise exc  # the client left while it was answered: nobody to tell, and nothing to log
         if self._payload_late and status == HTTPStatus.GATEWAY_TIMEOUT:
             status = HTTPStatus.REQUEST_TIMEOUT  # the handler passed on what reading the body raised
+        if isinstance(exc, web.RequestPayloadError):
+            status = HTTPStatus.BAD_REQUEST  # a body that is not what its headers say
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
         if request.writer.output_size > 0:
@@ -233,6 +235,11 @@ class Protocol(web.RequestHandler):
         resp = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
         resp.force_close()
         return resp
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log what is our mistake; a body that cannot be decoded is the client's, whoever reads it."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def expire(self) -> None:
         """The deadline of the present stage has passed: go on if the client moved enough, else end it."""

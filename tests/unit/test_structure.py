@@ -112,6 +112,6 @@ def test_in_the_load_tests_only_the_driver_sends_by_the_clock(path: Path) -> Non
 
 def test_our_protocol_takes_no_private_name_of_its_base() -> None:
     overridden = {"connection_lost", "connection_made", "data_received", "finish_response", "handle_error"}
-    overridden |= {"pause_writing", "resume_writing", "start"}
+    overridden |= {"pause_writing", "log_exception", "resume_writing", "start"}
     ours = {name for name in vars(Protocol) if not name.startswith("__")}
     assert ours & set(dir(web.RequestHandler)) == overridden

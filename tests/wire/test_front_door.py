@@ -333,6 +333,24 @@ async def test_a_handler_that_fails_in_the_middle_of_its_answer_frees_its_place(
     await service.until(lambda: service.service.metrics.connections.snapshot().active == 0)
 
 
+@pytest.mark.parametrize("path", ["/data", "/length"])
+async def test_a_body_that_cannot_be_decoded_is_the_clients_mistake(
+    start: Start, routes: Any, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    routes("/length", body_length)
+    service = await start()
+    head = f"GET {path} HTTP/1.1\r\nHost: t\r\nContent-Encoding: deflate\r\nContent-Length: 9\r\n\r\n"
+    async with asyncio.timeout(20):
+        reader, writer = await service.connect()
+        writer.write(head.encode())
+        await asyncio.sleep(0.05)  # the handler has begun, or has answered already
+        writer.write(b"not zlib!")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200" if path == "/data" else b"HTTP/1.1 400")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_empty_lines_begin_no_request(start: Start) -> None:
     service = await start(header_timeout=0.3)
     client = await service.connect()
