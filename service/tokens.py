@@ -15,8 +15,9 @@ SPARE: Final = 64
 """Descriptors kept free for what handlers open, for replaced workers, scrapes and logs."""
 
 MOST: Final = 10_000
-"""More must be asked for: an idle connection costs 12 kB here and one with a request 30 kB, so these are
-0.3 GB that nobody who merely raised `ulimit -n` expects. (Measured: docs/proofs.md.)"""
+"""More must be asked for. A connection costs 5 to 11 KiB here (`make memory`, docs/proofs.md); its buffers in
+the kernel and what its handler holds come on top: hundreds of megabytes that nobody who merely raised
+`ulimit -n` expects."""
 
 
 class Token:

