@@ -257,7 +257,10 @@ class AcceptLoop:
         except OSError as error:
             token.release()
             # By number: Python's BlockingIOError is also EALREADY and EINPROGRESS, which do not say "empty".
-            return error.errno not in _EMPTY and self._failed(error)
+            if error.errno in _EMPTY:
+                self._tokens.crowded = False
+                return False
+            return self._failed(error)
         self._unknown_in_a_row = self._failed_in_a_row = 0
         self._taken += 1
         try:
@@ -274,6 +277,7 @@ class AcceptLoop:
         self._make_room_for_all()
 
     def _make_room_for_all(self) -> None:
+        self._tokens.crowded = True
         waiting, _ = backlog(self._listener)
         self._make_room(max(waiting, 1))
 

@@ -32,6 +32,10 @@ SWEEP_SECONDS = 0.1
 """How often late connections are looked for: what a deadline may be exceeded by. Ten looks at four queue
 heads a second cost nothing."""
 
+EVICTABLE_SECONDS = 0.5
+"""Idle for less, a connection is left alone even if others wait: its client may have sent the next request
+already, which closing would lose. Longer than a round trip to most clients."""
+
 TLS_SHUTDOWN_SECONDS = 24 * 3600.0
 """The event loop's own patience from close to goodbye. It would cut off an answer that is still being read,
 so it is set out of the way: the stages LEAVE and WRITE end whoever neither reads nor goes."""
@@ -92,6 +96,7 @@ class Reception:
         self._metrics = metrics
         self._under_way: dict[asyncio.Task[None], Record] = {}
         self._evicted = 0
+        self._room = 0  # how many places were asked for last
         self._drain_grace: float | None = None
         self._swept = self._loop.time()
         self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)
@@ -105,8 +110,9 @@ class Reception:
 
     def make_room(self, count: int) -> None:
         """Close connections that have been idle for longest, until `count` are on their way out."""
+        self._room = count
         leaving = self._evicted - self._metrics.connections.snapshot().completed["evicted"]
-        for protocol in self._deadlines.longest(Stage.IDLE, max(count - leaving, 0)):
+        for protocol in self._deadlines.longest(Stage.IDLE, max(count - leaving, 0), EVICTABLE_SECONDS):
             protocol.evict()
             self._evicted += 1
 
@@ -144,6 +150,8 @@ class Reception:
             except Exception as error:
                 log.error("deadline failed", error=repr(error))  # noqa: TRY400  # a line is enough
                 self._deadlines.enter(protocol, protocol.stage)  # and again, one deadline later
+        if self._tokens.crowded:
+            self.make_room(self._room)
 
     async def _hand_over(self, record: Record) -> None:
         def make() -> Protocol:

@@ -68,6 +68,8 @@ class Deadlines(Generic[T]):
             for who, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
         ]
 
-    def longest(self, stage: Stage, count: int) -> list[T]:
-        """At most `count` of those in `stage`, the longest there first."""
-        return list(itertools.islice(self._due[stage], count))
+    def longest(self, stage: Stage, count: int, at_least: float) -> list[T]:
+        """At most `count` who have been in `stage` for `at_least` seconds, the longest there first."""
+        latest = self._now + self.seconds[stage] - at_least
+        long = itertools.takewhile(lambda entry: entry[1] <= latest, self._due[stage].items())
+        return [who for who, _ in itertools.islice(long, count)]

@@ -210,7 +210,7 @@ class Protocol(web.RequestHandler):
 
     def _is_last(self) -> bool:
         """Whether this connection ends with its answer: in a drain, or when others wait for its place."""
-        return self._draining or self._tokens.wanted()
+        return self._draining or self._tokens.crowded
 
     def handle_error(
         self,

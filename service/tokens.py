@@ -41,11 +41,11 @@ class Tokens:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self.crowded = False
+        """Clients wait who cannot be taken in: who has had an answer should give its place up. Set and
+        cleared by the accept loop, which alone sees the queue: cleared when that is empty and not when a
+        place is free, or it would flicker with every connection while a thousand wait."""
         self._waiting: Callable[[], Any] | None = None
-
-    def wanted(self) -> bool:
-        """Whether a client waits for a place."""
-        return self._waiting is not None
 
     def take(self, *, beyond: bool = False) -> Token | None:
         """A token, or None at the limit; `beyond`: above the limit too."""

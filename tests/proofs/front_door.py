@@ -59,7 +59,7 @@ def shortage(folder: Path, seconds: float, work: str) -> Figures:
         "pauses": values["listener_accept_pauses_total"],
         "log_lines": lines,
         "shortage_lines": len(events),
-        "cores_beyond_work": round(beyond_work(rows), 3),
+        "cores_of_the_io_process": round(io_cores(rows), 3),
         "scrapes": len(rows),
         "torn_scrapes": torn(rows),
         "wrk": summary_of_wrk(said),
@@ -72,7 +72,7 @@ def shortage(folder: Path, seconds: float, work: str) -> Figures:
     assert figures["torn_scrapes"] == 0, figures
     assert len(rows) >= seconds, "the admin port answers during the shortage"
     if work == "slow":  # fast work is request work: parsing and answering thousands a second
-        assert figures["cores_beyond_work"] < 0.2, figures
+        assert figures["cores_of_the_io_process"] < 0.2, figures
     return figures
 
 
@@ -253,11 +253,10 @@ def watched(child: Child) -> Iterator[list[dict[str, float]]]:
         thread.join()
 
 
-def beyond_work(rows: list[dict[str, float]]) -> float:
-    """Cores the service's process used beyond its tasks, between the first row and the last."""
+def io_cores(rows: list[dict[str, float]]) -> float:
+    """Cores that the service's own process used between the first row and the last, without its workers."""
     first, last = rows[0], rows[-1]
-    work = last["offload_task_cpu_seconds_sum"] - first["offload_task_cpu_seconds_sum"]
-    return (last["cpu"] - first["cpu"] - work) / (last["time"] - first["time"])
+    return (last["cpu"] - first["cpu"]) / (last["time"] - first["time"])
 
 
 def torn(rows: list[dict[str, float]]) -> int:

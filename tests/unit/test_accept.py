@@ -278,14 +278,20 @@ def test_at_the_limit_the_listener_is_left_alone_until_a_place_is_free() -> None
     assert bench.loop.reading is None
     assert not bench.loop.timers, "a full service is no shortage"
     assert bench.room == [2], "two clients wait"
-    assert bench.tokens.wanted()
+    assert bench.tokens.crowded
     bench.held[0].release()
-    assert not bench.tokens.wanted()
     bench.turn()
     assert bench.taken == ["a", "b", "c"]
+    crowded = bench.tokens.crowded
+    assert crowded, "one more still waits"
     assert bench.tokens.taken == 2
     bench.turn()
     assert bench.loop.reading is None
+    for token in bench.held:
+        token.release()
+    bench.turn()
+    assert bench.taken == ["a", "b", "c", "d"]
+    assert bench.tokens.crowded == False, "the queue is empty"  # noqa: E712  # mypy remembers it as True
 
 
 def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None:

@@ -46,13 +46,15 @@ def test_the_late_are_told_in_order_and_only_they() -> None:
     assert deadlines.advance(1) == [first, second], "they stay until somebody acts"
 
 
-def test_the_longest_idle_come_first() -> None:
+def test_the_longest_idle_come_first_and_nobody_who_has_just_begun() -> None:
     deadlines: Deadlines[Client] = Deadlines(SECONDS)
     clients = [Client() for _ in range(4)]
     for client in clients:
         deadlines.enter(client, Stage.IDLE)
+    deadlines.advance(1.0)
     deadlines.enter(clients[0], Stage.HEAD)
     deadlines.enter(clients[0], Stage.IDLE)
-    assert deadlines.longest(Stage.IDLE, 2) == clients[1:3]
-    assert deadlines.longest(Stage.IDLE, 9) == [*clients[1:], clients[0]]
-    assert deadlines.longest(Stage.HEAD, 9) == []
+    assert deadlines.longest(Stage.IDLE, 2, at_least=0.5) == clients[1:3]
+    assert deadlines.longest(Stage.IDLE, 9, at_least=0.5) == clients[1:]
+    assert deadlines.longest(Stage.IDLE, 9, at_least=0.0) == [*clients[1:], clients[0]]
+    assert deadlines.longest(Stage.HEAD, 9, at_least=0.0) == []
