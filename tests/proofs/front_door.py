@@ -116,15 +116,14 @@ def default_limit(folder: Path, seconds: float) -> Figures:
     return figures
 
 
-def three_sieges(folder: Path, seconds: float) -> Figures:
+def three_sieges(folder: Path, *amount: str) -> Figures:
     """ "My server stops answering after the first load test": three in a row, a connection per request."""
     figures: Figures = {}
     with service(folder / "log", "--work-units", "2000") as child:
         address, _ = child.ready()
         for number in (1, 2, 3):
             command = ["siege", "-R", str(ROOT / "loadtests/scripts/siegerc"), "-b", "-c", "50"]
-            command += ["-t", f"{seconds:g}S", f"{address}/data"]
-            _, said = run(command, folder, seconds + 60)
+            _, said = run([*command, *amount, f"{address}/data"], folder, 120)
             found = {
                 name: float(match.group(1))
                 for name in ("transactions", "availability", "failed_transactions")
@@ -315,7 +314,7 @@ def main() -> int:
         "shortage, fast work": lambda folder: shortage(folder, 10, "fast"),
         "shortage, slow work": lambda folder: shortage(folder, 10, "slow"),
         "default limit": lambda folder: default_limit(folder, 10),
-        "three sieges": lambda folder: three_sieges(folder, 20),
+        "three sieges": lambda folder: three_sieges(folder, "-t", "20S"),
         "slow clients": lambda folder: slow_clients(folder, 15, 1000, 10),
         "tls": tls,
     }
