@@ -274,10 +274,10 @@ class AcceptLoop:
     def _wait_for_a_token(self) -> None:
         self._loop.remove_reader(self._listener)
         self._tokens.when_free(self._token_is_free)
+        self._tokens.crowded = True
         self._make_room_for_all()
 
     def _make_room_for_all(self) -> None:
-        self._tokens.crowded = True
         waiting, _ = backlog(self._listener)
         self._make_room(max(waiting, 1))
 
