@@ -8,6 +8,7 @@ machine that clocked lower, it can only name.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ BLOCK_SECONDS: Final = 0.5
 
 DRAWS: Final = 1000
 T_DRAWS: Final = 400_000  # numpy has no quantile of Student's t; so many draws give it to a per cent
+WIDTH: Final = 78
 TINY: Final = 1e-9  # stands for "none at all" in a logarithm
 CONFIDENCE: Final = 0.95
 """Of all intervals of a comparison together: with k figures each is drawn at 1 - 0.05/k (Bonferroni), or
@@ -202,20 +204,20 @@ def load(path: Path) -> Run:
 
 def as_text(a: Run, b: Run, comparison: Comparison) -> str:
     """The comparison as plain text."""
-    rows = comparison.differences
-    width = max(len(row.name) for row in rows)
     lines = [
         f"A  {a.path}",
         f"B  {b.path}",
+        f"B against A, with a {CONFIDENCE:.0%} interval of all rows together",
         "",
-        f"{'':<{width}} {'A':>12} {'B':>12}   B against A, {CONFIDENCE:.0%} interval of all rows together",
     ]
-    lines += [
-        f"{row.name:<{width}} {_value(row.a, row.unit):>12} {_value(row.b, row.unit):>12}   "
-        f"{row.change:+7.1%} ({row.low:+.1%} to {row.high:+.1%}): {row.verdict}"
-        for row in rows
-    ]
-    return "\n".join([*lines, "", *comparison.cautions]).rstrip() + "\n"
+    for row in comparison.differences:
+        lines.append(f"{row.name}: {row.verdict}")
+        change = f"{row.change:+.1%} ({row.low:+.1%} to {row.high:+.1%})"
+        lines.append(f"    {_value(row.a, row.unit):>10} to {_value(row.b, row.unit):>10}   {change}")
+    lines.append("")
+    for caution in comparison.cautions:
+        lines += textwrap.wrap(caution, WIDTH)
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def blocks_of(

@@ -170,9 +170,7 @@ class Reception:
             # One connection is lost, never the listener. The socket may or may not have reached a
             # transport that closes it; closing twice is harmless, not closing leaks a descriptor.
             record.socket.close()
-            is_clients = self._tls is not None and isinstance(
-                error, ssl.SSLError | ConnectionError | TimeoutError
-            )
+            is_clients = self._tls is not None and isinstance(error, CLIENTS_FAULTS)
             record.end("tls" if is_clients else "handover")
             if not is_clients:  # anybody can send garbage: what clients do wrong is counted, not logged
                 log.warning("hand-over failed", error=repr(error))
