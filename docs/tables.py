@@ -21,14 +21,15 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PROOFS = ROOT / "docs/proofs.md"
 
+FOUND_AT_START = {"workers": "the cores", "work_units": "calibrated", "max_connections": "derived"}
+
 
 def settings_table() -> str:
     """Flag, default and meaning of every setting of the service."""
     lines = ["| flag | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "calibrated" if field.default is None else field.default
-        assert default is not PydanticUndefined
-        shown = "the cores" if name == "workers" else default
+        assert field.default is not PydanticUndefined
+        shown = FOUND_AT_START.get(name, "none" if field.default is None else field.default)
         lines.append(f"| `--{name.replace('_', '-')}` | {shown} | {field.description} |")
     return "\n".join(lines)
 

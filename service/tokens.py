@@ -40,6 +40,7 @@ class Tokens:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        """May be changed at any time; who is above a lower one stays."""
         self.taken = 0
         self.crowded = False
         """Clients wait who cannot be taken in: who has had an answer should give its place up. Set and
@@ -70,12 +71,20 @@ class Tokens:
 
 
 def derive(open_files: int, in_use: int) -> tuple[int, str]:
-    """The limit that `open_files` descriptors allow when `in_use` are taken already, and its derivation."""
-    spare = min(SPARE, max(open_files // 8, 1))
-    limit = max(1, min(MOST, open_files - in_use - spare))
-    if limit == MOST:
-        return limit, f"the default maximum; {open_files} open files would allow more"
-    return limit, f"{open_files} open files - {in_use} in use - {spare} spare"
+    """The default limit with `open_files` descriptors of which `in_use` are taken, and its derivation."""
+    limit = possible(open_files, in_use)
+    if limit > MOST:
+        return MOST, f"the default maximum; {open_files} open files would allow more"
+    return limit, f"{open_files} open files - {in_use} in use - {_spare(open_files)} spare"
+
+
+def possible(open_files: int, in_use: int) -> int:
+    """How many connections `open_files` descriptors allow when `in_use` serve something else."""
+    return max(1, open_files - in_use - _spare(open_files))
+
+
+def _spare(open_files: int) -> int:
+    return min(SPARE, max(open_files // 8, 1))
 
 
 def open_files() -> tuple[int, int]:

@@ -69,6 +69,7 @@ def shortage(folder: Path, seconds: float, work: str) -> Figures:
     assert paused[0]["reason"] == "Too many open files", paused
     assert "ulimit -n" in paused[0]["hint"], paused
     assert lines < 20, figures
+    assert figures["pauses"] <= 2, "the first shortage teaches the limit"
     assert figures["torn_scrapes"] == 0, figures
     assert len(rows) >= seconds, "the admin port answers during the shortage"
     if work == "slow":  # fast work is request work: parsing and answering thousands a second

@@ -7,7 +7,7 @@ import errno
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -133,6 +133,7 @@ class Bench:
         self.room: list[int] = []
         self.broken: list[OSError] = []
         self.ballast = Ballast(0)
+        self.possible = 1000
         self.accepting = AcceptLoop(
             cast("asyncio.AbstractEventLoop", self.loop),
             cast("socket.socket", self.listener),
@@ -141,6 +142,7 @@ class Bench:
             take=self.take,
             make_room=self.room.append,
             broken=self.broken.append,
+            possible=lambda: self.possible,
             metrics=self.metrics,
             ballast=self.ballast,
         )
@@ -297,6 +299,53 @@ def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None
     bench.loop.next_timer()
     bench.turn()
     assert bench.taken == ["a", "b"]
+
+
+def test_a_shortage_of_descriptors_teaches_the_limit_until_nobody_waits() -> None:
+    bench = Bench("a", "b", "c", errno.EMFILE, "d", "e", limit=500)
+    bench.possible = 2
+    bench.turn()
+    bench.loop.next_timer()
+    assert bench.tokens.limit == 2
+    bench.turn()
+    assert bench.loop.reading is None
+    assert bench.tokens.crowded
+    bench.loop.next_timer()
+    assert bench.tokens.limit == 2, "the lower limit is what keeps the shortage away"
+    for token in bench.held[:2]:
+        token.release()
+    bench.turn()
+    assert bench.taken == ["a", "b", "c", "d"], "each end lets the next one in at once"
+    assert bench.value("listener_accept_pauses_total") == 1
+    bench.turn()
+    bench.possible = 4  # somebody else has closed files
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a", "b", "c", "d", "e"]
+    bench.turn()
+    bench.loop.next_timer()
+    assert bench.tokens.limit == 500, "nobody waits any more"
+    assert not bench.loop.timers
+
+
+def test_a_pause_goes_on_while_no_descriptor_is_left_to_count_with() -> None:
+    bench = Bench(errno.EMFILE, "a")
+    bench.turn()
+    counts: Iterator[int | OSError] = iter([OSError(errno.EMFILE, "injected"), 7])
+
+    def count() -> int:
+        found = next(counts)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    bench.accepting._possible = count
+    bench.loop.next_timer()
+    assert bench.loop.reading is None
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a"]
+    assert bench.tokens.limit == 7
 
 
 def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None:
