@@ -47,6 +47,7 @@ STYLE: Final[Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 MOST_COLUMNS: Final = 3
+CONTRASTS: Final = ("inline", "process-1", "process-1-protected", "inline-batch")
 
 
 def draw(summary: Summary, folder: Path) -> None:
@@ -84,7 +85,7 @@ def _figures(summary: Summary) -> list[tuple[str, Figure]]:
 def queues(summary: Summary) -> Figure | None:
     """Overload phases side by side: three cumulative curves above, the queues below."""
     phases = [phase for phase in summary["phases"] if phase["kind"] == "overload"]
-    preferred = [phase for phase in phases if phase["variant"] in ("inline", "process-1", "inline-batch")]
+    preferred = [phase for phase in phases if phase["variant"] in CONTRASTS]
     shown = (preferred if len(phases) > 2 * MOST_COLUMNS - 1 or len(preferred) >= 2 else phases)[
         : 2 * MOST_COLUMNS
     ]

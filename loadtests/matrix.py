@@ -58,6 +58,7 @@ class Variant:
     backlog: int
     loop: str
     work: str = DATA
+    protected: bool = False  # admission and deadlines as the service has them; else neither, as in the post
 
     @property
     def limit_per_second(self) -> float:
@@ -77,6 +78,7 @@ class Variant:
             "accept-batch": self.accept_batch,
             "backlog": self.backlog,
             "loop": self.loop,
+            **({} if self.protected else {"queue-wait": "off", "deadline": "off"}),
         }
         return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
 

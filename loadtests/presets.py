@@ -103,7 +103,8 @@ def _quick(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
     measured = (inline, one, _per_core(one, cores), _published(one))
     title = f"{inline.title}, accept batch {ALL_AT_ONCE}"
     batch = replace(inline, name="inline-batch", title=title, accept_batch=ALL_AT_ONCE)
-    return alternate(measured, (*measured, batch), factors)
+    protected = replace(one, name="process-1-protected", title=f"{one.title}, protected", protected=True)
+    return alternate(measured, (*measured, protected, batch), factors)
 
 
 def _controlled(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:

@@ -26,6 +26,10 @@ SOME_OF_THE_QUEUE: Final = 0.05
 share of all who wait: with a backlog of 4, the 4 that come within one turn of the loop fill it."""
 
 
+KEPT: Final = 0.8
+"""Of the limit, answered in time under overload: what a service keeps that protects itself."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """One claim, judged: `numbers` is what the rule saw, `why` one sentence."""
@@ -150,6 +154,18 @@ def _batch_decides(evidence: Evidence) -> Finding:
     )
 
 
+def _bound_keeps_goodput(evidence: Evidence) -> Finding:
+    bound, without = evidence.overload("process-1-protected"), evidence.overload("process-1")
+    kept, left = (phase["goodput_per_second"] / phase["limit_per_second"] for phase in (bound, without))
+    numbers = (
+        f"{kept:.2f} of 1/S in time, lead up to {bound['lead_max']}; "
+        f"without the bound {left:.2f}, lead up to {without['lead_max']}"
+    )
+    if kept < KEPT or kept <= left:
+        return DID_NOT_HOLD, numbers, "Saying no cost more than it saved, or came too late."
+    return HELD, numbers, "Who cannot be answered in time is told so at once; the worker serves the others."
+
+
 def _batch_alone_decides(evidence: Evidence) -> Finding:
     leads = {name: evidence.overload(name)["lead_max"] for name in BATCH_VARIANTS}
     small = [leads[name] for name in BATCH_VARIANTS if name.endswith("-1")]
@@ -228,6 +244,12 @@ RULES: Final = (
         "offloop",
         ("inline", "inline-batch"),
         _batch_decides,
+    ),
+    Rule(
+        "With a bound on the predicted wait, overload costs those who are refused and nobody else",
+        "offloop",
+        ("process-1", "process-1-protected"),
+        _bound_keeps_goodput,
     ),
     Rule(
         "The accept batch alone decides, on either event loop",

@@ -118,7 +118,12 @@ CATALOGUE = (
         "Tasks waiting for a worker.",
         "Does the queue stand inside the service?",
     ),
-    Row("offload_queue_limit", "gauge", "Most tasks that may wait; +Inf is unbounded.", "When do we say no?"),
+    Row(
+        "offload_queue_limit",
+        "gauge",
+        "Most tasks that may wait, at the service time just measured; +Inf is unbounded.",
+        "When do we say no?",
+    ),
     Row("offload_running", "gauge", "Tasks that a worker is running.", "Are all workers busy?"),
     Row(
         "offload_workers",
@@ -152,7 +157,7 @@ CATALOGUE = (
     Row(
         "offload_worker_restarts_total",
         "counter",
-        "Workers replaced, by reason: crashed.",
+        "Workers replaced, by reason: crashed, deadline (killed for it), recycled.",
         "Do workers die?",
         ("reason",),
     ),

@@ -30,6 +30,7 @@ from metrics.catalogue import BY_NAME
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OUTCOMES = ("completed", "rejected", "expired", "cancelled", "failed", "killed")
+RESTARTS = ("crashed", "deadline", "recycled")
 # A `_created` series for every counter would nearly double the scrape and answers no question here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -145,7 +146,7 @@ class Metrics:
         tasks = self._counter("offload_tasks_total")
         self.tasks = {outcome: tasks.labels(outcome) for outcome in OUTCOMES}
         restarts = self._counter("offload_worker_restarts_total")
-        self.workers_crashed = restarts.labels("crashed")
+        self.restarts = {reason: restarts.labels(reason) for reason in RESTARTS}
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answer. Unknown methods and routes share the label OTHER, so labels stay bounded."""

@@ -6,35 +6,99 @@ are counted by the protocol (protocol.py), tasks by offload.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import ParamSpec, TypeVar
 
 import structlog
 from aiohttp import web
 
-from service.offload import ExpiredError, Offload, RejectedError, WorkError
-from service.protocol import tell_protocol
-from service.work import Work
+from service.binding import Binding, QueryError
+from service.offload import (
+    ExpiredError,
+    Offload,
+    OffloadError,
+    RejectedError,
+    UnwantedError,
+    WorkError,
+)
+from service.protocol import Protocol, tell_protocol
+from service.work import body
 
 log = structlog.get_logger("offloop.app")
-
+T = TypeVar("T")
+P = ParamSpec("P")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], tuple[bool, str]]
+Factory = Callable[["Offloader"], web.Application]
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's: nobody reads it, but the metrics say what became of the request
 
 
-def build(offload: Offload, work: Work, units: int, ready: Ready) -> web.Application:
-    """The application: GET /data runs `units` of `work`; /healthz and /readyz answer from the loop.
+class Offloader:
+    """What handlers call: `await offload(request, function, *args)`.
+
+    Args:
+        deadline: seconds that a request may take at most.
+    """
+
+    def __init__(self, offload: Offload, deadline: float) -> None:
+        self._offload = offload
+        self._deadline = deadline
+
+    async def __call__(
+        self, request: web.Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(*args, **kwargs)` on a worker, for this request and no longer than it lasts.
+
+        Arguments and result are pickled. What goes wrong comes as an `OffloadError`, which the chassis
+        answers with 503, 504 or 500 unless the handler does; there is nothing to clean up.
+        """
+        protocol = request.protocol
+        return await self._offload.submit(
+            functools.partial(function, **kwargs) if kwargs else function,
+            *args,
+            deadline=self._deadline_of(request),
+            is_wanted=protocol.is_wanted if isinstance(protocol, Protocol) else None,
+        )
+
+    def _deadline_of(self, request: web.Request) -> float:
+        said = request.headers.get("Request-Timeout")
+        if said is None:
+            return self._deadline
+        try:
+            seconds = float(said)
+        except ValueError:
+            seconds = math.nan
+        if not seconds > 0:
+            raise web.HTTPBadRequest(text="Request-Timeout is not a number of seconds above 0\n")
+        return min(seconds, self._deadline)
+
+
+def data_app(offload: Offloader, work: Binding) -> web.Application:
+    """The application of the experiment: GET /data runs `work`."""
+
+    async def data(request: web.Request) -> web.Response:
+        try:
+            arguments = work.arguments(request.query)
+        except QueryError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        answer = await offload(request, body, work.function, arguments)
+        return web.Response(body=answer, content_type="application/json", charset="utf-8")
+
+    app = web.Application()
+    app.router.add_get("/data", data)
+    return app
+
+
+def complete(app: web.Application, ready: Ready) -> web.Application:
+    """Add to an application what the chassis promises: health, and an answer for every failure.
 
     Health is served here as well as on the admin port because a balancer should judge the service by
     what its clients get: an answer from the loop itself.
     """
-
-    async def data(_: web.Request) -> web.Response:
-        try:
-            answer = await offload.submit(work, units)
-        except Exception as error:
-            return failure(error)
-        body = answer if isinstance(answer, bytes) else answer.encode()
-        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -43,23 +107,30 @@ def build(offload: Offload, work: Work, units: int, ready: Ready) -> web.Applica
         is_ready, why = ready()
         return web.Response(text=f"{why}\n", status=200 if is_ready else 503)
 
-    app = web.Application(middlewares=[tell_protocol])
-    routes: tuple[tuple[str, Callable[[web.Request], Awaitable[web.StreamResponse]]], ...] = (
-        ("/data", data),
-        ("/healthz", healthz),
-        ("/readyz", readyz),
-    )
-    for path, handler in routes:
+    for path, handler in (("/healthz", healthz), ("/readyz", readyz)):
         app.router.add_get(path, handler)
+    app.middlewares[:0] = [tell_protocol, _answer_failures]
     return app
 
 
-def failure(error: Exception) -> web.Response:
+@web.middleware
+async def _answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except OffloadError as error:
+        return failure(error)
+
+
+def failure(error: OffloadError) -> web.Response:
     """The answer for work without a result: no internals in it, the traceback goes to the log."""
     if isinstance(error, RejectedError):
-        return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
+        return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(error.retry_after)})
     if isinstance(error, ExpiredError):
         return _error(HTTPStatus.GATEWAY_TIMEOUT)
+    if isinstance(error, UnwantedError):
+        gone = web.Response(status=CLIENT_CLOSED_REQUEST, reason="Client Closed Request")
+        gone.force_close()
+        return gone
     if isinstance(error, WorkError):
         log.error("work failed", error=error.summary, traceback=error.details)
     else:

@@ -1,43 +1,40 @@
-"""Where work runs: admission, then a worker, through futures.
+"""The offload: admission, a queue of our own, and lanes that run what is in it, through futures.
 
-Knows executors and the metrics of work; the only module that starts processes. Knows nothing of
-HTTP: handlers see `submit`, an answer, or one of three named failures.
+Knows tasks, their order, deadlines and outcomes. Starts no process itself (lane.py) and decides about no
+number itself (admission.py). Knows nothing of HTTP: handlers see `submit`, an answer, or one of a few
+named failures.
 
-One interface for three strategies, because an `Executor` is one already: `inline` runs the call on
-the loop's own thread (the problem), `thread` in a thread pool (helps only where the work releases the
-GIL), `process` in a `ProcessPoolExecutor`, one worker per core.
+First in, first out. With the wait bounded at the entrance, whoever is in the queue is still wanted when
+his turn comes, and the order that is fair is also the one that wastes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
-import multiprocessing
-import os
-import signal
-import threading
 import time
-import traceback
+from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from metrics.instruments import Metrics
+from service.admission import Admission, Breaker
 from service.background import in_background
+from service.lane import Done, Lane, Packed, Report, Strategy, failure_of
 
 log = structlog.get_logger("offloop.offload")
 T = TypeVar("T")
-P = ParamSpec("P")
-Strategy = Literal["inline", "thread", "process"]
-Admit = Callable[[int, int], bool]
-"""Decides whether a request may enter, from (tasks waiting, tasks running)."""
 
-START_SECONDS = 30.0
+START_SECONDS: Final = 30.0
 """A worker that is not up after this long will not come up: importing the work takes milliseconds."""
+
+ATTEMPTS: Final = 2
+"""How often a task is tried if its worker dies under it. A task that has killed two is no accident."""
 
 
 class OffloadError(Exception):
@@ -45,15 +42,23 @@ class OffloadError(Exception):
 
 
 class RejectedError(OffloadError):
-    """Admission refused the request; nothing was started."""
+    """Admission refused the request; nothing was started. `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"no room; try again in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class ExpiredError(OffloadError):
     """The deadline passed before the work was done."""
 
 
+class UnwantedError(OffloadError):
+    """Nobody waited for the work any more when its turn came; it was not started."""
+
+
 class WorkerLostError(OffloadError):
-    """The worker died while the work was queued or running."""
+    """The worker died under the task, as often as it may."""
 
 
 class WorkerStartError(OffloadError):
@@ -61,12 +66,7 @@ class WorkerStartError(OffloadError):
 
 
 class WorkError(OffloadError):
-    """The work raised. Carries the type, message and traceback as text, whatever the exception was.
-
-    Text, because exceptions do not travel well: one that cannot be unpickled breaks a whole process
-    pool, a SystemExit would end the service and a StopIteration leaves an asyncio future waiting for
-    ever. None of that may be in the power of a single request.
-    """
+    """The work raised. Carries the type, message and traceback as text; see `lane.Failure`."""
 
     def __init__(self, summary: str, details: str) -> None:
         super().__init__(summary, details)
@@ -78,76 +78,36 @@ class WorkError(OffloadError):
         return self.summary
 
 
-def let_everything_in(waiting: int, running: int) -> bool:  # noqa: ARG001  # the shape of `Admit`
-    """The admission of an unbounded queue: what most services do, and what the experiment measures."""
-    return True
+@dataclass(slots=True, eq=False)
+class Task:
+    """One function call that somebody waits for."""
+
+    packed: Packed
+    submitted: float
+    outcome: asyncio.Future[Any]
+    is_wanted: Callable[[], bool] | None
+    timer: asyncio.TimerHandle | None = None
+    kills: int = 0  # workers that died while they had this task
+    alone: bool = False  # shares no call any more: one like it may have killed a worker
+    call: Call | None = None  # while a worker has it
 
 
-def timed(function: Callable[..., T], submitted: float, *args: Any) -> tuple[T, float, float]:
-    """Run on the worker; return the result, the seconds it waited and the CPU seconds it took.
+@dataclass(slots=True, eq=False)
+class Call:
+    """What one lane is busy with."""
 
-    CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
-    the IO process submitted. CPU is this thread's own: other threads of the worker do not count.
-
-    Raises:
-        WorkError: `function` raised, whatever it was.
-    """
-    waited = time.monotonic() - submitted
-    before = time.thread_time()
-    try:
-        result = function(*args)
-    except BaseException as error:
-        summary = traceback.format_exception_only(error)[-1].strip()
-        raise WorkError(summary, traceback.format_exc()) from None
-    return result, max(waited, 0.0), time.thread_time() - before
+    lane: Lane
+    tasks: list[Task]
+    sent: float
+    overdue: bool = field(default=False)  # its worker was killed because a task passed its deadline
 
 
-class InlineExecutor(Executor):
-    """Runs each call at once on the caller's thread: the loop stands still meanwhile."""
+@dataclass(frozen=True, slots=True)
+class Recycling:
+    """When a worker is replaced although it is well: after so many tasks, or above so many bytes."""
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run `fn` now; the future that comes back is done."""
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def _prepare_worker(nice: int) -> None:
-    """First call in a new worker process.
-
-    Ctrl-C goes to the whole process group, and systemd sends SIGTERM to the whole control group, but
-    ending is the parent's decision: it lets running requests finish. And a worker must not outlive a
-    parent that was killed: neither fork, spawn nor forkserver see to that, and PR_SET_PDEATHSIG does
-    nothing under forkserver, whose children have another parent. A thread that waits for the
-    parent's sentinel works everywhere and takes about 10 ms.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(nice)
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def process_pool(workers: int, nice: int) -> ProcessPoolExecutor:
-    """A pool whose workers come from a fork server: no copy of our threads, sockets or locks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["service.shield", "service.offload", "service.work"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(nice,))
-
-
-def _kill_workers() -> None:
-    """End every worker process of ours at once; the pool they belong to is given up."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
+    tasks: float = math.inf
+    peak_bytes: float = math.inf
 
 
 class Offload:
@@ -155,91 +115,121 @@ class Offload:
 
     Args:
         workers: how many tasks may run at the same time; inline has one, the loop itself.
-        nice: added to the workers' niceness, so that accepting and answering stay responsive while
-            every core computes.
-        admit: the admission step; by default everything enters.
+        nice: added to the workers' niceness.
+        admission: who may enter; by default everybody.
+        attempts: how often a task is tried if its worker dies; 1 for work that must not run twice.
     """
 
     def __init__(
-        self, strategy: Strategy, workers: int, nice: int, metrics: Metrics, admit: Admit = let_everything_in
+        self,
+        strategy: Strategy,
+        workers: int,
+        nice: int,
+        metrics: Metrics,
+        admission: Admission | None = None,
+        attempts: int = ATTEMPTS,
+        recycling: Recycling | None = None,
     ) -> None:
         self.workers = 1 if strategy == "inline" else workers
         self._strategy = strategy
-        self._nice = nice
         self._metrics = metrics
-        self._admit = admit
-        self._executor = self._new_executor()
-        self._in_flight = 0
+        self._admission = admission or Admission(self.workers)
+        self._breaker = Breaker(self.workers)
+        self._attempts = attempts
+        self._recycling = recycling or Recycling()
+        self._lanes = [Lane(strategy, nice, self._worker_died) for _ in range(self.workers)]
+        self._idle: list[Lane] = []
+        self._busy: dict[Lane, Call] = {}
+        self._queue: OrderedDict[Task, None] = OrderedDict()
+        self._warm: Packed | None = None
+        self._replacing: set[asyncio.Task[None]] = set()
         self._stopping = False
         metrics.offload_workers.set(self.workers)
-        metrics.offload_limit.set(math.inf)
+        metrics.offload_limit.set_function(self._admission.most_waiting)
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_running.set_function(lambda: self.running)
 
     @property
     def running(self) -> int:
-        """Tasks on a worker: a pool never leaves a worker idle while one waits."""
-        return min(self._in_flight, self.workers)
+        """Tasks that a worker is running: one for each busy lane."""
+        return len(self._busy)
 
     @property
     def waiting(self) -> int:
-        """Tasks submitted and not yet on a worker."""
-        return self._in_flight - self.running
+        """Tasks submitted and not yet running, whether a lane has them already or none."""
+        # A copy: the admin thread asks, too.
+        return len(self._queue) + sum(len(call.tasks) - 1 for call in list(self._busy.values()))
 
-    async def start(self, function: Callable[..., Any] | None = None, *args: Any) -> None:
-        """Start every worker before the first request needs it, and try `function(*args)` on one.
+    @property
+    def healthy(self) -> bool:
+        """Whether workers stay up."""
+        return self._breaker.closed
+
+    async def start(
+        self, function: Callable[..., Any] | None = None, *args: Any, try_out: bool = True
+    ) -> None:
+        """Start every worker before the first request needs it; let it import what `function` needs.
+
+        Args:
+            try_out: run `function(*args)` once.
 
         Raises:
             WorkerStartError: a worker could not be started, or cannot run `function` at all (it is
             not picklable, say); WorkError: `function` raised.
         """
-        # A pool adds a worker only when a submit finds none idle. These calls come faster than a
-        # process can start, so each adds one.
         try:
-            calls = [asyncio.wrap_future(self._executor.submit(os.getpid)) for _ in range(self.workers)]
+            if function is not None:
+                self._warm = self._lanes[0].pack(function, args)
             async with asyncio.timeout(START_SECONDS):
-                await asyncio.gather(*calls)
-                if function is not None:
-                    await self._outcome(self._executor.submit(timed, function, time.monotonic(), *args))
+                await asyncio.gather(*(lane.start(self._warm) for lane in self._lanes))
+                if self._warm is not None and try_out:
+                    await self._try_out(self._lanes[0], self._warm)
         except WorkError:
             raise
         except Exception as error:
             raise WorkerStartError(f"no {self._strategy} worker could be started: {error!r}") from error
+        self._idle = list(self._lanes)
 
-    async def submit(self, function: Callable[..., T], *args: Any, deadline: float | None = None) -> T:
+    async def submit(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        deadline: float = math.inf,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
         Args:
             deadline: seconds from now after which the caller has no use for the result.
+            is_wanted: asked once, just before the work would start; False: it is not started.
 
         Raises:
-            RejectedError: admission refused; ExpiredError: the deadline passed; WorkerLostError: the
-            worker died; WorkError: `function` raised.
+            RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
+            `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
         """
-        if not self._admit(self.waiting, self.running):
+        now = time.monotonic()
+        retry_after = self._refusal(now, deadline)
+        if retry_after is not None:
             self._metrics.tasks["rejected"].inc()
-            raise RejectedError
-        outcome = "failed"
-        executor, future = self._executor, None
-        self._in_flight += 1
+            raise RejectedError(retry_after)
+        loop = asyncio.get_running_loop()
         try:
-            future = executor.submit(timed, function, time.monotonic(), *args)
-            async with asyncio.timeout(deadline):
-                result, _, _ = await self._outcome(future)
-            outcome = "completed"
-        except BrokenExecutor as error:
-            outcome = "killed"
-            self._replace(executor)
-            raise WorkerLostError("the worker died") from error
+            packed = self._lanes[0].pack(function, args)
+        except Exception as error:
+            self._metrics.tasks["failed"].inc()
+            raise WorkError(*failure_of(error)) from None
+        task = Task(packed, now, loop.create_future(), is_wanted)
+        if deadline < math.inf:
+            task.timer = loop.call_later(deadline, self._expire, task)
+        self._queue[task] = None
+        self._dispatch()
+        try:
+            result: T = await task.outcome
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            if task.outcome.cancelled():  # else it was counted a moment before its caller left
+                self._metrics.tasks["cancelled"].inc()
+                self._drop(task)
             raise
-        except TimeoutError as error:  # ours: the work's own comes as a WorkError
-            outcome = "expired"
-            raise ExpiredError("the deadline passed") from error
-        finally:
-            self._metrics.tasks[outcome].inc()
-            self._leave(future)
         return result
 
     async def stop(self, seconds: float = math.inf) -> int:
@@ -249,62 +239,222 @@ class Offload:
             Tasks that were cut off. A thread cannot be killed: it goes on until the process ends.
         """
         self._stopping = True
-        shut_down = functools.partial(self._executor.shutdown, wait=True, cancel_futures=True)
-        # In the background: joining a pool blocks, and the loop still has answers to write.
-        stopped = asyncio.create_task(in_background("offload-stop", shut_down))
+        for task in self._replacing:
+            task.cancel()
+        while self._queue:
+            self._settle(self._queue.popitem()[0], "cancelled", WorkerLostError("the workers stop"))
+        for lane in self._lanes:
+            lane.forget()
+        # In the background: joining a worker blocks, and the loop still has answers to write.
+        ends = [in_background("offload-stop", lane.shut_down) for lane in self._lanes]
+        stopped = asyncio.ensure_future(asyncio.gather(*ends, *self._replacing, return_exceptions=True))
         try:
             await asyncio.wait_for(asyncio.shield(stopped), None if seconds == math.inf else seconds)
         except TimeoutError:
             cut_off = self.running
             log.warning("workers stopped at the deadline", tasks=cut_off)
+            for lane in self._lanes:
+                lane.kill()
             if self._strategy == "process":
-                _kill_workers()
                 await stopped
             else:
                 stopped.cancel()
             return cut_off
         return 0
 
-    async def _outcome(self, future: Future[tuple[T, float, float]]) -> tuple[T, float, float]:
-        """The result of a task. A finished future (inline) is read at once: wrapping it would cost
-        loop turns, in which the accept loop takes further connections."""
-        return future.result() if future.done() else await asyncio.wrap_future(future)
+    # Entering and leaving the queue.
 
-    def _leave(self, future: Future[Any] | None) -> None:
-        """Give the place back when the worker is done with the task, which may be after its caller.
+    def _refusal(self, now: float, deadline: float) -> int | None:
+        first = next(iter(self._queue), None)
+        retry_after = self._admission.refusal(
+            waiting=len(self._queue),
+            running=sum(len(call.tasks) for call in self._busy.values()),
+            up=len(self._idle) + len(self._busy),
+            oldest=now - first.submitted if first is not None else 0.0,
+            deadline=deadline,
+        )
+        return retry_after if retry_after is not None else self._breaker.refusal(now)
 
-        What the task cost counts whether or not anybody still waited for it: the cores were busy.
-        """
-        if future is None or future.done():
-            self._in_flight -= 1
-            if future is not None and not future.cancelled() and future.exception() is None:
-                _, waited, cpu = future.result()
-                self._metrics.queue_wait.observe(waited)
-                self._metrics.task_cpu.observe(cpu)
+    def _expire(self, task: Task) -> None:
+        """The deadline: nobody waits any longer, and a worker that is at it is ended."""
+        self._settle(task, "expired", ExpiredError("the deadline passed"))
+        self._queue.pop(task, None)
+        if task.call is not None:
+            task.call.overdue = True
+            task.call.lane.kill()
+
+    def _drop(self, task: Task) -> None:
+        """Its caller has left. On a worker it still has its deadline: nothing runs for ever."""
+        if task.call is None:
+            self._queue.pop(task, None)
+            self._forget_deadline(task)
+
+    def _settle(self, task: Task, outcome: str, error: Exception) -> None:
+        if not task.outcome.done():
+            self._metrics.tasks[outcome].inc()
+            task.outcome.set_exception(error)
+
+    def _forget_deadline(self, task: Task) -> None:
+        if task.timer is not None:
+            task.timer.cancel()
+            task.timer = None
+
+    # To the lanes and back.
+
+    def _dispatch(self) -> None:
+        while self._idle and self._queue and not self._stopping:
+            tasks = self._next_tasks()
+            if tasks:
+                self._send(self._idle.pop(), tasks)
+
+    def _next_tasks(self) -> list[Task]:
+        """The tasks of the next call, from the head of the queue."""
+        most = self._admission.tasks_per_call(len(self._queue), len(self._idle) + len(self._busy))
+        tasks: list[Task] = []
+        while self._queue and len(tasks) < most:
+            task = next(iter(self._queue))
+            if task.alone and tasks:
+                break
+            del self._queue[task]
+            if task.is_wanted is not None and not task.is_wanted():
+                self._forget_deadline(task)
+                self._settle(task, "cancelled", UnwantedError("its client has left"))
+                continue
+            tasks.append(task)
+            if task.alone:
+                break
+        return tasks
+
+    def _send(self, lane: Lane, tasks: list[Task]) -> None:
+        call = Call(lane, tasks, time.monotonic())
+        for task in tasks:
+            task.call = call
+        self._busy[lane] = call
+        try:
+            future = lane.send([(task.packed, task.submitted) for task in tasks])
+        except (BrokenExecutor, RuntimeError):  # it died idle, a moment ago: `_worker_died` follows
+            lane.kill()
+            return
+        if future.done():  # inline: answered at once, or the accept loop takes further connections meanwhile
+            self._returned(call, future)
             return
         loop = asyncio.get_running_loop()
 
-        def left(_: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody counts any more
-                loop.call_soon_threadsafe(self._leave, future)
+        def done(future: Future[Report]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(self._returned, call, future)
 
-        future.add_done_callback(left)
+        future.add_done_callback(done)
 
-    def _replace(self, broken: Executor) -> None:
-        """One dead worker breaks a whole ProcessPoolExecutor for good: put a new one in its place.
+    def _returned(self, call: Call, future: Future[Report]) -> None:
+        lane = call.lane
+        if self._busy.get(lane) is not call or future.cancelled():
+            return  # its worker was lost, and the tasks are on their way again
+        error = future.exception()
+        if isinstance(error, BrokenExecutor) and not self._stopping:
+            lane.kill()  # if it is not dead yet; `_worker_died` follows
+            return
+        del self._busy[lane]
+        if isinstance(error, BrokenExecutor):
+            for task in call.tasks:
+                self._settle(task, "killed", WorkerLostError("the workers stop"))
+            return
+        lane.served += len(call.tasks)
+        now = time.monotonic()
+        if error is None:
+            report = future.result()
+            dones, peak = report.done, report.peak_bytes
+            self._admission.observe(now - call.sent, len(call.tasks))
+            if self._breaker.succeeded():
+                log.info("workers stay up again")
+        else:  # a result that cannot be read: the executor's failure, and not the work's
+            dones, peak = [Done(None, failure_of(error), 0.0, 0.0)] * len(call.tasks), 0
+        for task, done in zip(call.tasks, dones, strict=True):
+            self._finish(task, done, lane)
+        if lane.served >= self._recycling.tasks or peak > self._recycling.peak_bytes:
+            self._replace(lane, "recycled")
+        else:
+            self._idle.append(lane)
+        self._dispatch()
 
-        Every task it held comes here; only the first finds it still installed.
-        """
-        if self._executor is broken and not self._stopping:
-            log.error("worker died, pool replaced", lost=self._in_flight)
-            self._metrics.workers_crashed.inc()
-            _kill_workers()  # the pool would end its others with SIGTERM, which they ignore
-            self._executor = self._new_executor()
-            broken.shutdown(wait=False)
+    def _finish(self, task: Task, done: Done, lane: Lane) -> None:
+        # What a task cost counts whether or not anybody still waited for it: the cores were busy.
+        self._metrics.queue_wait.observe(done.waited)
+        self._metrics.task_cpu.observe(done.cpu)
+        task.call = None
+        self._forget_deadline(task)
+        if task.outcome.done():
+            return
+        failure, result = done.failure, None
+        if failure is None:
+            try:
+                result = lane.unpack(done.result)
+            except Exception as error:
+                failure = failure_of(error)
+        if failure is None:
+            self._metrics.tasks["completed"].inc()
+            task.outcome.set_result(result)
+        else:
+            self._settle(task, "failed", WorkError(*failure))
 
-    def _new_executor(self) -> Executor:
-        if self._strategy == "inline":
-            return InlineExecutor()
-        if self._strategy == "thread":
-            return ThreadPoolExecutor(self.workers, thread_name_prefix="work")
-        return process_pool(self.workers, self._nice)
+    # Losing workers and replacing them.
+
+    def _worker_died(self, lane: Lane) -> None:
+        call = self._busy.pop(lane, None)
+        reason = "deadline" if call is not None and call.overdue else "crashed"
+        if lane in self._idle:
+            self._idle.remove(lane)
+        elif call is not None and reason == "crashed":
+            self._count_death()
+        if call is not None:
+            for task in reversed(call.tasks):
+                self._send_again(task, blame=reason == "crashed")
+        log.warning("worker lost", reason=reason, tasks=len(call.tasks) if call else 0)
+        self._replace(lane, reason)
+        self._dispatch()
+
+    def _send_again(self, task: Task, *, blame: bool) -> None:
+        task.call = None
+        if task.outcome.done():
+            self._forget_deadline(task)
+            return
+        task.alone = True  # who killed the worker is not known: the next time there will be no doubt
+        task.kills += blame
+        if task.kills < self._attempts:
+            self._queue[task] = None
+            self._queue.move_to_end(task, last=False)
+        else:
+            self._forget_deadline(task)
+            self._settle(task, "killed", WorkerLostError(f"it has ended {task.kills} workers"))
+
+    def _count_death(self) -> None:
+        if self._breaker.died(time.monotonic()):
+            log.error("workers die faster than they can be replaced: only probes enter from here on")
+
+    def _replace(self, lane: Lane, reason: str) -> None:
+        self._metrics.restarts[reason].inc()
+        lane.give_up()
+        if not self._stopping:
+            task = asyncio.get_running_loop().create_task(self._bring_up(lane))
+            self._replacing.add(task)
+            task.add_done_callback(self._replacing.discard)
+
+    async def _bring_up(self, lane: Lane) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await lane.start(self._warm)
+                break
+            except Exception as error:
+                log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
+                lane.give_up()
+                self._count_death()
+            await asyncio.sleep(self._breaker.pause)
+        self._idle.append(lane)
+        self._dispatch()
+
+    async def _try_out(self, lane: Lane, packed: Packed) -> None:
+        future = lane.send([(packed, time.monotonic())])
+        report = future.result() if future.done() else await asyncio.wrap_future(future)
+        if (failure := report.done[0].failure) is not None:
+            raise WorkError(*failure)

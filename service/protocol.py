@@ -255,6 +255,10 @@ class Protocol(web.RequestHandler):
             case Stage.LEAVE:
                 self._expire_leave()
 
+    def is_wanted(self) -> bool:
+        """Whether the client is still there to read an answer."""
+        return self._wire is not None and not tcp.has_left(self._sock)
+
     def evict(self) -> None:
         """Close this idle connection: somebody who has a request waits for its place."""
         if self.stage is Stage.IDLE:

@@ -14,10 +14,11 @@ import contextlib
 import errno
 import gc
 import importlib
+import math
 import os
 import signal
 from contextlib import AsyncExitStack
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -27,15 +28,17 @@ from metrics.instruments import Metrics
 from service import __version__, app
 from service import tls as encryption
 from service.accept import AcceptLoop, listen
+from service.admission import Admission
 from service.background import in_background
+from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
-from service.offload import Offload, WorkError, WorkerStartError
+from service.offload import Offload, Recycling, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
 from service.settings import Settings
 from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files, possible
-from service.work import Work, calibrate, cpu_seconds
+from service.work import body, calibrate, cpu_seconds
 
 log = structlog.get_logger("offloop.server")
 
@@ -84,6 +87,8 @@ class Service:
 
     def ready(self) -> tuple[bool, str]:
         """Readiness and its reason; safe from any thread."""
+        if self._state == "serving" and not self._offload.healthy:
+            return False, "workers keep dying"
         return self._state == "serving", self._state
 
     async def drain(self) -> int:
@@ -102,7 +107,7 @@ class Service:
         metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
         tls = _encryption(settings)
         # In the background, so that a signal is heard meanwhile.
-        work, units = await in_background("calibration", _prepare_work, settings)
+        work, cost = await in_background("calibration", _prepare_work, settings)
 
         try:
             admin = Admin(
@@ -112,9 +117,11 @@ class Service:
             raise _cannot_bind("admin", settings.admin_host, settings.admin_port, error) from error
         stack.callback(admin.close)
 
-        offload = await self._start_offload(stack, work)
+        offload = await self._start_offload(stack, work, cost)
+        offloader = app.Offloader(offload, settings.deadline)
+        served = _application(settings, offloader) if work is None else app.data_app(offloader, work)
         runner = web.AppRunner(
-            app.build(offload, work, units, self.ready),
+            app.complete(served, self.ready),
             shutdown_timeout=0.1,
             handler_cancellation=True,  # a client that has gone must not keep its place in the queue
         )
@@ -192,16 +199,35 @@ class Service:
         limit, in_use = open_files()
         return possible(limit, in_use - self.tokens.taken)
 
-    async def _start_offload(self, stack: AsyncExitStack, work: Work) -> Offload:
+    async def _start_offload(
+        self, stack: AsyncExitStack, work: Binding | None, cost: float | None
+    ) -> Offload:
         settings = self.settings
+        what = f"the workers for {settings.work}" if work else "the workers"
+        workers = 1 if settings.offload == "inline" else settings.workers
+        mib = settings.worker_max_memory
+        recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
         try:
-            offload = Offload(settings.offload, settings.workers, settings.worker_nice, self.metrics)
+            offload = Offload(
+                settings.offload,
+                workers,
+                settings.worker_nice,
+                self.metrics,
+                Admission(workers, settings.queue_wait, cost),
+                settings.task_attempts,
+                recycling,
+            )
             stack.push_async_callback(self._stop_offload, offload)
-            await offload.start(work, 1)
+            if work is None:
+                await offload.start()
+            else:
+                trial = work.trial()
+                await offload.start(body, work.function, trial or {}, try_out=trial is not None)
         except WorkError as error:
             raise StartError(f"the work function {settings.work} fails on a worker: {error}") from error
         except (WorkerStartError, OSError) as error:
-            raise StartError(f"cannot start the workers for {settings.work}: {error}") from error
+            raise StartError(f"cannot start {what}: {error}") from error
+        self._offload = offload
         return offload
 
     async def _stop_accepting(self, accepting: AcceptLoop, reception: Reception) -> None:
@@ -274,24 +300,49 @@ def _collect_less() -> None:
     gc.set_threshold(young, middle, FULL_COLLECTION_AFTER)
 
 
-def _prepare_work(settings: Settings) -> tuple[Work, int]:
-    """Import the work, call it, and settle the units: a bad function fails here, not at a request."""
-    module, _, name = settings.work.partition(":")
+def _named(name: str) -> Any:
+    """What `package.module:name` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _application(settings: Settings, offloader: app.Offloader) -> web.Application:
+    """The user's own application: a bad factory fails at start."""
     try:
-        work = cast("Work", getattr(importlib.import_module(module), name))
-        answer = work(1)
-        if not isinstance(answer, bytes | str):
-            raise TypeError(f"it returned {type(answer).__name__} and not bytes or str")
-        if settings.work_units is None:
-            units, cost = calibrate(work, settings.work_ms / 1e3)
-        else:
-            units, cost = settings.work_units, cpu_seconds(work, settings.work_units)
+        made = _named(str(settings.app))(offloader)
+        if not isinstance(made, web.Application):
+            raise TypeError(f"it returned {type(made).__name__} and not an aiohttp Application")
+    except Exception as error:
+        raise StartError(
+            f"the application {settings.app} cannot be used: {type(error).__name__}: {error}"
+        ) from error
+    return made
+
+
+def _prepare_work(settings: Settings) -> tuple[Binding | None, float | None]:
+    """Import the work, call it, and settle the units: a bad function fails here, not at a request.
+
+    Returns:
+        The work, and the CPU seconds it costs; None for what is not known.
+    """
+    if settings.app is not None:
+        return None, None
+    try:
+        function = _named(settings.work)
+        work = Binding(function)
+        units = None
+        if "units" in work.parameters:
+            body(function, {"units": 1})
+            units = settings.work_units or calibrate(function, settings.work_ms / 1e3)[0]
+            work = Binding(function, units=units)
+        trial = work.trial()
+        cost = None if trial is None else cpu_seconds(lambda _: body(function, trial), 0)
     except Exception as error:
         raise StartError(
             f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"
         ) from error
-    log.info("work", function=settings.work, units=units, cpu_ms=round(cost * 1e3, 3))
-    return work, units
+    log.info("work", function=settings.work, units=units, cpu_ms=cost and round(cost * 1e3, 3))
+    return work, cost
 
 
 def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:

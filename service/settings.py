@@ -6,15 +6,24 @@ so a test or an embedding program builds the same object directly.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+def _off_is_endless(value: Any) -> Any:
+    return math.inf if value == "off" else value
+
+
+SecondsOrOff = Annotated[float, BeforeValidator(_off_is_endless), Field(gt=0)]
+"""A bound in seconds; "off" is infinity: there is none."""
 
 
 def cores() -> int:
@@ -23,6 +32,8 @@ def cores() -> int:
 
 
 CORES = cores()
+
+FUNCTION = r"^[\w.]+:\w+$"
 
 
 class Settings(BaseModel):
@@ -43,14 +54,43 @@ class Settings(BaseModel):
     )
     work: str = Field(
         "service.work:data",
-        pattern=r"^[\w.]+:\w+$",
-        description="package.module:function that takes the units and returns JSON as bytes or str",
+        pattern=FUNCTION,
+        description="package.module:function for /data; its arguments come from the query, but for units; it "
+        "returns JSON as bytes or str, or what can be JSON",
+    )
+    app: str | None = Field(
+        None,
+        pattern=FUNCTION,
+        description="package.module:factory that takes the offload and returns an aiohttp Application; it is "
+        "served instead of /data",
     )
     work_ms: float = Field(
         4.0, gt=0, le=60_000, description="milliseconds of CPU per request; the units are calibrated at start"
     )
     work_units: Positive | None = Field(
         None, description="units of work per request; overrides --work-ms and skips the calibration"
+    )
+    queue_wait: SecondsOrOff = Field(
+        0.2,
+        description="seconds that a request may be expected to wait for a worker; longer is answered 503 "
+        "with Retry-After. off: the queue has no bound",
+    )
+    deadline: SecondsOrOff = Field(
+        10.0,
+        description="seconds in which a request must be answered, else 504 and its worker is replaced; a "
+        "request's own Request-Timeout may be shorter. off: none",
+    )
+    task_attempts: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="times a task is tried if its worker dies; 1 for work that must not run twice",
+    )
+    worker_max_tasks: Positive | None = Field(
+        None, description="tasks after which a worker is replaced by a fresh one"
+    )
+    worker_max_memory: Positive | None = Field(
+        None, description="MiB; a worker that has ever used more is replaced after its task"
     )
     backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
     accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from service.offload import process_pool
+from service.lane import worker_process
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -41,7 +41,7 @@ def fork_server() -> None:
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
-    with process_pool(1, 0) as pool:
+    with worker_process(0) as pool:
         pool.submit(os.getpid).result()
     gc.collect()
     gc.freeze()

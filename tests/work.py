@@ -32,9 +32,9 @@ def fails_on_demand(units: int) -> bytes:
     return b"{}"
 
 
-def not_text(units: int) -> int:
+def not_json(units: int) -> set[int]:
     """Returns what cannot be sent."""
-    return units
+    return {units}
 
 
 def kills_its_worker(units: int) -> bytes:
@@ -64,6 +64,11 @@ def raises_what_cannot_be_pickled(units: int) -> bytes:
     raise _NeedsTwoError(units, units)
 
 
+def returns_what_cannot_be_pickled(units: int) -> object:
+    """What would break a whole call if it came through."""
+    return threading.Lock() if units else None
+
+
 no_way_to_pickle_me = lambda units: b"{}"  # noqa: ARG005, E731  # a function without a name is the point
 
 
@@ -85,14 +90,14 @@ def begins_and_stays(begun: str) -> None:
     time.sleep(60)
 
 
-def slow_when_told(_: int) -> bytes:
+def slow_when_told(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
     """Twenty seconds once the file that TESTS_WORK_SLOW names exists."""
     if Path(os.environ["TESTS_WORK_SLOW"]).exists():
         time.sleep(20)
     return b"{}"
 
 
-def opens_a_file(_: int) -> bytes:
+def opens_a_file(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
     """What a handler does that needs a descriptor of its own."""
     with Path(os.devnull).open("rb"):
         return b"{}"

@@ -10,7 +10,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -120,8 +119,6 @@ def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert len(workers) == 1
         os.kill(workers[0], signal.SIGKILL)
         child.wait_until(lambda: workers[0] not in child.session())
-        with pytest.raises(HTTPError, match="500"):  # step 4 retries it
-            get(f"{address}/data")
         assert b"Downing" in get(f"{address}/data")
         assert child.scrape()["offload_worker_restarts_total{reason=crashed}"] == 1
         assert child.end() == 0
@@ -159,7 +156,7 @@ def run(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
         (["--offload", "magic"], "--offload (SERVICE_OFFLOAD)"),
         (["--no-such-flag"], "--no-such-flag"),
         (["--work", "tests.work:raises"], "ZeroDivisionError"),
-        (["--work", "tests.work:not_text"], "TypeError"),
+        (["--work", "tests.work:not_json", "--work-units", "1"], "TypeError"),
         (["--work", "tests.work:absent"], "absent"),
         (["--work", "no.such.module:function"], "no.such.module"),
         (

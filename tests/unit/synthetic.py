@@ -21,14 +21,18 @@ PLAN = plan_of("quick")
 assert PLAN.factors == Factors()
 
 CAPACITY = {"inline": 230.0, "process-1": 240.0, "process-cores": 440.0, "process-1-fifth": 1100.0}
+CAPACITY["process-1-protected"] = 235.0
+LEFT = {"process-1": 60.0}  # of the capacity, when overload makes every answer late
 LEAD: dict[str, int] = {
     "inline": 6,
     "process-1": 700,
     "process-cores": 700,
     "process-1-fifth": 900,
+    "process-1-protected": 60,
     "inline-batch": 500,
 }
 KERNEL = {"inline": 129, "process-1": 2, "process-cores": 2, "process-1-fifth": 2, "inline-batch": 129}
+KERNEL["process-1-protected"] = 2
 
 
 def ledger(**changes: int) -> dict[str, int]:
@@ -42,6 +46,7 @@ def summary(made: Plan = PLAN) -> dict[str, Any]:
     phases = []
     for step in made.steps:
         variant = made.variants[step.variant]
+        capacity = CAPACITY.get(step.variant, 100.0)
         phase: dict[str, Any] = {
             "id": step.id,
             "variant": step.variant,
@@ -53,8 +58,10 @@ def summary(made: Plan = PLAN) -> dict[str, Any]:
             "interrupted": False,
             "window_seconds": step.duration_seconds,
             "invalid_because": [],
-            "goodput_per_second": min(step.rate, CAPACITY.get(step.variant, 100.0)),
-            "achieved_per_second": min(step.rate, CAPACITY.get(step.variant, 100.0)),
+            "goodput_per_second": min(
+                step.rate, (LEFT if step.kind == "overload" else {}).get(step.variant, capacity)
+            ),
+            "achieved_per_second": min(step.rate, capacity),
             "outcomes": {"ok": 100},
             "lateness_seconds": {"p50": 0.0, "p90": 0.0, "p99": 0.001, "p99_9": 0.001, "max": 0.001},
             "cpu": {"work": 0.9, "io": 0.1, "generator": 0.05},

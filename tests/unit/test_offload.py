@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
 from metrics.exposition import parse
 from metrics.instruments import OUTCOMES, Metrics
+from service.admission import Admission
+from service.lane import Strategy
 from service.offload import (
     ExpiredError,
     Offload,
+    Recycling,
     RejectedError,
-    Strategy,
+    UnwantedError,
     WorkerLostError,
     WorkError,
     WorkerStartError,
@@ -40,16 +47,38 @@ class Bench:
         }
         return {name: count for name, count in counts.items() if count}
 
+    def restarts(self, reason: str) -> float | None:
+        """Workers replaced for this reason."""
+        return self.metrics.registry.get_sample_value("offload_worker_restarts_total", {"reason": reason})
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Turn the loop until something that is about to happen has happened."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+def count_calls(offload: Offload) -> list[int]:
+    """The sizes of all calls that are sent from here on."""
+    sizes: list[int] = []
+    for lane in offload._lanes:
+        send = lane.send
+
+        def counted(tasks: Sequence[Any], send: Callable[[Any], Any] = send) -> Any:
+            sizes.append(len(tasks))
+            return send(tasks)
+
+        lane.send = counted  # type: ignore[method-assign]  # a test looks over its shoulder
+    return sizes
+
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
     made: list[Offload] = []
 
-    async def _make(
-        strategy: Strategy, workers: int = 1, admit: Callable[[int, int], bool] | None = None
-    ) -> Bench:
+    async def _make(strategy: Strategy, workers: int = 1, **more: Any) -> Bench:
         metrics = Metrics()
-        offload = Offload(strategy, workers, 0, metrics, *([admit] if admit else []))
+        offload = Offload(strategy, workers, 0, metrics, **more)
         made.append(offload)
         await offload.start()
         return Bench(offload, metrics)
@@ -99,32 +128,63 @@ async def test_stopping_cuts_off_what_outlives_its_time(make: Make, tmp_path: Pa
     assert await bench.offload.stop(0.05) == 1
     with pytest.raises(WorkerLostError):
         await caller
-    assert (
-        bench.metrics.registry.get_sample_value("offload_worker_restarts_total", {"reason": "crashed"}) == 0
-    )
+    assert bench.restarts("crashed") == 0
 
 
 async def test_what_admission_refuses_is_never_started(make: Make) -> None:
-    bench = await make("inline", admit=lambda _waiting, _running: False)
+    bench = await make("inline", admission=Admission(1, seconds=2.5))
     called: list[int] = []
-    with pytest.raises(RejectedError):
-        await bench.offload.submit(called.append, 1)
+    with pytest.raises(RejectedError) as refused:
+        await bench.offload.submit(called.append, 1, deadline=1.0)
+    assert refused.value.retry_after == 2
     assert not called
     assert bench.outcomes() == {"rejected": 1}
 
 
-async def test_admission_sees_what_waits_and_what_runs(make: Make) -> None:
-    seen: list[tuple[int, int]] = []
+async def test_only_as_many_wait_as_can_be_served_in_time(make: Make) -> None:
+    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))
+    gate = threading.Event()
+    callers = [asyncio.create_task(bench.offload.submit(gate.wait)) for _ in range(6)]
+    await asyncio.sleep(0)
+    assert (bench.offload.running, bench.offload.waiting) == (1, 3)  # 0.05 + 2 x 0.1 s before the third
+    gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(result) for result in results] == [bool] * 4 + [RejectedError] * 2
+    assert bench.outcomes() == {"completed": 4, "rejected": 2}
 
-    def admit(waiting: int, running: int) -> bool:
-        seen.append((waiting, running))
-        return True
 
-    bench = await make("thread", admit=admit)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(3):
-            group.create_task(bench.offload.submit(time.sleep, 0.01))
-    assert seen == [(0, 0), (0, 1), (1, 1)]
+async def test_short_tasks_share_a_call_and_long_ones_do_not(make: Make) -> None:
+    for seconds, shared in ((0.001, 10), (0.1, 1)):
+        bench = await make("thread", admission=Admission(1, seconds=seconds))
+        gate = threading.Event()
+        first = asyncio.create_task(bench.offload.submit(gate.wait))
+        rest = [asyncio.create_task(bench.offload.submit(threading.get_ident)) for _ in range(20)]
+        await asyncio.sleep(0)
+        calls = count_calls(bench.offload)
+        gate.set()
+        await asyncio.gather(first, *rest)
+        assert max(calls) <= shared
+        assert (len(calls) == 20) == (shared == 1)
+
+
+async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:
+    bench = await make("thread")
+    called: list[int] = []
+    with pytest.raises(UnwantedError):
+        await bench.offload.submit(called.append, 1, is_wanted=lambda: False)
+    assert not called
+    assert bench.outcomes() == {"cancelled": 1}
+    assert bench.offload.waiting == 0
+
+
+async def test_arguments_that_cannot_travel_fail_their_task_alone(make: Make) -> None:
+    bench = await make("process")
+    with pytest.raises(WorkError, match=r"(?i)pickle"):
+        await bench.offload.submit(len, threading.Lock())
+    with pytest.raises(WorkError, match=r"(?i)pickle"):
+        await bench.offload.submit(work.returns_what_cannot_be_pickled, 1)
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
+    assert bench.outcomes() == {"failed": 2, "completed": 1}
 
 
 async def test_a_passed_deadline_is_expired_and_the_place_is_free(make: Make) -> None:
@@ -158,17 +218,101 @@ async def test_a_caller_that_leaves_is_counted_as_cancelled(make: Make) -> None:
     assert bench.outcomes() == {"cancelled": 1}
 
 
-async def test_a_dead_worker_fails_its_task_and_is_replaced_once(make: Make) -> None:
+async def test_a_task_that_kills_two_workers_is_given_up_and_its_neighbours_are_not(make: Make) -> None:
+    bench = await make("process", 2, admission=Admission(2, seconds=0.001))
+    tasks = [bench.offload.submit(divmod, number, 7) for number in range(20)]
+    tasks.insert(9, bench.offload.submit(work.kills_its_worker, 2))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results.pop(9), WorkerLostError)
+    assert results == [divmod(number, 7) for number in range(20)]
+    assert bench.restarts("crashed") == 2
+    assert bench.outcomes() == {"killed": 1, "completed": 20}
+
+
+async def test_a_task_may_be_tried_once_only(make: Make) -> None:
+    bench = await make("process", attempts=1)
+    with pytest.raises(WorkerLostError):
+        await bench.offload.submit(work.kills_its_worker, 2)
+    assert bench.restarts("crashed") == 1
+
+
+async def test_a_worker_that_dies_idle_is_replaced_at_once(make: Make) -> None:
     bench = await make("process")
-    both = await asyncio.gather(
-        *(bench.offload.submit(work.kills_its_worker, 2) for _ in range(2)), return_exceptions=True
+    pid = await bench.offload.submit(os.getpid)
+    os.kill(pid, signal.SIGKILL)
+    await bench.until(lambda: bench.restarts("crashed") == 1)
+    assert await bench.offload.submit(os.getpid) != pid
+    assert bench.outcomes() == {"completed": 2}
+
+
+async def test_a_task_past_its_deadline_costs_its_worker_and_nobody_else(make: Make, tmp_path: Path) -> None:
+    bench = await make("process", admission=Admission(1, seconds=0.001))
+    stuck = asyncio.create_task(
+        bench.offload.submit(work.begins_and_stays, str(tmp_path / "begun"), deadline=0.5)
     )
-    assert [type(error) for error in both] == [WorkerLostError, WorkerLostError]
-    assert (
-        bench.metrics.registry.get_sample_value("offload_worker_restarts_total", {"reason": "crashed"}) == 1
-    )
+    others = [asyncio.create_task(bench.offload.submit(divmod, number, 7)) for number in range(5)]
+    with pytest.raises(ExpiredError):
+        await stuck
+    assert await asyncio.gather(*others) == [divmod(number, 7) for number in range(5)]
+    assert (bench.restarts("deadline"), bench.restarts("crashed")) == (1, 0)
+    assert bench.outcomes() == {"expired": 1, "completed": 5}
+
+
+async def test_the_deadline_ends_a_task_whose_caller_has_left(make: Make, tmp_path: Path) -> None:
+    bench = await make("process")
+    begun = tmp_path / "begun"
+    caller = asyncio.create_task(bench.offload.submit(work.begins_and_stays, str(begun), deadline=0.5))
+    await bench.until(begun.exists)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
-    assert bench.outcomes() == {"killed": 2, "completed": 1}
+    assert bench.restarts("deadline") == 1
+    assert bench.outcomes() == {"cancelled": 1, "completed": 1}
+
+
+async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make) -> None:
+    bench = await make("thread")
+    gate = threading.Event()
+    first = asyncio.create_task(bench.offload.submit(gate.wait))
+    await asyncio.sleep(0)
+    called: list[int] = []
+    with pytest.raises(ExpiredError):
+        await bench.offload.submit(called.append, 1, deadline=0.01)
+    gate.set()
+    await first
+    assert not called
+    assert bench.outcomes() == {"completed": 1, "expired": 1}
+
+
+async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(make: Make) -> None:
+    bench = await make("process", attempts=100)
+    poison = asyncio.create_task(bench.offload.submit(work.kills_its_worker, 2))
+    await bench.until(lambda: not bench.offload.healthy)
+    with pytest.raises(RejectedError):
+        await bench.offload.submit(divmod, 7, 2)
+    poison.cancel()
+
+    async def served() -> bool:
+        try:
+            await bench.offload.submit(divmod, 7, 2)
+        except RejectedError:
+            return False
+        return True
+
+    async with asyncio.timeout(20):
+        while not await served():
+            await asyncio.sleep(0.01)
+    assert bench.offload.healthy
+
+
+@pytest.mark.parametrize("recycling", [Recycling(tasks=3), Recycling(peak_bytes=1)])
+async def test_a_worker_is_recycled_without_losing_a_task(make: Make, recycling: Recycling) -> None:
+    bench = await make("process", recycling=recycling)
+    pids = [await bench.offload.submit(os.getpid) for _ in range(6)]
+    assert len(set(pids)) == (2 if recycling.tasks == 3 else 6)
+    assert bench.restarts("crashed") == 0
+    assert bench.outcomes() == {"completed": 6}
 
 
 async def test_a_worker_reports_its_wait_and_its_cpu(make: Make) -> None:

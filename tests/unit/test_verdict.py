@@ -82,6 +82,7 @@ TABLE: tuple[tuple[str, list[tuple[Change, str]]], ...] = (
         ],
     ),
     (HELD, [(overloaded("inline-batch", lead_max=6), DID_NOT_HOLD)]),
+    (HELD, [(overloaded("process-1-protected", goodput_per_second=190.0), DID_NOT_HOLD)]),
 )
 CASES = [(number, change, turned) for number, (_, changes) in enumerate(TABLE) for change, turned in changes]
 
@@ -110,6 +111,7 @@ def test_reversed_data_flips_every_verdict() -> None:
     overloaded("inline", lead_max=600, kernel_queue_max=0)(content)
     overloaded("process-1", lead_max=3, kernel_queue_max=129)(content)
     overloaded("inline-batch", lead_max=3)(content)
+    overloaded("process-1-protected", goodput_per_second=60.0)(content)
     for before, after in zip(judge(summary()), judge(content), strict=True):
         assert {before.verdict, after.verdict} == {HELD, DID_NOT_HOLD}
 
@@ -140,7 +142,7 @@ def test_the_other_presets_are_judged_by_their_own_rules_both_ways() -> None:
 @pytest.mark.parametrize(
     ("preset", "claims"),
     [
-        ("quick", 7),
+        ("quick", 8),
         ("controlled", 5),
         ("as-published", 3),
         ("accept-all-we-can", 4),

@@ -30,7 +30,7 @@ def routes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str, Callable[..., Awaitable[web.StreamResponse]]], None]:
     """Adds routes to the application of a service that is started afterwards."""
-    build = app.build
+    build = app.data_app
     added: list[tuple[str, Any]] = []
 
     def build_with_more(*arguments: Any) -> web.Application:
@@ -39,7 +39,7 @@ def routes(
             made.router.add_route("*", path, handler)
         return made
 
-    monkeypatch.setattr(app, "build", build_with_more)
+    monkeypatch.setattr(app, "data_app", build_with_more)
     return lambda path, handler: added.append((path, handler))
 
 

@@ -1,0 +1,141 @@
+"""Who may enter, and when workers are given up on: pure decisions, told the time and the numbers.
+
+A request enters only if it can be answered in time. Everybody else is told so at once, while it is
+cheap: work for a client that gives up before its turn is what makes a service collapse under overload.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+MOST_WAITING: Final = 10_000
+"""A hard bound on the queue, however short the tasks: who waits holds a connection and its request."""
+
+WEIGHT: Final = 0.1
+"""Of the newest call in the measured service time: follows a change within some 20 calls."""
+
+CALL_SECONDS: Final = 0.01
+"""How much work one call may carry: long against the 0.3 ms that handing it over costs, short against what
+a client notices."""
+
+LIMIT_PER_WORKER: Final = 3
+FIRST_PROBE_SECONDS: Final = 0.5
+LAST_PROBE_SECONDS: Final = 10.0
+
+
+class Admission:
+    """First in, first out, as long as the wait is short.
+
+    Why predict the wait instead of bounding the number: the same bound is too long for tasks of 40 ms and too
+    short for tasks of 0.5 ms. The wait is what a client feels, and it can be told before it is suffered.
+
+    Args:
+        workers: how many tasks run at the same time when all is well.
+        queue_wait: longest predicted wait in seconds; `math.inf` lets everybody in.
+        seconds: what a task is expected to take, until one has been measured; None: unknown.
+    """
+
+    def __init__(self, workers: int, queue_wait: float = math.inf, seconds: float | None = None) -> None:
+        self.workers = workers
+        self.queue_wait = queue_wait
+        self.seconds = seconds
+        """Seconds that a task keeps a worker busy, measured from call to answer: with whatever hand-over,
+        a slow clock or a neighbour on the core add to it."""
+
+    def observe(self, seconds: float, tasks: int) -> None:
+        """A call with this many tasks has kept its worker busy for so long."""
+        each = seconds / tasks
+        self.seconds = each if self.seconds is None else self.seconds + WEIGHT * (each - self.seconds)
+
+    def refusal(
+        self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
+    ) -> int | None:
+        """None if a request may enter, else after how many seconds it is worth while to ask again.
+
+        Args:
+            waiting: tasks before it that no worker has.
+            running: tasks that workers have.
+            up: workers that are up.
+            oldest: how long the first one in the queue has waited already.
+            deadline: seconds within which the answer is needed.
+        """
+        seconds = self.seconds or 0.0
+        wait = (waiting + running / 2) * seconds / max(up, 1)
+        if wait + seconds > deadline:
+            return _whole(wait + seconds - deadline)
+        if self.queue_wait == math.inf:
+            return None
+        if waiting >= MOST_WAITING:
+            return _whole(wait - self.queue_wait)
+        # One for each worker may wait however long the tasks are, or a worker idles after each.
+        if waiting < self.workers:
+            return None
+        # The prediction knows the tasks of the past. If the first in the queue waits for longer than it may,
+        # those of today are different.
+        wait = max(wait, oldest)
+        return _whole(wait - self.queue_wait) if wait > self.queue_wait else None
+
+    def most_waiting(self) -> float:
+        """Tasks that may wait at present."""
+        if self.queue_wait == math.inf:
+            return math.inf
+        possible = self.queue_wait * self.workers / self.seconds if self.seconds else MOST_WAITING
+        return max(self.workers, min(MOST_WAITING, int(possible)))
+
+    def tasks_per_call(self, waiting: int, up: int) -> int:
+        """How many tasks the next call carries: no more than a fair share of what waits."""
+        if not self.seconds:
+            return 1
+        return max(1, min(int(CALL_SECONDS / self.seconds), math.ceil(waiting / max(up, 1))))
+
+
+class Breaker:
+    """Stops the work when workers die faster than they can be replaced.
+
+    Counts deaths at work without one finished task between them. When there are too many, nobody enters
+    but one request every now and then, which shows whether workers stay up again.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._limit = LIMIT_PER_WORKER * workers + 1
+        self._deaths = 0
+        self._next_probe: float | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether all is well."""
+        return self._next_probe is None
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next attempt; doubles with each death."""
+        beyond = max(self._deaths - self._limit, 0)
+        return min(LAST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(beyond, 16))
+
+    def died(self, now: float) -> bool:
+        """A worker has died at work or could not be started; True if that opens the breaker."""
+        self._deaths += 1
+        was_closed = self.closed
+        if self._deaths >= self._limit:
+            self._next_probe = now + self.pause
+        return was_closed and not self.closed
+
+    def succeeded(self) -> bool:
+        """A worker has finished its work; True if that closes the breaker."""
+        was_open, self._deaths, self._next_probe = not self.closed, 0, None
+        return was_open
+
+    def refusal(self, now: float) -> int | None:
+        """None if a request may enter (one at each probe), else the seconds until the next probe."""
+        if self._next_probe is None:
+            return None
+        if now < self._next_probe:
+            return _whole(self._next_probe - now)
+        self._next_probe = now + self.pause
+        return None
+
+
+def _whole(seconds: float) -> int:
+    """`Retry-After` counts whole seconds (RFC 9110, 10.2.3); at least one, so that nobody comes at once."""
+    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else 1

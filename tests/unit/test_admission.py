@@ -1,0 +1,118 @@
+"""Who may enter: tables of numbers in, decisions out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.admission import (
+    CALL_SECONDS,
+    FIRST_PROBE_SECONDS,
+    LAST_PROBE_SECONDS,
+    LIMIT_PER_WORKER,
+    MOST_WAITING,
+    Admission,
+    Breaker,
+)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "up", "oldest", "deadline", "refused"),
+    [
+        (0, 0, 2, 0.0, math.inf, None),
+        (9, 2, 2, 0.0, math.inf, None),  # (9 + 1) x 40 ms / 2 = 200 ms
+        (10, 2, 2, 0.0, math.inf, 1),  # 220 ms
+        (9, 2, 1, 0.0, math.inf, 1),  # one worker is being replaced: 400 ms
+        (60, 2, 2, 0.0, math.inf, 2),  # 1.22 s - 0.2 s: after two whole seconds
+        (5, 2, 2, 0.3, math.inf, 1),  # it should be 120 ms, but the first in the queue says otherwise
+        (1, 2, 2, 9.0, math.inf, None),  # one per worker may always wait
+        (5, 2, 2, 0.0, 0.15, 1),  # 120 ms + 40 ms
+        (5, 2, 2, 0.0, 0.17, None),
+        (0, 0, 2, 0.0, 0.03, 1),  # not even with nobody before it
+        (3, 0, 0, 0.0, math.inf, None),  # all workers are being replaced
+    ],
+)
+def test_a_request_enters_if_it_can_be_answered_in_time(
+    waiting: int, running: int, up: int, oldest: float, deadline: float, refused: int | None
+) -> None:
+    admission = Admission(2, queue_wait=0.2, seconds=0.04)
+    assert refused == admission.refusal(
+        waiting=waiting, running=running, up=up, oldest=oldest, deadline=deadline
+    )
+
+
+def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
+    admission = Admission(1, seconds=0.04)
+    numbers = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
+    assert admission.refusal(**numbers, oldest=60) is None
+    assert admission.refusal(**numbers, oldest=60, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
+    assert admission.most_waiting() == math.inf
+
+
+def test_the_queue_is_bounded_before_anything_is_known_and_however_short_tasks_are() -> None:
+    for seconds in (None, 1e-6):
+        admission = Admission(1, queue_wait=0.2, seconds=seconds)
+        assert admission.refusal(waiting=MOST_WAITING - 1, running=1, up=1, oldest=0) is None
+        assert admission.refusal(waiting=MOST_WAITING, running=1, up=1, oldest=0) == 1
+        assert admission.most_waiting() == MOST_WAITING
+
+
+def test_the_service_time_follows_what_is_measured() -> None:
+    admission = Admission(2, queue_wait=0.2)
+    admission.observe(0.4, 10)
+    assert admission.seconds == pytest.approx(0.04)
+    assert admission.most_waiting() == 10
+    for _ in range(50):
+        admission.observe(0.004, 1)
+    assert admission.seconds == pytest.approx(0.004, rel=0.1)
+    for _ in range(50):
+        admission.observe(4, 1)
+    assert admission.most_waiting() == 2, "never less than one for each worker"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waiting", "up", "tasks"),
+    [
+        (0.0005, 1000, 2, 20),
+        (0.004, 1000, 2, 2),
+        (0.04, 1000, 2, 1),
+        (0.0005, 5, 2, 3),  # a fair share: the other worker gets the rest
+        (0.0005, 0, 2, 1),
+        (0.0005, 30, 0, 20),
+        (None, 1000, 2, 1),
+    ],
+)
+def test_a_call_carries_a_hundredth_of_a_second_and_no_more_than_its_share(
+    seconds: float | None, waiting: int, up: int, tasks: int
+) -> None:
+    assert CALL_SECONDS == 0.01
+    assert Admission(2, seconds=seconds).tasks_per_call(waiting, up) == tasks
+
+
+def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one() -> None:
+    breaker = Breaker(2)
+    for _ in range(2 * LIMIT_PER_WORKER):
+        assert not breaker.died(0.0)
+    assert breaker.refusal(0.0) is None
+    assert breaker.died(0.0)
+    assert not breaker.closed
+    assert breaker.refusal(0.0) == 1
+    assert breaker.refusal(FIRST_PROBE_SECONDS) is None, "the probe"
+    assert breaker.refusal(FIRST_PROBE_SECONDS) == 1, "one at a time"
+    assert not breaker.died(1.0), "it is open already"
+    assert breaker.refusal(1.0 + FIRST_PROBE_SECONDS) == 1, "the pause doubles"
+    for _ in range(50):
+        breaker.died(1.0)
+    assert breaker.refusal(1.0) == LAST_PROBE_SECONDS
+    assert breaker.refusal(1.0 + LAST_PROBE_SECONDS) is None
+    assert breaker.succeeded()
+    assert breaker.refusal(0.0) is None
+
+
+def test_a_success_between_deaths_keeps_the_breaker_closed() -> None:
+    breaker = Breaker(1)
+    for _ in range(100):
+        assert not breaker.died(0.0)
+        assert not breaker.succeeded()
+    assert breaker.closed
