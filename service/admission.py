@@ -19,6 +19,10 @@ CALL_SECONDS: Final = 0.01
 """How much work one call may carry: long against the 0.3 ms that handing it over costs, short against what
 a client notices."""
 
+AHEAD_BELOW_SECONDS: Final = 0.1
+"""A worker is handed a call ahead only while tasks are shorter than this: what it holds cannot be given to
+another that has become free, and the few milliseconds of a hand-over no longer matter."""
+
 LIMIT_PER_WORKER: Final = 3
 FIRST_PROBE_SECONDS: Final = 0.5
 LAST_PROBE_SECONDS: Final = 10.0
@@ -40,13 +44,14 @@ class Admission:
         self.workers = workers
         self.queue_wait = queue_wait
         self.seconds = seconds
-        """Seconds that a task keeps a worker busy, measured from call to answer: with whatever hand-over,
-        a slow clock or a neighbour on the core add to it."""
+        """Seconds that a task keeps a worker from the next: with whatever the hand-over, a slow clock or a
+        neighbour on the core add to it."""
+        self._took = seconds  # without the hand-over: on the worker's own clock
 
-    def observe(self, seconds: float, tasks: int) -> None:
-        """A call with this many tasks has kept its worker busy for so long."""
-        each = seconds / tasks
-        self.seconds = each if self.seconds is None else self.seconds + WEIGHT * (each - self.seconds)
+    def observe(self, seconds: float, took: float, tasks: int) -> None:
+        """A call with this many tasks has kept its worker from the next for `seconds`, and ran for `took`."""
+        self.seconds = _moved(self.seconds, seconds / tasks)
+        self._took = _moved(self._took, took / tasks)
 
     def refusal(
         self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
@@ -54,13 +59,14 @@ class Admission:
         """None if a request may enter, else after how many seconds it is worth while to ask again.
 
         Args:
-            waiting: tasks before it that no worker has.
-            running: tasks that workers have.
+            waiting: tasks before it that do not run yet.
+            running: tasks that run.
             up: workers that are up.
             oldest: how long the first one in the queue has waited already.
             deadline: seconds within which the answer is needed.
         """
         seconds = self.seconds or 0.0
+        # Whoever runs now is half done, on average.
         wait = (waiting + running / 2) * seconds / max(up, 1)
         if wait + seconds > deadline:
             return _whole(wait + seconds - deadline)
@@ -85,9 +91,13 @@ class Admission:
 
     def tasks_per_call(self, waiting: int, up: int) -> int:
         """How many tasks the next call carries: no more than a fair share of what waits."""
-        if not self.seconds:
+        if not self._took:
             return 1
-        return max(1, min(int(CALL_SECONDS / self.seconds), math.ceil(waiting / max(up, 1))))
+        return max(1, min(int(CALL_SECONDS / self._took), math.ceil(waiting / max(up, 1))))
+
+    def calls_per_worker(self) -> int:
+        """How many calls a worker may hold: one that runs, and one ahead if it need not wait long."""
+        return 2 if self._took is not None and self._took <= AHEAD_BELOW_SECONDS else 1
 
 
 class Breaker:
@@ -134,6 +144,10 @@ class Breaker:
             return _whole(self._next_probe - now)
         self._next_probe = now + self.pause
         return None
+
+
+def _moved(mean: float | None, value: float) -> float:
+    return value if mean is None else mean + WEIGHT * (value - mean)
 
 
 def _whole(seconds: float) -> int:

@@ -47,6 +47,16 @@ class Offloader:
     def __init__(self, offload: Offload, deadline: float) -> None:
         self._offload = offload
         self._deadline = deadline
+        self.always: set[str] = set()
+        """Paths whose every request needs a worker: those may be refused before they are parsed."""
+
+    def refusal(self) -> int | None:
+        """Seconds after which to come again, if a request that came now could not be admitted."""
+        return self._offload.refusal(self._deadline)
+
+    def reject(self) -> None:
+        """Count a request that was refused at the door."""
+        self._offload.reject()
 
     async def __call__(
         self, request: web.Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -90,6 +100,7 @@ def data_app(offload: Offloader, work: Binding) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/data", data)
+    offload.always.add("/data")
     return app
 
 

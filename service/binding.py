@@ -57,9 +57,17 @@ class Binding:
             taken.__pydantic_config__ = ConfigDict(extra="allow" if extra else "ignore")  # type: ignore[attr-defined]
             self._query = TypeAdapter(taken)
 
-    def trial(self) -> dict[str, Any] | None:
-        """Arguments to try it with before there is a request; None if only a query can tell them."""
-        return None if self._needs_query else self._fixed
+    def trial(self, **instead: Any) -> dict[str, Any] | None:
+        """Arguments to try it with before there is a request; None if only a query can tell them.
+
+        Args:
+            instead: replace what is fixed under these names.
+        """
+        return (
+            None
+            if self._needs_query
+            else self._fixed | {k: v for k, v in instead.items() if k in self._fixed}
+        )
 
     def arguments(self, query: Mapping[str, str]) -> dict[str, Any]:
         """The arguments for one call.

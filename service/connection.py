@@ -79,6 +79,7 @@ class Reception:
     Args:
         seconds: how long a client may take in each stage.
         tls: how to encrypt; None for plain HTTP.
+        refuse: answers a socket by itself if its request cannot be admitted; True: that is done.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Reception:
         seconds: Mapping[Stage, float],
         tls: Tls | None,
         metrics: Metrics,
+        refuse: Callable[[socket.socket], bool] = lambda _: False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._manager = manager
@@ -95,6 +97,7 @@ class Reception:
         self._deadlines: Deadlines[Protocol] = Deadlines(seconds)
         self._tls = tls
         self._metrics = metrics
+        self._refuse = refuse
         self._under_way: dict[asyncio.Task[None], Record] = {}
         self._evicted = 0
         self._room = 0  # how many places were asked for last
@@ -105,9 +108,18 @@ class Reception:
     def take(self, sock: socket.socket, token: Token) -> None:
         """Count the connection and start its hand-over; socket and token are the record's from here on."""
         record = Record(sock, token, self._metrics)
+        if self._is_refused(record):
+            return
         task = self._loop.create_task(self._hand_over(record))
         self._under_way[task] = record
         task.add_done_callback(self._under_way.pop)
+
+    def _is_refused(self, record: Record) -> bool:
+        if self._tls is not None or not self._refuse(record.socket):
+            return False
+        record.socket.close()
+        record.end("closed")
+        return True
 
     def make_room(self, count: int) -> None:
         """Close connections that have been idle for longest, until `count` are on their way out."""
@@ -161,6 +173,8 @@ class Reception:
             )
 
         try:
+            if self._is_refused(record):  # its request may have come since it was accepted
+                return
             if self._tls is None:
                 _, protocol = await self._loop.connect_accepted_socket(make, record.socket)
             else:

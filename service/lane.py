@@ -8,8 +8,9 @@ a whole pool with everything in it, a pool cannot kill one task, and what it has
 cancelled. A lane that dies loses the call it holds and nothing else; what still waits is in our hands.
 
 A call carries one task, or several short ones. Handing a call over costs the IO process 0.1 to 0.4 ms of
-CPU, in three threads that compete for the GIL, and the worker idles meanwhile: with tasks of 0.5 ms
-one at a time two lanes did 1,400 a second, in tens 3,400 (docs/proofs.md).
+CPU, in three threads that compete for the GIL: with tasks of 0.5 ms one at a time two lanes did 1,400 a
+second, in tens 3,400. And a second call waits in the worker's pipe while the first runs: when the loop is
+busy, those threads come to the GIL milliseconds late, and the worker would idle meanwhile.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Done(NamedTuple):
     result: Any
     failure: Failure | None
     waited: float  # from submitted to started
+    took: float  # from started to finished
     cpu: float  # of the worker's thread; other threads of the worker do not count
 
 
@@ -82,8 +84,7 @@ def run(tasks: Sequence[tuple[Packed, float]]) -> Report:
     """
     done = []
     for packed, submitted in tasks:
-        waited = max(time.monotonic() - submitted, 0.0)
-        before = time.thread_time()
+        started, before = time.monotonic(), time.thread_time()
         result, failure = None, None
         try:
             if isinstance(packed, bytes):
@@ -94,7 +95,8 @@ def run(tasks: Sequence[tuple[Packed, float]]) -> Report:
                 result = function(*args)
         except BaseException as error:
             failure = failure_of(error)
-        done.append(Done(result, failure, waited, time.thread_time() - before))
+        cpu, took = time.thread_time() - before, time.monotonic() - started
+        done.append(Done(result, failure, max(started - submitted, 0.0), took, cpu))
     return Report(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT)
 
 
@@ -145,7 +147,7 @@ def _warm(packed: bytes | None) -> int:
 
 
 class Lane:
-    """One worker. `start()`, then one `send()` at a time, until `lost` is called or `shut_down()`.
+    """One worker. `start()`, then `send()`, until `lost` is called or `shut_down()`.
 
     Args:
         nice: added to the worker's niceness, so that accepting and answering stay responsive while

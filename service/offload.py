@@ -14,10 +14,10 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -29,6 +29,9 @@ from service.lane import Done, Lane, Packed, Report, Strategy, failure_of
 
 log = structlog.get_logger("offloop.offload")
 T = TypeVar("T")
+
+LOOK_AGAIN_SECONDS: Final = 0.1
+"""A task that passes its deadline in a call ahead is not running yet; is it, after this long?"""
 
 START_SECONDS: Final = 30.0
 """A worker that is not up after this long will not come up: importing the work takes milliseconds."""
@@ -94,12 +97,12 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """What one lane is busy with."""
+    """Tasks that were handed to one lane together."""
 
     lane: Lane
     tasks: list[Task]
     sent: float
-    overdue: bool = field(default=False)  # its worker was killed because a task passed its deadline
+    overdue: bool = False  # its worker was killed because a task passed its deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +141,13 @@ class Offload:
         self._attempts = attempts
         self._recycling = recycling or Recycling()
         self._lanes = [Lane(strategy, nice, self._worker_died) for _ in range(self.workers)]
-        self._idle: list[Lane] = []
-        self._busy: dict[Lane, Call] = {}
+        self._calls: dict[Lane, deque[Call]] = {}  # of the workers that are up; the first of each runs
+        self._freed: dict[Lane, float] = {}  # when a lane last finished a call
         self._queue: OrderedDict[Task, None] = OrderedDict()
         self._warm: Packed | None = None
         self._replacing: set[asyncio.Task[None]] = set()
+        self._retiring: set[Lane] = set()  # to be replaced when their calls are done
+        self._handed_over = 0  # tasks that lanes have
         self._stopping = False
         metrics.offload_workers.set(self.workers)
         metrics.offload_limit.set_function(self._admission.most_waiting)
@@ -152,13 +157,12 @@ class Offload:
     @property
     def running(self) -> int:
         """Tasks that a worker is running: one for each busy lane."""
-        return len(self._busy)
+        return sum(map(bool, list(self._calls.values())))  # a copy: the admin thread asks, too
 
     @property
     def waiting(self) -> int:
         """Tasks submitted and not yet running, whether a lane has them already or none."""
-        # A copy: the admin thread asks, too.
-        return len(self._queue) + sum(len(call.tasks) - 1 for call in list(self._busy.values()))
+        return len(self._queue) + self._handed_over - self.running
 
     @property
     def healthy(self) -> bool:
@@ -188,7 +192,7 @@ class Offload:
             raise
         except Exception as error:
             raise WorkerStartError(f"no {self._strategy} worker could be started: {error!r}") from error
-        self._idle = list(self._lanes)
+        self._calls = {lane: deque() for lane in self._lanes}
 
     async def submit(
         self,
@@ -209,8 +213,10 @@ class Offload:
         """
         now = time.monotonic()
         retry_after = self._refusal(now, deadline)
+        if retry_after is None:
+            retry_after = self._breaker.refusal(now)
         if retry_after is not None:
-            self._metrics.tasks["rejected"].inc()
+            self.reject()
             raise RejectedError(retry_after)
         loop = asyncio.get_running_loop()
         try:
@@ -264,24 +270,37 @@ class Offload:
 
     # Entering and leaving the queue.
 
+    def refusal(self, deadline: float = math.inf) -> int | None:
+        """What a request would hear that came now: None, or the seconds of `RejectedError`."""
+        return self._refusal(time.monotonic(), deadline)
+
+    def reject(self) -> None:
+        """Count a request that was refused at the door, by what `refusal` said."""
+        self._metrics.tasks["rejected"].inc()
+
     def _refusal(self, now: float, deadline: float) -> int | None:
         first = next(iter(self._queue), None)
-        retry_after = self._admission.refusal(
-            waiting=len(self._queue),
-            running=sum(len(call.tasks) for call in self._busy.values()),
-            up=len(self._idle) + len(self._busy),
+        return self._admission.refusal(
+            waiting=self.waiting,
+            running=self.running,
+            up=len(self._calls),
             oldest=now - first.submitted if first is not None else 0.0,
             deadline=deadline,
         )
-        return retry_after if retry_after is not None else self._breaker.refusal(now)
 
     def _expire(self, task: Task) -> None:
         """The deadline: nobody waits any longer, and a worker that is at it is ended."""
         self._settle(task, "expired", ExpiredError("the deadline passed"))
         self._queue.pop(task, None)
-        if task.call is not None:
-            task.call.overdue = True
-            task.call.lane.kill()
+        call = task.call
+        if call is None:
+            return
+        if self._calls[call.lane][0] is call:
+            call.overdue = True
+            call.lane.kill()
+        else:
+            loop = asyncio.get_running_loop()
+            task.timer = loop.call_later(LOOK_AGAIN_SECONDS, self._expire, task)
 
     def _drop(self, task: Task) -> None:
         """Its caller has left. On a worker it still has its deadline: nothing runs for ever."""
@@ -302,14 +321,22 @@ class Offload:
     # To the lanes and back.
 
     def _dispatch(self) -> None:
-        while self._idle and self._queue and not self._stopping:
+        while self._queue and not self._stopping:
+            lane = min(
+                (lane for lane in self._calls if lane not in self._retiring), key=self._load, default=None
+            )
+            if lane is None or self._load(lane) >= self._admission.calls_per_worker():
+                return
             tasks = self._next_tasks()
             if tasks:
-                self._send(self._idle.pop(), tasks)
+                self._send(lane, tasks)
+
+    def _load(self, lane: Lane) -> int:
+        return len(self._calls[lane])
 
     def _next_tasks(self) -> list[Task]:
         """The tasks of the next call, from the head of the queue."""
-        most = self._admission.tasks_per_call(len(self._queue), len(self._idle) + len(self._busy))
+        most = self._admission.tasks_per_call(len(self._queue), len(self._calls))
         tasks: list[Task] = []
         while self._queue and len(tasks) < most:
             task = next(iter(self._queue))
@@ -329,7 +356,8 @@ class Offload:
         call = Call(lane, tasks, time.monotonic())
         for task in tasks:
             task.call = call
-        self._busy[lane] = call
+        self._calls[lane].append(call)
+        self._handed_over += len(tasks)
         try:
             future = lane.send([(task.packed, task.submitted) for task in tasks])
         except (BrokenExecutor, RuntimeError):  # it died idle, a moment ago: `_worker_died` follows
@@ -348,13 +376,15 @@ class Offload:
 
     def _returned(self, call: Call, future: Future[Report]) -> None:
         lane = call.lane
-        if self._busy.get(lane) is not call or future.cancelled():
+        calls = self._calls.get(lane)
+        if calls is None or call not in calls or future.cancelled():
             return  # its worker was lost, and the tasks are on their way again
         error = future.exception()
         if isinstance(error, BrokenExecutor) and not self._stopping:
             lane.kill()  # if it is not dead yet; `_worker_died` follows
             return
-        del self._busy[lane]
+        calls.remove(call)
+        self._handed_over -= len(call.tasks)
         if isinstance(error, BrokenExecutor):
             for task in call.tasks:
                 self._settle(task, "killed", WorkerLostError("the workers stop"))
@@ -364,17 +394,20 @@ class Offload:
         if error is None:
             report = future.result()
             dones, peak = report.done, report.peak_bytes
-            self._admission.observe(now - call.sent, len(call.tasks))
+            busy = now - max(call.sent, self._freed.get(lane, 0.0))
+            self._admission.observe(busy, sum(done.took for done in dones), len(dones))
             if self._breaker.succeeded():
                 log.info("workers stay up again")
         else:  # a result that cannot be read: the executor's failure, and not the work's
-            dones, peak = [Done(None, failure_of(error), 0.0, 0.0)] * len(call.tasks), 0
+            dones, peak = [Done(None, failure_of(error), 0.0, 0.0, 0.0)] * len(call.tasks), 0
         for task, done in zip(call.tasks, dones, strict=True):
             self._finish(task, done, lane)
+        self._freed[lane] = now
         if lane.served >= self._recycling.tasks or peak > self._recycling.peak_bytes:
+            self._retiring.add(lane)
+        if lane in self._retiring and not calls:
+            del self._calls[lane]
             self._replace(lane, "recycled")
-        else:
-            self._idle.append(lane)
         self._dispatch()
 
     def _finish(self, task: Task, done: Done, lane: Lane) -> None:
@@ -400,16 +433,16 @@ class Offload:
     # Losing workers and replacing them.
 
     def _worker_died(self, lane: Lane) -> None:
-        call = self._busy.pop(lane, None)
-        reason = "deadline" if call is not None and call.overdue else "crashed"
-        if lane in self._idle:
-            self._idle.remove(lane)
-        elif call is not None and reason == "crashed":
+        calls = self._calls.pop(lane, deque())
+        first = calls[0] if calls else None
+        reason = "deadline" if first is not None and first.overdue else "crashed"
+        if first is not None and reason == "crashed":
             self._count_death()
-        if call is not None:
+        for call in reversed(calls):
+            self._handed_over -= len(call.tasks)
             for task in reversed(call.tasks):
-                self._send_again(task, blame=reason == "crashed")
-        log.warning("worker lost", reason=reason, tasks=len(call.tasks) if call else 0)
+                self._send_again(task, blame=call is first and reason == "crashed")
+        log.warning("worker lost", reason=reason, tasks=sum(len(call.tasks) for call in calls))
         self._replace(lane, reason)
         self._dispatch()
 
@@ -418,8 +451,9 @@ class Offload:
         if task.outcome.done():
             self._forget_deadline(task)
             return
-        task.alone = True  # who killed the worker is not known: the next time there will be no doubt
-        task.kills += blame
+        if blame:
+            task.kills += 1
+            task.alone = True  # who of them killed the worker is not known: next time there is no doubt
         if task.kills < self._attempts:
             self._queue[task] = None
             self._queue.move_to_end(task, last=False)
@@ -434,6 +468,7 @@ class Offload:
     def _replace(self, lane: Lane, reason: str) -> None:
         self._metrics.restarts[reason].inc()
         lane.give_up()
+        self._retiring.discard(lane)
         if not self._stopping:
             task = asyncio.get_running_loop().create_task(self._bring_up(lane))
             self._replacing.add(task)
@@ -450,7 +485,7 @@ class Offload:
                 lane.give_up()
                 self._count_death()
             await asyncio.sleep(self._breaker.pause)
-        self._idle.append(lane)
+        self._calls[lane] = deque()
         self._dispatch()
 
     async def _try_out(self, lane: Lane, packed: Packed) -> None:

@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import importlib
 import math
 import os
 import signal
+import time
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from typing import Any, cast
 
 import structlog
@@ -35,6 +38,7 @@ from service.connection import Reception, Tls
 from service.deadlines import Stage
 from service.offload import Offload, Recycling, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
+from service.refusal import Refusal
 from service.settings import Settings
 from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files, possible
@@ -147,6 +151,7 @@ class Service:
             },
             tls,
             metrics,
+            Refusal(offloader.always, offloader.refusal, functools.partial(self._refused, offloader)),
         )
         stack.callback(reception.close)
         accepting = AcceptLoop(
@@ -175,6 +180,10 @@ class Service:
             offload=settings.offload,
             workers=offload.workers,
         )
+
+    def _refused(self, offloader: app.Offloader, path: str) -> None:
+        offloader.reject()
+        self.metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
 
     def _max_connections(self) -> int:
         """The limit as set, or as the open files allow once all other parts are up."""
@@ -221,7 +230,7 @@ class Service:
             if work is None:
                 await offload.start()
             else:
-                trial = work.trial()
+                trial = work.trial(units=1)
                 await offload.start(body, work.function, trial or {}, try_out=trial is not None)
         except WorkError as error:
             raise StartError(f"the work function {settings.work} fails on a worker: {error}") from error
@@ -323,7 +332,7 @@ def _prepare_work(settings: Settings) -> tuple[Binding | None, float | None]:
     """Import the work, call it, and settle the units: a bad function fails here, not at a request.
 
     Returns:
-        The work, and the CPU seconds it costs; None for what is not known.
+        The work, and the seconds that it takes; None for what is not known.
     """
     if settings.app is not None:
         return None, None
@@ -336,13 +345,18 @@ def _prepare_work(settings: Settings) -> tuple[Binding | None, float | None]:
             units = settings.work_units or calibrate(function, settings.work_ms / 1e3)[0]
             work = Binding(function, units=units)
         trial = work.trial()
-        cost = None if trial is None else cpu_seconds(lambda _: body(function, trial), 0)
+        cost = takes = None
+        if trial is not None:
+            cost = cpu_seconds(lambda _: body(function, trial), 0)
+            began = time.monotonic()
+            body(function, trial)
+            takes = time.monotonic() - began
     except Exception as error:
         raise StartError(
             f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"
         ) from error
     log.info("work", function=settings.work, units=units, cpu_ms=cost and round(cost * 1e3, 3))
-    return work, cost
+    return work, takes
 
 
 def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:

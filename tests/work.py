@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -41,6 +42,18 @@ def kills_its_worker(units: int) -> bytes:
     """The way a segmentation fault or the kernel's OOM killer ends a process."""
     if units > 1 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
+
+
+def kills_its_worker_once(units: int) -> bytes:
+    """Dies with the first worker that runs it in earnest, and not with the next."""
+    if units > 1 and multiprocessing.parent_process() is not None:
+        trace = Path(tempfile.gettempdir()) / f"offloop-test-{os.getppid()}"
+        try:
+            trace.unlink()
+        except FileNotFoundError:
+            trace.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     return b"{}"
 
 
@@ -108,3 +121,24 @@ def sleeps_unless_tried(units: int) -> bytes:
     if threading.current_thread().name.startswith("work_"):
         time.sleep(units if units > 1 else 0)
     return b"{}"
+
+
+gate = threading.Event()
+"""What `waits_at_the_gate` waits for; for work in threads."""
+
+
+def waits_at_the_gate(units: int) -> bytes:
+    """Stays until a test opens the gate; the start, which calls it from elsewhere, need not wait."""
+    if threading.current_thread().name.startswith("work_") and units > 1:
+        gate.wait(20)
+    return b"{}"
+
+
+def area(width: int, height: float = 2.0, **more: str) -> dict[str, float | str]:
+    """Takes its arguments from the query."""
+    return {"area": width * height, **more}
+
+
+def fails_in_a_worker(name: str) -> None:
+    """Raises what a client may not see."""
+    raise LookupError(f"secret {name}")

@@ -60,14 +60,14 @@ def test_the_queue_is_bounded_before_anything_is_known_and_however_short_tasks_a
 
 def test_the_service_time_follows_what_is_measured() -> None:
     admission = Admission(2, queue_wait=0.2)
-    admission.observe(0.4, 10)
+    admission.observe(0.4, 0.3, 10)
     assert admission.seconds == pytest.approx(0.04)
     assert admission.most_waiting() == 10
     for _ in range(50):
-        admission.observe(0.004, 1)
+        admission.observe(0.004, 0.003, 1)
     assert admission.seconds == pytest.approx(0.004, rel=0.1)
     for _ in range(50):
-        admission.observe(4, 1)
+        admission.observe(4, 4, 1)
     assert admission.most_waiting() == 2, "never less than one for each worker"
 
 
@@ -88,6 +88,15 @@ def test_a_call_carries_a_hundredth_of_a_second_and_no_more_than_its_share(
 ) -> None:
     assert CALL_SECONDS == 0.01
     assert Admission(2, seconds=seconds).tasks_per_call(waiting, up) == tasks
+
+
+def test_long_tasks_are_not_handed_over_ahead() -> None:
+    assert [Admission(2, seconds=seconds).calls_per_worker() for seconds in (0.004, 0.1, 0.2, None)] == [
+        2,
+        2,
+        1,
+        1,
+    ]
 
 
 def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one() -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ def count_calls(offload: Offload) -> list[int]:
 
         lane.send = counted  # type: ignore[method-assign]  # a test looks over its shoulder
     return sizes
+
+
+@pytest.fixture
+def gate(make: Make) -> Iterator[threading.Event]:  # noqa: ARG001  # open before the workers are stopped
+    """What work in a thread waits for; open at the end, whatever happens."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture
@@ -141,30 +149,29 @@ async def test_what_admission_refuses_is_never_started(make: Make) -> None:
     assert bench.outcomes() == {"rejected": 1}
 
 
-async def test_only_as_many_wait_as_can_be_served_in_time(make: Make) -> None:
+async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: threading.Event) -> None:
     bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))
-    gate = threading.Event()
     callers = [asyncio.create_task(bench.offload.submit(gate.wait)) for _ in range(6)]
     await asyncio.sleep(0)
-    assert (bench.offload.running, bench.offload.waiting) == (1, 3)  # 0.05 + 2 x 0.1 s before the third
+    assert (bench.offload.running, bench.offload.waiting) == (1, 3)  # 2.5 x 0.1 s before the last of them
     gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert [type(result) for result in results] == [bool] * 4 + [RejectedError] * 2
     assert bench.outcomes() == {"completed": 4, "rejected": 2}
 
 
-async def test_short_tasks_share_a_call_and_long_ones_do_not(make: Make) -> None:
-    for seconds, shared in ((0.001, 10), (0.1, 1)):
+async def test_short_tasks_share_a_call_and_long_ones_do_not(make: Make, gate: threading.Event) -> None:
+    for seconds, shared in ((0.0015, 7), (0.1, 1)):  # above 10 ms / 1.5 ms: it is measured meanwhile
         bench = await make("thread", admission=Admission(1, seconds=seconds))
-        gate = threading.Event()
+        gate.clear()
         first = asyncio.create_task(bench.offload.submit(gate.wait))
         rest = [asyncio.create_task(bench.offload.submit(threading.get_ident)) for _ in range(20)]
         await asyncio.sleep(0)
         calls = count_calls(bench.offload)
         gate.set()
         await asyncio.gather(first, *rest)
-        assert max(calls) <= shared
-        assert (len(calls) == 20) == (shared == 1)
+        assert calls[0] <= shared
+        assert (max(calls) > 1) == (shared > 1)
 
 
 async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:
@@ -271,9 +278,8 @@ async def test_the_deadline_ends_a_task_whose_caller_has_left(make: Make, tmp_pa
     assert bench.outcomes() == {"cancelled": 1, "completed": 1}
 
 
-async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make) -> None:
+async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gate: threading.Event) -> None:
     bench = await make("thread")
-    gate = threading.Event()
     first = asyncio.create_task(bench.offload.submit(gate.wait))
     await asyncio.sleep(0)
     called: list[int] = []

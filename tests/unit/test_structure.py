@@ -17,7 +17,18 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
     *("shield", "background", "work", "binding", "settings", "logs", "tls", "tcp", "tokens", "deadlines"),
-    *("accept", "admission", "lane", "offload", "protocol", "connection", "app", "server", "__main__"),
+    *(
+        "accept",
+        "admission",
+        "lane",
+        "offload",
+        "refusal",
+        "protocol",
+        "connection",
+        "app",
+        "server",
+        "__main__",
+    ),
 ]
 
 OWNERS = {

@@ -1,0 +1,201 @@
+"""What a client gets when workers are busy, late or missing, and that every count adds up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metrics.exposition import total
+from service import refusal
+from tests import work
+
+from .conftest import Running, Start
+from .test_service import body_of, status_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def gate(start: Start) -> Iterator[None]:  # noqa: ARG001  # open before the services are drained
+    """Work that waits at the gate; open at the end, whatever happens."""
+    work.gate.clear()
+    yield
+    work.gate.set()
+
+
+async def busy(start: Start, **more: object) -> tuple[Running, list[asyncio.Task[bytes]]]:
+    """A service whose one worker is at the gate with one request, while another waits."""
+    settings: dict[str, object] = {"offload": "thread", "workers": 1, "work": "tests.work:waits_at_the_gate"}
+    service = await start(**{**settings, "queue_wait": 1e-9, **more})
+    waiting = []
+    for count in (1, 2):
+        waiting.append(asyncio.create_task(service.get()))
+        await service.until(lambda count=count: in_offload(service) == count)  # type: ignore[misc]
+    return service, waiting
+
+
+def in_offload(service: Running) -> int:
+    offload = service.service._offload
+    return offload.running + offload.waiting
+
+
+@pytest.mark.usefixtures("gate")
+async def test_who_cannot_be_served_in_time_is_told_so_at_once(start: Start) -> None:
+    service, waiting = await busy(start)
+    work_before = in_offload(service)
+    answers = [await service.get() for _ in range(5)]
+    for answer in answers:
+        assert status_of(answer) == 503
+        assert re.search(rb"\r\nRetry-After: [1-9]\d*\r\n", answer)
+        assert body_of(answer) == b"Service Unavailable\n"
+    assert in_offload(service) == work_before
+    assert status_of(await service.get("/healthz")) == 200, "what needs no worker is served"
+    work.gate.set()
+    assert [status_of(answer) for answer in await asyncio.gather(*waiting)] == [200, 200]
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=rejected}"] == 5
+    assert values["offload_tasks_total{outcome=completed}"] == 2
+    assert total(values, "http_requests_total", route="/data", status="503") == 5
+    assert values["http_connections_completed_total{reason=closed}"] == 8
+
+
+@pytest.mark.usefixtures("gate")
+async def test_the_cheap_no_and_the_long_way_round_say_the_same(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, _ = await busy(start)
+    cheap = await service.get()
+    monkeypatch.setattr(refusal.Refusal, "__call__", lambda *_: False)
+    slow = await service.get()
+
+    def known(answer: bytes) -> dict[bytes, bytes]:
+        lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in lines[1:])
+        return {b"": lines[0], **{name: fields[name] for name in fields.keys() - {b"date", b"server"}}}
+
+    assert known(cheap) == known(slow)
+    assert body_of(cheap) == body_of(slow)
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=rejected}"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /data?a=b HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 503),
+        (b"HEAD /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 503),
+        (b"GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 404),
+        (b"POST /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx", 405),
+        (b"GET /data HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", 503),
+        (
+            b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+            b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+            200,
+        ),
+        (b"GET /data nonsense\r\n\r\n", 400),
+    ],
+)
+@pytest.mark.usefixtures("gate")
+async def test_only_what_is_understood_is_refused_early(start: Start, sent: bytes, status: int) -> None:
+    service, _ = await busy(start)
+    assert status_of(await service.exchange(sent)) == status
+
+
+@pytest.mark.usefixtures("gate")
+async def test_a_request_past_its_deadline_gets_504(start: Start) -> None:
+    service, waiting = await busy(start, deadline=0.3, queue_wait="off")
+    assert [status_of(answer) for answer in await asyncio.gather(*waiting)] == [504, 504]
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=expired}"] == 2
+
+
+@pytest.mark.usefixtures("gate")
+async def test_a_request_may_ask_for_a_shorter_deadline(start: Start) -> None:
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate")
+    head = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\nRequest-Timeout: "
+    assert status_of(await service.exchange(head + b"0.05\r\n\r\n")) == 504
+    for nonsense in (b"soon", b"-1", b"0", b"nan"):
+        answer = await service.exchange(head + nonsense + b"\r\n\r\n")
+        assert status_of(answer) == 400
+        assert b"Request-Timeout" in body_of(answer)
+
+
+async def test_a_worker_that_dies_costs_no_request(start: Start) -> None:
+    service = await start(offload="process", workers=1, work="tests.work:kills_its_worker_once")
+    assert status_of(await service.get()) == 200
+    values = await service.scrape()
+    assert values["offload_worker_restarts_total{reason=crashed}"] == 1
+    assert values["offload_tasks_total{outcome=completed}"] == 1
+
+
+async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(start: Start) -> None:
+    service = await start(offload="process", workers=1, work="tests.work:kills_its_worker")
+    answers = [status_of(await service.get()) for _ in range(4)]
+    assert answers[0] == 500
+    assert answers[-1] == 503
+    assert status_of(await service.get("/readyz")) == 503
+    assert service.service.ready() == (False, "workers keep dying")
+
+
+@pytest.mark.parametrize("offload", ["inline", "process"])
+@pytest.mark.parametrize(
+    ("query", "status", "body"),
+    [
+        ("?width=3", 200, {"area": 6.0}),
+        ("?width=3&height=0.5&colour=red", 200, {"area": 1.5, "colour": "red"}),
+        ("", 400, "width"),
+        ("?width=wide", 400, "width: Input should be a valid integer"),
+    ],
+)
+async def test_the_query_becomes_the_arguments_of_the_work(
+    start: Start, offload: str, query: str, status: int, body: object
+) -> None:
+    service = await start(offload=offload, workers=1, work="tests.work:area")
+    answer = await service.get(f"/data{query}")
+    assert status_of(answer) == status
+    if status == 200:
+        assert json.loads(body_of(answer)) == body
+    else:
+        assert str(body).encode() in body_of(answer)
+
+
+async def test_what_the_work_raises_is_for_the_log_alone(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = await start(offload="process", workers=1, work="tests.work:fails_in_a_worker")
+    answer = await service.get("/data?name=x")
+    assert status_of(answer) == 500
+    assert b"secret" not in answer
+    assert "LookupError: secret x" in "".join(capsys.readouterr())
+
+
+def readme_example() -> str:
+    """The example application of the README."""
+    found = re.search(r"<!-- app:begin -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+async def test_the_application_of_the_readme_runs_on_the_chassis(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thumbnails.py").write_text(readme_example())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    service = await start(offload="thread", workers=1, app="thumbnails:application")
+    answer = await service.exchange(
+        b"POST /digest HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    assert status_of(answer) == 200
+    assert json.loads(body_of(answer))["sha256"].startswith("ba7816bf")
+    assert status_of(await service.get("/healthz")) == 200
+    assert status_of(await service.get("/data")) == 404
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=completed}"] == 1
+    assert values["http_requests_total{method=POST,route=/digest,status=200}"] == 1
