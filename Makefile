@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz bench-accept memory clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak bench-accept memory clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -48,6 +48,15 @@ front-door: $(READY) ## Prove the front door with wrk, siege, curl and openssl (
 
 fuzz: $(READY) ## Send 200,000 malformed requests (10 minutes)
 	$(BIN)/python -m tests.proofs.fuzz $(ARGS)
+
+peers: $(READY) ## Our service beside the usual designs under overload (10 minutes)
+	$(BIN)/python -m loadtests peers $(ARGS)
+
+faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)
+	$(BIN)/python -m tests.proofs.faults
+
+soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
+	$(BIN)/python -m tests.proofs.faults --soak
 
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)

@@ -21,7 +21,8 @@ from loadtests.child import ServiceError
 from loadtests.folder import FolderError, RunFolder
 from loadtests.generator import GeneratorError
 from loadtests.matrix import Factors, PlanError
-from loadtests.plan import ARRIVALS, CLOSERS, Phase
+from loadtests.peers import race
+from loadtests.plan import ARRIVALS, CLOSERS, Phase, write_json
 from loadtests.presets import PRESETS
 from loadtests.run import UsageError, run
 from loadtests.thresholds import Threshold
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_experiment(commands)
     add_report(commands)
     add_compare(commands)
+    add_peers(commands)
     arguments = parser.parse_args(argv)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a cancelled job cleans up as well
@@ -212,6 +214,43 @@ def add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.set_defaults(handler=_compare)
     parser.add_argument("a", type=Path, metavar="A", help="run folder before the change")
     parser.add_argument("b", type=Path, metavar="B", help="run folder after it")
+
+
+def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `peers`: our service beside the usual designs under overload."""
+    parser = commands.add_parser(
+        "peers",
+        help="our service beside the usual designs under overload (about 10 minutes)",
+        description="Run every design in turns with the same work and the same clients, which give up after "
+        "1 s: at a comfortable rate, at 3x and 10x the limit, and afterwards.",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_peers)
+    add = parser.add_argument
+    add("--works-ms", type=_loads, default=(0.5, 4.0, 40.0), metavar="X,X,...", help="CPU time of a request")
+    add("--seconds", type=_positive, default=10.0, metavar="SECONDS", help="length of each overload")
+    names = ", ".join(race.TITLES)
+    add("--designs", type=_designs, default=tuple(race.TITLES), metavar="NAME,...", help=f"of {names}")
+    add("--json", type=Path, metavar="FILE", help="keep all figures there")
+
+
+def _designs(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in race.TITLES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(race.TITLES)}")
+    return names
+
+
+def _peers(arguments: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    found = race.race(arguments.designs, arguments.works_ms, arguments.seconds, console)
+    Console(width=None if sys.stdout.isatty() else 150).print(race.table(found))
+    if arguments.json is not None:
+        write_json(arguments.json, found, indent=1)
+    states = {row[load]["state"] for row in found["rows"] for load in ("3x", "10x") if load in row}
+    return INVALID if "invalid" in states else PASSED
 
 
 def _positive(text: str) -> float:

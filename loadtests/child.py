@@ -60,6 +60,11 @@ class ServiceChild:
         if code and kind is None:
             raise ServiceError(f"the service ended with exit code {code}; its log is {self._log}")
 
+    @property
+    def pid(self) -> int:
+        """Of the service's own process."""
+        return self._process.pid
+
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while True:

@@ -6,6 +6,7 @@ Knows prometheus_client and the catalogue. Holds its own registry, so two servic
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
@@ -134,8 +135,14 @@ class Metrics:
 
         self._handshakes = self._counter("tls_handshakes_total")
         self._handshake_seconds = self._histogram("tls_handshake_seconds")
-        self._requests = self._counter("http_requests_total")
-        self._durations = self._histogram("http_request_duration_seconds")
+        requests = self._counter("http_requests_total")
+        request_durations = self._histogram("http_request_duration_seconds")
+
+        @functools.cache  # looking children up by their labels costs more than counting; labels are bounded
+        def children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+            return requests.labels(method, route, str(status)), request_durations.labels(route)
+
+        self._children = children
 
         self.offload_depth = self._gauge("offload_queue_depth")
         self.offload_limit = self._gauge("offload_queue_limit")
@@ -150,9 +157,11 @@ class Metrics:
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answer. Unknown methods and routes share the label OTHER, so labels stay bounded."""
-        route = route or "OTHER"
-        self._requests.labels(method if method in METHODS else "OTHER", route, str(status)).inc()
-        self._durations.labels(route).observe(seconds)
+        answers, durations = self._children(
+            method if method in METHODS else "OTHER", route or "OTHER", status
+        )
+        answers.inc()
+        durations.observe(seconds)
 
     def handshake(self, outcome: str, seconds: float) -> None:
         """Count one TLS handshake, `ok` or `failed`."""

@@ -15,9 +15,9 @@ MOST_WAITING: Final = 10_000
 WEIGHT: Final = 0.1
 """Of the newest call in the measured service time: follows a change within some 20 calls."""
 
-CALL_SECONDS: Final = 0.01
-"""How much work one call may carry: long against the 0.3 ms that handing it over costs, short against what
-a client notices."""
+CALL_SECONDS: Final = 0.02
+"""How much work one call may carry: long against the CPU that handing it over costs (0.4 to 0.9 ms), short
+against what a client notices. More than one task only if a queue stands."""
 
 AHEAD_BELOW_SECONDS: Final = 0.1
 """A worker is handed a call ahead only while tasks are shorter than this: what it holds cannot be given to

@@ -7,8 +7,8 @@ Why a `ProcessPoolExecutor(max_workers=1)` for each worker and not one pool for 
 a whole pool with everything in it, a pool cannot kill one task, and what it has queued cannot be
 cancelled. A lane that dies loses the call it holds and nothing else; what still waits is in our hands.
 
-A call carries one task, or several short ones. Handing a call over costs the IO process 0.1 to 0.4 ms of
-CPU, in three threads that compete for the GIL: with tasks of 0.5 ms one at a time two lanes did 1,400 a
+A call carries one task, or several short ones. Handing a call over costs the IO process 0.4 ms of CPU and
+more, in three threads that compete for the GIL: with tasks of 0.5 ms one at a time two lanes did 1,400 a
 second, in tens 3,400. And a second call waits in the worker's pipe while the first runs: when the loop is
 busy, those threads come to the GIL milliseconds late, and the worker would idle meanwhile.
 """

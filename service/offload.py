@@ -271,8 +271,11 @@ class Offload:
     # Entering and leaving the queue.
 
     def refusal(self, deadline: float = math.inf) -> int | None:
-        """What a request would hear that came now: None, or the seconds of `RejectedError`."""
-        return self._refusal(time.monotonic(), deadline)
+        """What a request would hear that came now: None, or the seconds of `RejectedError`.
+
+        Asked for every connection, so an empty queue is answered at once: nobody is refused then.
+        """
+        return self._refusal(time.monotonic(), deadline) if self._queue else None
 
     def reject(self) -> None:
         """Count a request that was refused at the door, by what `refusal` said."""

@@ -4,12 +4,14 @@ Knows the bytes of a plain GET and one answer. An alternative to the long way ro
 whatever it does not recognise goes that way and is refused by admission there.
 
 Why: at ten times what the workers can do, nine of ten answers are refusals, and what they cost decides how
-much is left for the work. Through the HTTP server a refusal costs as much as any small answer, some 250 us;
-from the socket, without transport, parser, task and handler, some 50 us (`make bench-refusal`).
+much is left for the work. Through the HTTP server a refusal costs as much as any small answer. From the
+socket, without transport, parser, task and handler, it is cheaper: at 1,500 requests a second, three times
+what the workers could do, the IO process used 0.75 of a core without this module and 0.55 with it.
 """
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable, Collection
 from typing import Final
@@ -22,6 +24,11 @@ REFUSAL: Final = (
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {}\r\nContent-Type: text/plain; charset=utf-8\r\n"
     "Content-Length: 20\r\nConnection: close\r\n\r\nService Unavailable\n"
 )
+
+
+@functools.cache
+def _refusal(seconds: int) -> bytes:
+    return REFUSAL.format(seconds).encode()
 
 
 class Refusal:
@@ -54,7 +61,7 @@ class Refusal:
             if path is None:
                 return False
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
-            sock.send(REFUSAL.format(seconds).encode(), NOW)
+            sock.send(_refusal(seconds), NOW)
         except OSError:  # nothing here yet, or gone: the long way knows what to do
             return False
         self._refused(path)

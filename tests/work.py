@@ -142,3 +142,11 @@ def area(width: int, height: float = 2.0, **more: str) -> dict[str, float | str]
 def fails_in_a_worker(name: str) -> None:
     """Raises what a client may not see."""
     raise LookupError(f"secret {name}")
+
+
+def spins(seconds: float) -> bytes:
+    """So much CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return b"{}"

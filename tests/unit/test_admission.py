@@ -74,19 +74,19 @@ def test_the_service_time_follows_what_is_measured() -> None:
 @pytest.mark.parametrize(
     ("seconds", "waiting", "up", "tasks"),
     [
-        (0.0005, 1000, 2, 20),
-        (0.004, 1000, 2, 2),
+        (0.0005, 1000, 2, 40),
+        (0.004, 1000, 2, 5),
         (0.04, 1000, 2, 1),
         (0.0005, 5, 2, 3),  # a fair share: the other worker gets the rest
         (0.0005, 0, 2, 1),
-        (0.0005, 30, 0, 20),
+        (0.0005, 30, 0, 30),
         (None, 1000, 2, 1),
     ],
 )
-def test_a_call_carries_a_hundredth_of_a_second_and_no_more_than_its_share(
+def test_a_call_carries_a_fiftieth_of_a_second_and_no_more_than_its_share(
     seconds: float | None, waiting: int, up: int, tasks: int
 ) -> None:
-    assert CALL_SECONDS == 0.01
+    assert CALL_SECONDS == 0.02
     assert Admission(2, seconds=seconds).tasks_per_call(waiting, up) == tasks
 
 

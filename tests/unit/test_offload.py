@@ -161,7 +161,7 @@ async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: thre
 
 
 async def test_short_tasks_share_a_call_and_long_ones_do_not(make: Make, gate: threading.Event) -> None:
-    for seconds, shared in ((0.0015, 7), (0.1, 1)):  # above 10 ms / 1.5 ms: it is measured meanwhile
+    for seconds, shared in ((0.003, 7), (0.1, 1)):  # 20 ms / 3 ms at first: it is measured meanwhile
         bench = await make("thread", admission=Admission(1, seconds=seconds))
         gate.clear()
         first = asyncio.create_task(bench.offload.submit(gate.wait))

@@ -1,0 +1,43 @@
+"""Serves one of the designs: `python -m loadtests.peers DESIGN PORT WORK UNITS WORKERS`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import uvicorn
+import uvloop
+from aiohttp import web
+
+from loadtests.peers import designs
+
+
+def main(design: str, port: int, name: str, units: int, workers: int) -> None:
+    """Serve until a signal."""
+    if design == "gunicorn":  # "(2 x cores) + 1" workers: gunicorn's documentation, "How Many Workers?"
+        application = f"loadtests.peers.designs:wsgi({name!r},{units})"
+        command = ["gunicorn", "--workers", str(2 * workers + 1), "--bind", f"127.0.0.1:{port}", application]
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+    work = designs.work_of(name)
+    if design == "fastapi":
+        uvicorn.run(designs.fastapi(work, units), port=port, log_level="warning", access_log=False)
+        return
+    builders: dict[str, Callable[[], web.Application]] = {
+        "inline": lambda: designs.inline(work, units),
+        "pool": lambda: designs.pool(work, units, workers),
+        "bounded": lambda: designs.bounded(work, units, workers),
+    }
+    web.run_app(
+        builders[design](),
+        host="127.0.0.1",
+        port=port,
+        access_log=None,
+        handler_cancellation=design == "bounded",
+        loop=uvloop.new_event_loop(),
+        print=None,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -1,0 +1,255 @@
+"""Measures our service and its peers in turns: same work, same open loop, clients that give up after 1 s.
+
+Knows how each is started and which loads it gets. Touches child processes and a run folder. The yardstick:
+answers in time x S, as a share of the cores that the clients and the IO process leave over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests import machine
+from loadtests.child import ServiceChild, ServiceError
+from loadtests.generator import read_samples, run_phase
+from loadtests.matrix import DATA
+from loadtests.plan import Phase
+from loadtests.sample import OK, Sample
+from loadtests.summary import summarise
+from loadtests.watch import scrape
+
+GIVE_UP_SECONDS: Final = 1.0
+MOST_PER_SECOND: Final = 5000.0
+"""More than this one generator cannot send while it shares two cores with what it measures."""
+
+OTHER_SECONDS: Final = 0.001
+"""What a request costs besides S, roughly, where all share the cores: the comfortable rate depends on it."""
+
+PROBES_PER_SECOND: Final = 20.0
+TITLES: Final = {
+    "offloop": "offloop",
+    "inline": "aiohttp, inline",
+    "pool": "aiohttp + ProcessPoolExecutor",
+    "bounded": "the same, 64 in flight",
+    "fastapi": "FastAPI on uvicorn",
+    "gunicorn": "gunicorn, sync workers",
+}
+IN_WORKERS: Final = ("offloop", "pool", "bounded")
+"""Designs whose work runs in processes of its own: of these the IO process can be told apart."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contender:
+    """A server that is up."""
+
+    name: str
+    url: str
+    pid: int
+    admin_url: str | None
+
+
+def race(names: Sequence[str], works_ms: Sequence[float], seconds: float, console: Console) -> dict[str, Any]:
+    """Measure every design with every amount of work; return all figures as JSON types."""
+    found: dict[str, Any] = {"environment": machine.environment(), "seconds": seconds, "rows": []}
+    with tempfile.TemporaryDirectory(prefix="offloop-peers-") as folder:
+        for work_ms in works_ms:
+            units, cost = _calibrate(work_ms, Path(folder))
+            limit = machine.cores() / cost
+            console.print(f"Work {cost * 1e3:.2f} ms, limit {limit:.0f}/s on {machine.cores()} cores")
+            for name in names:
+                with _started(name, units, Path(folder)) as contender:
+                    row = _measure(contender, cost, limit, seconds, Path(folder))
+                found["rows"].append({"design": name, "work_ms": work_ms, "limit": limit, **row})
+                console.print(_line(found["rows"][-1]), highlight=False)
+    _share(found["rows"])
+    return found
+
+
+def table(found: dict[str, Any]) -> Table:
+    """All figures, one line per design and work."""
+    made = Table(title="goodput under overload, and what is left of the service", title_justify="left")
+    for heading in ("work", "design", "IO us/request", "p50", "p99", *("3x", "share", "p99", "trivial"),
+                    *("10x", "share", "p99", "trivial"), "after 1 s"):  # fmt: skip
+        made.add_column(heading, justify="left" if heading == "design" else "right")
+    for row in found["rows"]:
+        easy = row["comfortable"]
+        cells = [f"{row['work_ms']:g} ms", TITLES[row["design"]], _number(row["io_us_per_request"])]
+        cells += [_ms(easy["p50"]), _ms(easy["p99"])]
+        for load in ("3x", "10x"):
+            pressed = row.get(load)
+            cells += ["", "", "", ""] if pressed is None else [
+                f"{pressed['goodput']:.0f}/s", f"{pressed['share']:.0%}",
+                _ms(pressed["answers_p99"]), _ms(pressed["trivial_p99"]),
+            ]  # fmt: skip
+        cells.append(f"{row['p99_after_1_s'] / easy['p99']:.1f}x")
+        made.add_row(*cells)
+    return made
+
+
+def _measure(contender: Contender, cost: float, limit: float, seconds: float, folder: Path) -> dict[str, Any]:
+    easy_rate = 0.5 * machine.cores() / (cost + OTHER_SECONDS)
+    _load(contender, easy_rate, 1.0, folder)  # warm
+    easy = _load(contender, easy_rate, 4.0, folder)
+    answered = easy["goodput"] * 4.0
+    io_us = easy["io_cores"] * 4.0 / answered * 1e6 if contender.name in IN_WORKERS and answered else None
+    row: dict[str, Any] = {"comfortable": easy, "io_us_per_request": io_us, "s_idle": cost}
+    after = []
+    for factor in (3, 10):
+        rate = min(factor * limit, MOST_PER_SECOND)
+        if factor == 10 and rate == row["3x"]["rate"]:
+            continue  # the generator's own limit: the same load again
+        row[f"{factor}x"] = _load(contender, rate, seconds, folder)
+        after.append(_load(contender, easy_rate, 4.0, folder)["p99_after_1_s"])
+    return {**row, "p99_after_1_s": max(after)}
+
+
+def _load(contender: Contender, rate: float, seconds: float, folder: Path) -> dict[str, Any]:
+    """One load on /data with a few requests for the trivial route beside it."""
+    phase = _phase(f"{contender.url}/data", rate, seconds)
+    probe = _phase(f"{contender.url}/healthz", PROBES_PER_SECOND, seconds)
+    samples, probes = folder / "samples.json", folder / "probes.json"
+    before = scrape(contender.admin_url) if contender.admin_url else {}
+    thread = threading.Thread(target=lambda: list(run_phase(probe, probes)))
+    thread.start()
+    began, cpu_before = time.monotonic(), _cpu(contender.pid)
+    elapsed, cpu = seconds, cpu_before
+    with contextlib.closing(run_phase(phase, samples)) as sending:
+        for progress in sending:
+            if progress["elapsed"] <= seconds:  # what comes after the last request is no overload
+                elapsed, cpu = time.monotonic() - began, _cpu(contender.pid)
+    thread.join()
+    after = scrape(contender.admin_url) if contender.admin_url else {}
+    found, facts = read_samples(samples)
+    probed, probe_facts = read_samples(probes)
+    summary = summarise(found, facts, phase)
+    tasks = after.get("tasks", 0) - before.get("tasks", 0)
+    return {
+        "rate": rate,
+        "state": summary["state"],
+        "goodput": summary["goodput_per_second"],
+        "outcomes": summary["outcomes"],
+        "p50": summary["latency_seconds"]["p50"],
+        "p99": summary["latency_seconds"]["p99"],
+        "answers_p99": _quantile(_latencies(s for s in found if s.outcome == OK)),
+        "trivial_p99": summarise(probed, probe_facts, probe)["latency_seconds"]["p99"],
+        "p99_after_1_s": _quantile(
+            _latencies(s for s in found if s.intended - facts["started_monotonic"] > 1)
+        ),
+        "client_cores": sum(each["cpu_seconds"] / each["wall_seconds"] for each in (facts, probe_facts)),
+        "io_cores": (cpu - cpu_before) / elapsed,
+        "s": (after["task_cpu_seconds"] - before["task_cpu_seconds"]) / tasks if tasks else None,
+    }
+
+
+def _share(rows: list[dict[str, Any]]) -> None:
+    """Add the yardstick to each load. S is what our workers measured under the same load, for all designs:
+    on a busy machine the same work costs more CPU time than on an idle one."""
+    ours = {row["work_ms"]: row for row in rows if row["design"] == "offloop"}
+    for row in rows:
+        for load in ("3x", "10x"):
+            if load in row:
+                pressed = row[load]
+                measured = ours.get(row["work_ms"], {}).get(load, {}).get("s")
+                io = pressed["io_cores"] if row["design"] in IN_WORKERS else 0.0
+                left = machine.cores() - pressed["client_cores"] - io
+                pressed["share"] = pressed["goodput"] * (measured or row["s_idle"]) / left
+
+
+def _line(row: dict[str, Any]) -> str:
+    loads = "  ".join(
+        f"{load} {row[load]['goodput']:.0f}/s p99 {_ms(row[load]['answers_p99'])}"
+        for load in ("3x", "10x")
+        if load in row
+    )
+    return f"  {TITLES[row['design']]:<30}{loads}"
+
+
+def _phase(url: str, rate: float, seconds: float) -> Phase:
+    return Phase(url=url, rate=round(rate, 1), duration_seconds=seconds, timeout_seconds=GIVE_UP_SECONDS)
+
+
+def _latencies(samples: Iterable[Sample]) -> list[float]:
+    return sorted(s.finished - s.intended for s in samples if s.finished is not None)
+
+
+def _quantile(values: list[float], share: float = 0.99) -> float | None:
+    return values[min(int(share * len(values)), len(values) - 1)] if values else None
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.0f} ms"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of one process so far, all its threads, without its children (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _calibrate(work_ms: float, folder: Path) -> tuple[int, float]:
+    flags = ["--port", "0", "--admin-port", "0", "--log-format", "json", "--offload", "inline"]
+    with ServiceChild([*flags, "--work-ms", str(work_ms)], folder / "calibration.log") as service:
+        return service.work["units"], service.work["cpu_ms"] / 1e3
+
+
+@contextlib.contextmanager
+def _started(name: str, units: int, folder: Path) -> Iterator[Contender]:
+    if name == "offloop":
+        flags = ["--port", "0", "--admin-port", "0", "--log-format", "json", "--work-units", str(units)]
+        with ServiceChild(flags, folder / "offloop.log") as service:
+            yield Contender(name, service.url, service.pid, service.admin_url)
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "loadtests.peers",
+        name,
+        str(port),
+        DATA,
+        str(units),
+        str(machine.cores()),
+    ]
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(url, process)
+        yield Contender(name, url, process.pid, None)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its queue may be longer than our patience
+            process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a session of our own making
+        process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(URLError, OSError), urlopen(f"{url}/healthz", timeout=1):
+            return
+        time.sleep(0.05)
+    raise ServiceError(f"the peer at {url} did not start")

@@ -1,0 +1,29 @@
+"""Faults under load, short form of `make faults` and `make soak`; each function asserts what must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.proofs import faults
+
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
+
+
+@proc
+def test_killed_workers_cost_no_request(tmp_path: Path) -> None:
+    faults.killed_workers(tmp_path, seconds=1.5, every=0.2)
+
+
+def test_a_task_that_never_ends_costs_its_own_request(tmp_path: Path) -> None:
+    faults.endless_task(tmp_path, seconds=1, deadline=0.5)
+
+
+def test_no_work_is_done_for_clients_that_vanish(tmp_path: Path) -> None:
+    faults.vanishing(tmp_path, clients=400, good=20)
+
+
+@proc
+def test_memory_and_descriptors_stay_under_faults(tmp_path: Path) -> None:
+    faults.soak(tmp_path, requests=200, rate=200)
