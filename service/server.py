@@ -15,6 +15,7 @@ import errno
 import functools
 import gc
 import importlib
+import itertools
 import math
 import os
 import signal
@@ -347,10 +348,10 @@ def _prepare_work(settings: Settings) -> tuple[Binding | None, float | None]:
         trial = work.trial()
         cost = takes = None
         if trial is not None:
-            cost = cpu_seconds(lambda _: body(function, trial), 0)
+            calls = itertools.count()
             began = time.monotonic()
-            body(function, trial)
-            takes = time.monotonic() - began
+            cost = cpu_seconds(lambda _: (body(function, trial), next(calls)), 0)
+            takes = (time.monotonic() - began) / next(calls)  # more than the CPU time, if it sleeps
     except Exception as error:
         raise StartError(
             f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"

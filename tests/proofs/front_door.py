@@ -34,7 +34,12 @@ def shortage(folder: Path, seconds: float, work: str) -> Figures:
     flags = [
         "--max-connections",
         "500",
-        *(["--work-ms", "500"] if work == "slow" else ["--work-units", "10"]),
+        # Slow work holds its connections, so nobody may be refused.
+        *(
+            ["--work-ms", "500", "--queue-wait", "off", "--deadline", "off"]
+            if work == "slow"
+            else ["--work-units", "10"]
+        ),
     ]
     with service(folder / "log", *flags, files=100) as child:
         address, _ = child.ready()
