@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+from loadtests.peers.race import TITLES
 from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings
@@ -75,7 +76,42 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
         yield label, f"{value:g}" if isinstance(value, float) else str(value)
 
 
-PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory")
+def peers_table() -> str:
+    """Our service beside the usual designs, as `make peers` last measured them."""
+    kept = json.loads((ROOT / "docs/proofs/peers.json").read_text(encoding="utf-8"))
+    where = "{cpu}, {cores} cores, {kernel}, {python}".format(**kept["environment"])
+    lines = [
+        f"`make peers`, {kept['environment']['date'][:10]}, {where}, {kept['seconds']:g} s each",
+        "",
+        "| work | design | load | goodput | of what is left | p99 | answered | trivial route p99 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in kept["rows"]:
+        lines.extend(_peer_line(row, load) for load in ("3x", "10x") if load in row)
+    return "\n".join(lines)
+
+
+def _peer_line(row: dict[str, Any], load: str) -> str:
+    pressed = row[load]
+    times = pressed["rate"] / row["limit"]
+    outcomes = pressed["outcomes"]
+    answered = sum(n for name, n in outcomes.items() if name == "ok" or name.startswith("status"))
+    cells = [
+        f"{row['work_ms']:g} ms",
+        TITLES[row["design"]],
+        f"{times:.3g}x" + ("" if pressed["state"] == "ok" else " (late)"),
+        f"{pressed['goodput']:.0f}/s",
+        f"{pressed['share']:.0%}",
+        *(
+            "-" if value is None else f"{value * 1e3:.0f} ms"
+            for value in (pressed["answers_p99"], pressed["trivial_p99"])
+        ),
+    ]
+    cells.insert(6, f"{answered / sum(outcomes.values()):.0%}")
+    return "| " + " | ".join(cells) + " |"
+
+
+PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "faults")
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {
@@ -84,7 +120,7 @@ PAGES: dict[Path, Tables] = {
         "settings": settings_table,
         "metrics": metrics_table,
     },
-    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES},
+    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES} | {"peers": peers_table},
 }
 
 

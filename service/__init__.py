@@ -6,9 +6,13 @@ The path of one connection, and the file that owns each step:
       -> tokens.py      the right to hold one connection, taken before it is accepted
       -> accept.py      takes it from the queue, tells errors from shortages
       -> connection.py  counts it at once: one record, from accept to its end; TLS, and the hand-over to
+      -> refusal.py     a whole request that cannot be admitted is refused here and now
       -> protocol.py    HTTP, with a deadline for whatever the client must do (deadlines.py)
       -> app.py         routes and handlers; what a client is told when something fails
-      -> offload.py     admission, then the worker: inline, in a thread or in a process
+      -> binding.py     the query becomes the arguments of the work
+      -> admission.py   who may enter: only what can be answered in time
+      -> offload.py     the queue, deadlines, retries and outcomes
+      -> lane.py        one worker: inline, a thread or a process
       -> work.py        the CPU-bound function itself
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
