@@ -228,10 +228,15 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_peers)
     add = parser.add_argument
-    add("--works-ms", type=_loads, default=(0.5, 4.0, 40.0), metavar="X,X,...", help="CPU time of a request")
+    add("--works-ms", type=_loads, default="0.5,4,40", metavar="X,X,...", help="CPU time of a request")
     add("--seconds", type=_positive, default=10.0, metavar="SECONDS", help="length of each overload")
-    names = ", ".join(race.TITLES)
-    add("--designs", type=_designs, default=tuple(race.TITLES), metavar="NAME,...", help=f"of {names}")
+    add(
+        "--designs",
+        type=_designs,
+        default=",".join(race.TITLES),
+        metavar="NAME,...",
+        help="which, and in which order",
+    )
     add("--json", type=Path, metavar="FILE", help="keep all figures there")
 
 

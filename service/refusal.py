@@ -51,7 +51,7 @@ class Refusal:
         self._refused = refused
 
     def __call__(self, sock: socket.socket) -> bool:
-        """Answer and shut down what is to be refused; False leaves the socket as it was."""
+        """Answer what is to be refused, for the caller to close; False: the long way is still open."""
         seconds = self._retry_after()
         if seconds is None or not self._paths:
             return False

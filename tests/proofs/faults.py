@@ -36,7 +36,7 @@ SPINS = ("--work", "tests.work:spins", "--worker-nice", str(NICE))
 
 
 def killed_workers(folder: Path, seconds: float, every: float) -> Figures:
-    """SIGKILL to a random worker again and again, at 80 % of what the service can do."""
+    """SIGKILL to a random worker again and again, at 80 % of the goodput it has under overload."""
     with service(folder / "log", "--work-ms", "4", "--worker-nice", str(NICE)) as child:
         address, _ = child.ready()
         window = min(3.0, seconds)
