@@ -13,15 +13,15 @@ MOST_WAITING: Final = 10_000
 """A hard bound on the queue, however short the tasks: who waits holds a connection and its request."""
 
 WEIGHT: Final = 0.1
-"""Of the newest call in the measured service time: follows a change within some 20 calls."""
+"""Of the newest in the measured service time: follows a change within some 20 observations."""
 
-CALL_SECONDS: Final = 0.02
-"""How much work one call may carry: long against the CPU that handing it over costs (0.4 to 0.9 ms), short
-against what a client notices. More than one task only if a queue stands."""
+AHEAD_SECONDS: Final = 0.01
+"""How much work a worker is handed ahead, so that it need not idle while the loop is busy with others. As
+little as will do: what it holds can neither go to another that is free nor be taken back if nobody waits.
+"""
 
-AHEAD_BELOW_SECONDS: Final = 0.1
-"""A worker is handed a call ahead only while tasks are shorter than this: what it holds cannot be given to
-another that has become free, and the few milliseconds of a hand-over no longer matter."""
+SHORTEST: Final = 1e-4
+"""Seconds; tasks shorter than this are not worth handing over, and their number is bounded by it."""
 
 LIMIT_PER_WORKER: Final = 3
 FIRST_PROBE_SECONDS: Final = 0.5
@@ -49,7 +49,7 @@ class Admission:
         self._took = seconds  # without the hand-over: on the worker's own clock
 
     def observe(self, seconds: float, took: float, tasks: int) -> None:
-        """A call with this many tasks has kept its worker from the next for `seconds`, and ran for `took`."""
+        """So many tasks have kept their worker from the next for `seconds`, and ran for `took`, together."""
         self.seconds = _moved(self.seconds, seconds / tasks)
         self._took = _moved(self._took, took / tasks)
 
@@ -89,15 +89,9 @@ class Admission:
         possible = self.queue_wait * self.workers / self.seconds if self.seconds else MOST_WAITING
         return max(self.workers, min(MOST_WAITING, int(possible)))
 
-    def tasks_per_call(self, waiting: int, up: int) -> int:
-        """How many tasks the next call carries: no more than a fair share of what waits."""
-        if not self._took:
-            return 1
-        return max(1, min(int(CALL_SECONDS / self._took), math.ceil(waiting / max(up, 1))))
-
-    def calls_per_worker(self) -> int:
-        """How many calls a worker may hold: one that runs, and one ahead if it need not wait long."""
-        return 2 if self._took is not None and self._took <= AHEAD_BELOW_SECONDS else 1
+    def tasks_per_worker(self) -> int:
+        """How many tasks a worker may hold: one that runs, and what it does in `AHEAD_SECONDS`."""
+        return 1 + (round(AHEAD_SECONDS / max(self._took, SHORTEST)) if self._took is not None else 0)
 
 
 class Breaker:

@@ -1,16 +1,17 @@
-"""One worker and the call it is busy with: where work runs, and where processes live and die.
+"""One worker: where processes live and die.
 
 Knows executors, processes and signals; the only module that starts or kills a worker. Knows nothing of
-queues, admission or HTTP: it is handed calls, tells what became of them, and says when its worker is lost.
+queues, admission or HTTP: it is handed tasks, says what became of them in the same order, and when its
+worker is lost.
 
 Why a `ProcessPoolExecutor(max_workers=1)` for each worker and not one pool for all: one dead worker breaks
 a whole pool with everything in it, a pool cannot kill one task, and what it has queued cannot be
-cancelled. A lane that dies loses the call it holds and nothing else; what still waits is in our hands.
+cancelled. A lane that dies loses the task it runs and nothing else; what still waits is in our hands.
 
-A call carries one task, or several short ones. Handing a call over costs the IO process 0.4 ms of CPU and
-more, in three threads that compete for the GIL: with tasks of 0.5 ms one at a time two lanes did 1,400 a
-second, in tens 3,400. And a second call waits in the worker's pipe while the first runs: when the loop is
-busy, those threads come to the GIL milliseconds late, and the worker would idle meanwhile.
+Why its tasks do not go through `submit` each: a ProcessPoolExecutor hands a task over through three threads
+that compete with the loop for the GIL. So each executor runs one call, `runner.serve`, for as long as its
+worker lives, and tasks and outcomes travel over a socket that the loop itself writes and reads. What that
+saves: `make hand-over`, docs/proofs.md.
 """
 
 from __future__ import annotations
@@ -20,165 +21,36 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
-import sys
-import threading
+import socket
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, Final, Literal
 
-T = TypeVar("T")
-P = ParamSpec("P")
+from service.runner import OUTCOME, TASK, Done, Packed, prepare, run, serve, warm
+
 Strategy = Literal["inline", "thread", "process"]
-Packed = Any
-"""A function and its arguments as they travel: pickled to a process, as they are to a thread."""
 
-PRELOAD: Final = ["service.shield", "service.lane", "service.work"]
-PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
+Finished = Callable[["Lane", list[Done]], Any]
+Lost = Callable[["Lane"], Any]
 
-
-class Failure(NamedTuple):
-    """What a task raised, as text.
-
-    Text, because exceptions do not travel well: one that cannot be unpickled breaks a whole process
-    pool, a SystemExit would end the service and a StopIteration leaves an asyncio future waiting for
-    ever. None of that may be in the power of a single request.
-    """
-
-    summary: str
-    details: str
-
-
-class Done(NamedTuple):
-    """What became of one task, told by its worker; the times in seconds."""
-
-    result: Any
-    failure: Failure | None
-    waited: float  # from submitted to started
-    took: float  # from started to finished
-    cpu: float  # of the worker's thread; other threads of the worker do not count
-
-
-class Report(NamedTuple):
-    """The outcome of a call, and the most memory its worker ever used, in bytes."""
-
-    done: list[Done]
-    peak_bytes: int
-
-
-def failure_of(error: BaseException) -> Failure:
-    """The exception and its traceback as text."""
-    return Failure(
-        traceback.format_exception_only(error)[-1].strip(), "".join(traceback.format_exception(error))
-    )
-
-
-def run(tasks: Sequence[tuple[Packed, float]]) -> Report:
-    """Run a call on the worker: each of its tasks and when it was submitted, one after the other.
-
-    CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
-    the IO process submitted.
-    """
-    done = []
-    for packed, submitted in tasks:
-        started, before = time.monotonic(), time.thread_time()
-        result, failure = None, None
-        try:
-            if isinstance(packed, bytes):
-                function, args = pickle.loads(packed)
-                result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
-            else:
-                function, args = packed
-                result = function(*args)
-        except BaseException as error:
-            failure = failure_of(error)
-        cpu, took = time.thread_time() - before, time.monotonic() - started
-        done.append(Done(result, failure, max(started - submitted, 0.0), took, cpu))
-    return Report(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT)
-
-
-class InlineExecutor(Executor):
-    """Runs each call at once on the caller's thread: the loop stands still meanwhile."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run `fn` now; the future that comes back is done."""
-        future: Future[T] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _prepare_worker(nice: int) -> None:
-    """First call in a new worker process.
-
-    Ctrl-C goes to the whole process group, and systemd sends SIGTERM to the whole control group, but
-    ending is the parent's decision: it lets running requests finish. And a worker must not outlive a
-    parent that was killed: neither fork, spawn nor forkserver see to that, and PR_SET_PDEATHSIG does
-    nothing under forkserver, whose children have another parent. A thread that waits for the
-    parent's sentinel works everywhere and takes about 10 ms.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(nice)
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def worker_process(nice: int) -> ProcessPoolExecutor:
-    """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_prepare_worker, initargs=(nice,))
-
-
-def _warm(packed: bytes | None) -> int:
-    """Import what the work needs, so that no request waits for it; return the worker's pid."""
-    if packed is not None:
-        pickle.loads(packed)
-    return os.getpid()
+PRELOAD: Final = ["service.shield", "service.runner", "service.work"]
 
 
 class Lane:
     """One worker. `start()`, then `send()`, until `lost` is called or `shut_down()`.
 
     Args:
-        nice: added to the worker's niceness, so that accepting and answering stay responsive while
-            every core computes.
+        finished: called with the outcomes of tasks in the order in which they were sent; with several if
+            they came together.
         lost: called once for each worker that died, however and whatever it did at that time.
     """
 
-    def __init__(self, strategy: Strategy, nice: int, lost: Callable[[Lane], Any]) -> None:
-        self._strategy = strategy
-        self._nice = nice
+    def __init__(self, finished: Finished, lost: Lost) -> None:
+        self._finished = finished
         self._lost = lost
-        self._executor: Executor = InlineExecutor()
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._sentinel = -1
-        self.served = 0
-        """Tasks that this worker has finished."""
-
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Packed:
-        """Function and arguments as they travel to the worker; here and not in the executor's thread,
-        so that what cannot travel is the mistake of one task and not of its call.
-
-        Raises:
-            Exception: they cannot be pickled.
-        """
-        if self._strategy != "process":
-            return function, args
-        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
-
-    def unpack(self, result: Any) -> Any:
-        """The result as the function returned it."""
-        return pickle.loads(result) if self._strategy == "process" else result
+        self._asked: asyncio.Future[Done] | None = None
 
     async def start(self, packed: Packed | None) -> None:
         """Start a worker, which imports what `packed` needs; replaces one that was lost.
@@ -186,57 +58,197 @@ class Lane:
         Raises:
             Exception: no worker could be started, or it cannot import the work.
         """
-        self.served = 0
-        if self._strategy == "inline":
-            return
-        if self._strategy == "thread":
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
-            await asyncio.wrap_future(self._executor.submit(int))  # a thread that cannot start fails here
-            return
-        self._executor = worker_process(self._nice)
-        pid = await asyncio.wrap_future(self._executor.submit(_warm, packed))
-        self._process = next((one for one in multiprocessing.active_children() if one.pid == pid), None)
-        if self._process is None:
-            raise BrokenExecutor("the worker died as soon as it was up")
-        # A pool says that its worker died when it is next asked for something. We want to know at once.
-        self._sentinel = os.dup(self._process.sentinel)  # our own: the pool closes its as it likes
-        asyncio.get_running_loop().add_reader(self._sentinel, self._on_death)
 
-    def send(self, tasks: Sequence[tuple[Packed, float]]) -> Future[Report]:
-        """Hand a call over.
+    def send(self, packed: Packed, submitted: float) -> None:
+        """Hand a task over. If its worker is dead, or dies before it is done, `lost` follows."""
+        raise NotImplementedError
 
-        Raises:
-            BrokenExecutor: the worker is dead.
-        """
-        return self._executor.submit(run, tasks)
+    async def ask(self, packed: Packed) -> Done:
+        """Hand over a task and wait for its outcome, as long as the lane has nothing else to do."""
+        self._asked = asyncio.get_running_loop().create_future()
+        try:
+            self.send(packed, time.monotonic())
+            return await self._asked
+        finally:
+            self._asked = None
 
     def kill(self) -> None:
         """End the worker whatever it does; `lost` follows. A thread cannot be ended, and is not."""
-        if self._process is not None:
-            self._process.kill()
-
-    def give_up(self) -> None:
-        """Let go of the worker without waiting for it."""
-        self._unwatch()
-        self._process = None
-        self._executor.shutdown(wait=False)
-
-    def shut_down(self) -> None:
-        """Wait for the present call, then for the worker's end. Blocks."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._process = None
 
     def forget(self) -> None:
         """From here on the worker's end is no loss."""
-        self._unwatch()
 
-    def _on_death(self) -> None:
-        self._unwatch()
-        self._lost(self)
+    def give_up(self) -> None:
+        """Let go of the worker without waiting for it."""
 
-    def _unwatch(self) -> None:
-        if self._sentinel >= 0:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                asyncio.get_running_loop().remove_reader(self._sentinel)
-            os.close(self._sentinel)
-            self._sentinel = -1
+    def shut_down(self) -> None:
+        """Wait for what the worker has, then for its end. Blocks."""
+
+    def _finish(self, outcomes: list[Done]) -> None:
+        if self._asked is None:
+            self._finished(self, outcomes)
+        elif not self._asked.done():
+            self._asked.set_result(outcomes[0])
+
+
+class InlineLane(Lane):
+    """Runs each task at once on the loop, which stands still meanwhile."""
+
+    def send(self, packed: Packed, submitted: float) -> None:
+        """See `Lane`."""
+        self._finish([run(packed, submitted)])
+
+
+class ThreadLane(Lane):
+    """Runs tasks in a thread."""
+
+    def __init__(self, finished: Finished, lost: Lost) -> None:
+        super().__init__(finished, lost)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
+
+    async def start(self, packed: Packed | None) -> None:  # noqa: ARG002  # it is imported already
+        """See `Lane`."""
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
+        await asyncio.wrap_future(self._executor.submit(int))  # a thread that cannot start fails here
+
+    def send(self, packed: Packed, submitted: float) -> None:
+        """See `Lane`."""
+        self._executor.submit(run, packed, submitted).add_done_callback(self._done)
+
+    def give_up(self) -> None:
+        """See `Lane`."""
+        self._executor.shutdown(wait=False)
+
+    def shut_down(self) -> None:
+        """See `Lane`."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _done(self, future: Future[Done]) -> None:
+        if not future.cancelled():
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._finish, [future.result()])
+
+
+class ProcessLane(Lane, asyncio.Protocol):
+    """Runs tasks in a process of its own.
+
+    Args:
+        nice: added to the worker's niceness, so that accepting and answering stay responsive while
+            every core computes.
+    """
+
+    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
+        super().__init__(finished, lost)
+        self._nice = nice
+        self._executor: ProcessPoolExecutor | None = None
+        self._transport: asyncio.Transport | None = None
+        self._pid: int | None = None
+        self._unread = bytearray()
+
+    async def start(self, packed: Packed | None) -> None:
+        """See `Lane`."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        self._unread.clear()
+        try:
+            with theirs:
+                self._executor = worker_process(self._nice, theirs)
+                self._executor.submit(serve)  # starts the process; it has `theirs` from here on
+            self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        done = await self.ask(pickle.dumps((warm, (packed,)), pickle.HIGHEST_PROTOCOL))
+        if done.failure is not None:
+            raise BrokenExecutor(done.failure.summary)
+        self._pid = pickle.loads(done.result)
+
+    def send(self, packed: Packed, submitted: float) -> None:
+        """See `Lane`."""
+        if self._transport is not None:
+            self._transport.writelines((TASK.pack(len(packed), submitted), packed))
+
+    def kill(self) -> None:
+        """See `Lane`."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """See `Lane`."""
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            transport.write_eof()
+
+    def give_up(self) -> None:
+        """See `Lane`."""
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            transport.abort()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+        self._pid = None
+
+    def shut_down(self) -> None:
+        """See `Lane`."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._pid = None
+
+    def data_received(self, data: bytes) -> None:
+        """Outcomes, or a part of one."""
+        self._unread += data
+        outcomes = []
+        at = 0
+        while len(self._unread) - at >= OUTCOME.size:
+            begin = at + OUTCOME.size
+            end = begin + OUTCOME.unpack_from(self._unread, at)[0]
+            if len(self._unread) < end:
+                break
+            outcomes.append(pickle.loads(self._unread[begin:end]))
+            at = end
+        del self._unread[:at]
+        if outcomes:
+            self._finish(outcomes)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the end is enough
+        """The worker has closed its end: it is dead, or its work has closed what is not its own."""
+        if self._transport is None:
+            return  # we let go of it
+        self._transport = None
+        self.kill()
+        if self._asked is None:
+            self._lost(self)
+        elif not self._asked.done():
+            self._asked.set_exception(BrokenExecutor("the worker died as soon as it was up"))
+
+
+def worker_process(nice: int, service: socket.socket) -> ProcessPoolExecutor:
+    """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, service))
+
+
+def make(strategy: Strategy, nice: int, finished: Finished, lost: Lost) -> Lane:
+    """A lane of this kind, not yet started."""
+    if strategy == "process":
+        return ProcessLane(finished, lost, nice)
+    return ThreadLane(finished, lost) if strategy == "thread" else InlineLane(finished, lost)
+
+
+def pack(strategy: Strategy, function: Callable[..., Any], args: tuple[Any, ...]) -> Packed:
+    """Function and arguments as they travel to the worker.
+
+    Raises:
+        Exception: they cannot be pickled.
+    """
+    return (
+        pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL) if strategy == "process" else (function, args)
+    )
+
+
+def unpack(strategy: Strategy, result: Any) -> Any:
+    """The result as the function returned it."""
+    return pickle.loads(result) if strategy == "process" else result

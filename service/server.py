@@ -37,13 +37,14 @@ from service.background import in_background
 from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
-from service.offload import Offload, Recycling, WorkError, WorkerStartError
+from service.offload import Offload, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
 from service.refusal import Refusal
 from service.settings import Settings
 from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files, possible
 from service.work import body, calibrate, cpu_seconds
+from service.workers import Recycling
 
 log = structlog.get_logger("offloop.server")
 
@@ -179,7 +180,7 @@ class Service:
             address=self._address,
             admin=self._admin_address,
             offload=settings.offload,
-            workers=offload.workers,
+            workers=offload.count,
         )
 
     def _refused(self, offloader: app.Offloader, path: str) -> None:

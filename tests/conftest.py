@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -41,7 +42,8 @@ def fork_server() -> None:
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
-    with worker_process(0) as pool:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, worker_process(0, theirs) as pool:
         pool.submit(os.getpid).result()
     gc.collect()
     gc.freeze()

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from service.admission import (
-    CALL_SECONDS,
+    AHEAD_SECONDS,
     FIRST_PROBE_SECONDS,
     LAST_PROBE_SECONDS,
     LIMIT_PER_WORKER,
@@ -72,31 +72,11 @@ def test_the_service_time_follows_what_is_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "waiting", "up", "tasks"),
-    [
-        (0.0005, 1000, 2, 40),
-        (0.004, 1000, 2, 5),
-        (0.04, 1000, 2, 1),
-        (0.0005, 5, 2, 3),  # a fair share: the other worker gets the rest
-        (0.0005, 0, 2, 1),
-        (0.0005, 30, 0, 30),
-        (None, 1000, 2, 1),
-    ],
+    ("seconds", "tasks"), [(0.0005, 21), (0.004, 3), (0.01, 2), (0.04, 1), (1e-9, 101), (None, 1)]
 )
-def test_a_call_carries_a_fiftieth_of_a_second_and_no_more_than_its_share(
-    seconds: float | None, waiting: int, up: int, tasks: int
-) -> None:
-    assert CALL_SECONDS == 0.02
-    assert Admission(2, seconds=seconds).tasks_per_call(waiting, up) == tasks
-
-
-def test_long_tasks_are_not_handed_over_ahead() -> None:
-    assert [Admission(2, seconds=seconds).calls_per_worker() for seconds in (0.004, 0.1, 0.2, None)] == [
-        2,
-        2,
-        1,
-        1,
-    ]
+def test_a_worker_holds_what_it_runs_and_ten_milliseconds_more(seconds: float | None, tasks: int) -> None:
+    assert AHEAD_SECONDS == 0.01
+    assert Admission(2, seconds=seconds).tasks_per_worker() == tasks
 
 
 def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one() -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from service.lane import Strategy
 from service.offload import (
     ExpiredError,
     Offload,
-    Recycling,
     RejectedError,
     UnwantedError,
     WorkerLostError,
     WorkError,
     WorkerStartError,
 )
+from service.workers import Recycling
 from tests import work
 
 Make = Callable[..., Awaitable["Bench"]]
@@ -56,20 +56,6 @@ class Bench:
         async with asyncio.timeout(20):
             while not condition():
                 await asyncio.sleep(0.005)
-
-
-def count_calls(offload: Offload) -> list[int]:
-    """The sizes of all calls that are sent from here on."""
-    sizes: list[int] = []
-    for lane in offload._lanes:
-        send = lane.send
-
-        def counted(tasks: Sequence[Any], send: Callable[[Any], Any] = send) -> Any:
-            sizes.append(len(tasks))
-            return send(tasks)
-
-        lane.send = counted  # type: ignore[method-assign]  # a test looks over its shoulder
-    return sizes
 
 
 @pytest.fixture
@@ -158,20 +144,6 @@ async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: thre
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert [type(result) for result in results] == [bool] * 4 + [RejectedError] * 2
     assert bench.outcomes() == {"completed": 4, "rejected": 2}
-
-
-async def test_short_tasks_share_a_call_and_long_ones_do_not(make: Make, gate: threading.Event) -> None:
-    for seconds, shared in ((0.003, 7), (0.1, 1)):  # 20 ms / 3 ms at first: it is measured meanwhile
-        bench = await make("thread", admission=Admission(1, seconds=seconds))
-        gate.clear()
-        first = asyncio.create_task(bench.offload.submit(gate.wait))
-        rest = [asyncio.create_task(bench.offload.submit(threading.get_ident)) for _ in range(20)]
-        await asyncio.sleep(0)
-        calls = count_calls(bench.offload)
-        gate.set()
-        await asyncio.gather(first, *rest)
-        assert calls[0] <= shared
-        assert (max(calls) > 1) == (shared > 1)
 
 
 async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:

@@ -20,7 +20,9 @@ CHASSIS = [
     *(
         "accept",
         "admission",
+        "runner",
         "lane",
+        "workers",
         "offload",
         "refusal",
         "protocol",
@@ -33,9 +35,9 @@ CHASSIS = [
 
 OWNERS = {
     "prometheus_client": {"metrics"},
-    "multiprocessing": {"service/lane.py"},
-    # The offload reads its lanes' futures; the designs are programs of their own, and not ours.
-    "concurrent": {"service/lane.py", "service/offload.py", "loadtests/peers/designs.py"},
+    "multiprocessing": {"service/lane.py", "service/runner.py"},
+    # The designs are programs of their own, and not ours.
+    "concurrent": {"service/lane.py", "loadtests/peers/designs.py"},
     "argparse": {"loadtests/__main__.py"},
     "pydantic_settings": {"service/__main__.py"},
     "uvloop": {"service/__main__.py", "loadtests/peers/__main__.py"},

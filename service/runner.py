@@ -1,0 +1,125 @@
+"""The worker's side: runs one task after the other and says what became of each.
+
+Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds.
+Tasks and outcomes travel over a socket, each as its length and then its bytes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Final, NamedTuple
+
+Packed = Any
+"""A function and its arguments as they travel: pickled to a process, as they are to a thread."""
+
+TASK: Final = struct.Struct("!Id")
+"""Before a task: how many bytes follow, and when it was submitted."""
+
+OUTCOME: Final = struct.Struct("!I")
+"""Before an outcome: how many bytes follow."""
+
+PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
+
+_service: socket.socket
+
+
+class Failure(NamedTuple):
+    """What a task raised, as text.
+
+    Text, because exceptions do not travel well: one that cannot be unpickled would break its worker, a
+    SystemExit would end the service and a StopIteration leaves an asyncio future waiting for ever. None of
+    that may be in the power of a single request.
+    """
+
+    summary: str
+    details: str
+
+
+class Done(NamedTuple):
+    """What became of one task, told by its worker; the times in seconds."""
+
+    result: Any
+    failure: Failure | None
+    waited: float  # from submitted to started
+    took: float  # from started to finished
+    cpu: float  # of the worker's thread; other threads of the worker do not count
+    peak_bytes: int  # the most memory this worker ever used
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The exception and its traceback as text."""
+    return Failure(
+        traceback.format_exception_only(error)[-1].strip(), "".join(traceback.format_exception(error))
+    )
+
+
+def run(packed: Packed, submitted: float) -> Done:
+    """Run one task.
+
+    CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
+    the IO process submitted.
+    """
+    started, before = time.monotonic(), time.thread_time()
+    result, failure = None, None
+    try:
+        if isinstance(packed, bytes):
+            function, args = pickle.loads(packed)
+            result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
+        else:
+            function, args = packed
+            result = function(*args)
+    except BaseException as error:
+        failure = failure_of(error)
+    cpu, took = time.thread_time() - before, time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+    return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
+
+
+def prepare(nice: int, service: socket.socket) -> None:
+    """First call in a new worker process, which serves tasks that come over `service`.
+
+    Ctrl-C goes to the whole process group, and systemd sends SIGTERM to the whole control group, but
+    ending is the parent's decision: it lets running requests finish. And a worker must not outlive a
+    parent that was killed: neither fork, spawn nor forkserver see to that, and PR_SET_PDEATHSIG does
+    nothing under forkserver, whose children have another parent. A thread that waits for the
+    parent's sentinel works everywhere and takes about 10 ms.
+    """
+    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
+    _service = service
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(nice)
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def serve() -> None:
+    """The one call of a worker process, which lasts as long as it: until its service closes the socket."""
+    with _service, _service.makefile("rb") as tasks:
+        while head := tasks.read(TASK.size):
+            size, submitted = TASK.unpack(head)
+            outcome = pickle.dumps(run(tasks.read(size), submitted), pickle.HIGHEST_PROTOCOL)
+            _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
+
+
+def warm(packed: bytes | None) -> int:
+    """Import what the work needs, so that no request waits for it; return the worker's pid."""
+    if packed is not None:
+        pickle.loads(packed)
+    return os.getpid()
