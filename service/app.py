@@ -1,7 +1,7 @@
 """Routes and handlers: what a client asks for, and what it is told when it cannot have it.
 
-Knows aiohttp and the one `submit` of offload.py. Knows no socket, no process and no metric: answers
-are counted by the protocol (protocol.py), tasks by offload.
+Knows aiohttp and offload.py. Knows no socket and no process. Answers are counted by the protocol
+(protocol.py), tasks by the offload; only what is refused before there is a protocol is counted here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from aiohttp import web
 
+from metrics.instruments import Metrics
 from service.binding import Binding, QueryError
 from service.offload import (
     ExpiredError,
@@ -38,25 +39,35 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's: nobody reads it, but the metrics say wha
 
 
 class Offloader:
-    """What handlers call: `await offload(request, function, *args)`.
+    """What handlers call, `await offload(request, function, *args)`, and what the door asks (refusal.py).
 
     Args:
         deadline: seconds that a request may take at most.
     """
 
-    def __init__(self, offload: Offload, deadline: float) -> None:
+    def __init__(self, offload: Offload, deadline: float, metrics: Metrics) -> None:
         self._offload = offload
         self._deadline = deadline
+        self._metrics = metrics
         self.always: set[str] = set()
         """Paths whose every request needs a worker: those may be refused before they are parsed."""
+
+    def is_crowded(self) -> bool:
+        """Whether requests wait for a worker."""
+        return self._offload.is_crowded()
 
     def refusal(self) -> int | None:
         """Seconds after which to come again, if a request that came now could not be admitted."""
         return self._offload.refusal(self._deadline)
 
-    def reject(self) -> None:
+    def expect(self) -> None:
+        """A request that could be admitted is on its way."""
+        self._offload.expect()
+
+    def reject(self, path: str) -> None:
         """Count a request that was refused at the door."""
         self._offload.reject()
+        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
 
     async def __call__(
         self, request: web.Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

@@ -123,6 +123,7 @@ class Offload:
             free=self._dispatch,
         )
         self._queue: OrderedDict[Task, None] = OrderedDict()
+        self._expected = 0  # let through at the door, not yet here
         self._stopping = False
         metrics.offload_workers.set(count)
         metrics.offload_limit.set_function(self._admission.most_waiting)
@@ -182,6 +183,7 @@ class Offload:
             `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
         """
         now = time.monotonic()
+        self._expected = max(0, self._expected - 1)
         retry_after = self._refusal(now, deadline)
         if retry_after is None:
             retry_after = self._workers.refusal()
@@ -221,22 +223,33 @@ class Offload:
 
     # Entering and leaving the queue.
 
-    def refusal(self, deadline: float = math.inf) -> int | None:
-        """What a request would hear that came now: None, or the seconds of `RejectedError`.
+    def is_crowded(self) -> bool:
+        """Whether anything waits that no worker has yet. If not, nobody is refused."""
+        if not self._queue:
+            self._expected = 0  # whoever was expected and never came is forgotten
+        return bool(self._queue)
 
-        Asked for every connection, so an empty queue is answered at once: nobody is refused then.
+    def refusal(self, deadline: float = math.inf) -> int | None:
+        """What a request would hear that came now: None, or the seconds of `RejectedError`."""
+        return self._refusal(time.monotonic(), deadline, self._expected)
+
+    def expect(self) -> None:
+        """A request that `refusal` would admit is on its way.
+
+        It counts from now on. Else all that come in one instant would be let in for one place, and all
+        but one of them refused at the end of the long way.
         """
-        return self._refusal(time.monotonic(), deadline) if self._queue else None
+        self._expected += 1
 
     def reject(self) -> None:
         """Count a request that was refused at the door, by what `refusal` said."""
         self._metrics.tasks["rejected"].inc()
 
-    def _refusal(self, now: float, deadline: float) -> int | None:
+    def _refusal(self, now: float, deadline: float, expected: int = 0) -> int | None:
         first = next(iter(self._queue), None)
         running = self._workers.running
         return self._admission.refusal(
-            waiting=len(self._queue) + self._workers.held - running,
+            waiting=expected + len(self._queue) + self._workers.held - running,
             running=running,
             up=self._workers.up,
             oldest=now - first.submitted if first is not None else 0.0,

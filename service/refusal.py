@@ -11,13 +11,17 @@ what the workers could do, the IO process used 0.75 of a core without this modul
 
 from __future__ import annotations
 
+import enum
 import functools
 import socket
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Collection
+from typing import Final, Protocol
 
 MOST_BYTES: Final = 4096
-NOW: Final = socket.MSG_DONTWAIT  # an accepted socket blocks until a transport has it
+# As plain numbers: for flags of this type a single `|` costs as much as a system call.
+NOW: Final = int(socket.MSG_DONTWAIT)  # an accepted socket blocks until a transport has it
+PEEK: Final = int(socket.MSG_PEEK) | NOW
+WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and end in one packet, on Linux
 END: Final = b"\r\n\r\n"
 
 REFUSAL: Final = (
@@ -31,41 +35,61 @@ def _refusal(seconds: int) -> bytes:
     return REFUSAL.format(seconds).encode()
 
 
+class Look(enum.Enum):
+    """What came of looking at a socket."""
+
+    REFUSED = enum.auto()  # and answered: to be closed
+    SILENT = enum.auto()  # its request has not come yet: worth another look
+    PASSED = enum.auto()
+
+
+class Door(Protocol):
+    """What the offload says about requests that are not yet requests."""
+
+    def is_crowded(self) -> bool:
+        """Whether anything waits at all: if not, nobody need be looked at."""
+
+    def refusal(self) -> int | None:
+        """Seconds for `Retry-After`; None if a request that came now would be admitted."""
+
+    def expect(self) -> None:
+        """One that would be admitted is on its way."""
+
+    def reject(self, path: str) -> None:
+        """One has been refused."""
+
+
 class Refusal:
     """Refuses what has arrived completely and would be refused anyway.
 
     Args:
         paths: those whose every request needs a worker.
-        retry_after: the offload's refusal for a request that came now; None if it would be admitted.
-        refused: counts one: told the path.
     """
 
-    def __init__(
-        self,
-        paths: Collection[str],
-        retry_after: Callable[[], int | None],
-        refused: Callable[[str], None],
-    ) -> None:
+    def __init__(self, paths: Collection[str], door: Door) -> None:
         self._paths = {path.encode(): path for path in paths}
-        self._retry_after = retry_after
-        self._refused = refused
+        self._door = door
 
-    def __call__(self, sock: socket.socket) -> bool:
-        """Answer what is to be refused, for the caller to close; False: the long way is still open."""
-        seconds = self._retry_after()
-        if seconds is None or not self._paths:
-            return False
+    def __call__(self, sock: socket.socket) -> Look:
+        """Look at what has arrived, and answer it if it is to be refused."""
+        if not self._paths or not self._door.is_crowded():
+            return Look.PASSED
+        seconds = self._door.refusal()
         try:
-            head = sock.recv(MOST_BYTES, socket.MSG_PEEK | NOW)
-            path = self._recognise(head)
+            path = self._recognise(sock.recv(MOST_BYTES, PEEK))
             if path is None:
-                return False
+                return Look.PASSED
+            if seconds is None:
+                self._door.expect()
+                return Look.PASSED
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
-            sock.send(_refusal(seconds), NOW)
-        except OSError:  # nothing here yet, or gone: the long way knows what to do
-            return False
-        self._refused(path)
-        return True
+            sock.send(_refusal(seconds), WITH_THE_END)
+        except BlockingIOError:
+            return Look.PASSED if seconds is None else Look.SILENT
+        except OSError:  # gone: the long way knows what to do
+            return Look.PASSED
+        self._door.reject(path)
+        return Look.REFUSED
 
     def _recognise(self, head: bytes) -> str | None:
         """The path of a whole GET without a body and without anything after it."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import gc
 import importlib
 import itertools
@@ -21,7 +20,6 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
-from http import HTTPStatus
 from typing import Any, cast
 
 import structlog
@@ -124,7 +122,7 @@ class Service:
         stack.callback(admin.close)
 
         offload = await self._start_offload(stack, work, cost)
-        offloader = app.Offloader(offload, settings.deadline)
+        offloader = app.Offloader(offload, settings.deadline, metrics)
         served = _application(settings, offloader) if work is None else app.data_app(offloader, work)
         runner = web.AppRunner(
             app.complete(served, self.ready),
@@ -153,7 +151,7 @@ class Service:
             },
             tls,
             metrics,
-            Refusal(offloader.always, offloader.refusal, functools.partial(self._refused, offloader)),
+            Refusal(offloader.always, offloader),
         )
         stack.callback(reception.close)
         accepting = AcceptLoop(
@@ -182,10 +180,6 @@ class Service:
             offload=settings.offload,
             workers=offload.count,
         )
-
-    def _refused(self, offloader: app.Offloader, path: str) -> None:
-        offloader.reject()
-        self.metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
 
     def _max_connections(self) -> int:
         """The limit as set, or as the open files allow once all other parts are up."""

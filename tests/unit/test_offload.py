@@ -146,6 +146,29 @@ async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: thre
     assert bench.outcomes() == {"completed": 4, "rejected": 2}
 
 
+async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gate: threading.Event) -> None:
+    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))
+    offload = bench.offload
+    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert offload.is_crowded()
+    assert offload.refusal() is None
+    offload.expect()
+    assert offload.refusal() == 1
+    callers.append(asyncio.create_task(offload.submit(gate.wait)))
+    await asyncio.sleep(0)
+    assert offload.waiting == 3, "it was admitted"
+    assert offload.refusal() == 1, "and has the last place"
+    offload.expect()  # and never comes
+    gate.set()
+    await asyncio.gather(*callers)
+    assert not offload.is_crowded()
+    gate.clear()
+    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert offload.refusal() is None, "nobody is expected for ever"
+
+
 async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:
     bench = await make("thread")
     called: list[int] = []
