@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak bench-accept memory clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak bench-accept hand-over memory clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
 
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
+
+hand-over: $(READY) ## What handing work over costs, and how many cores one process feeds (1 minute, needs wrk)
+	$(BIN)/python -m tests.proofs.hand_over
 
 memory: $(READY) ## What a connection costs in memory (1 minute)
 	$(BIN)/python -m tests.proofs.memory

@@ -35,7 +35,7 @@ Strategy = Literal["inline", "thread", "process"]
 Finished = Callable[["Lane", list[Done]], Any]
 Lost = Callable[["Lane"], Any]
 
-PRELOAD: Final = ["service.shield", "service.runner", "service.work"]
+PRELOAD: Final = ["service.shield", "concurrent.futures.process", "service.runner", "service.work"]
 
 
 class Lane:

@@ -24,6 +24,10 @@ def test_no_work_is_done_for_clients_that_vanish(tmp_path: Path) -> None:
     faults.vanishing(tmp_path, clients=400, good=20)
 
 
+def test_a_crowd_that_vanishes_takes_its_work_along(tmp_path: Path) -> None:
+    faults.crowd(tmp_path, clients=200)
+
+
 @proc
 def test_memory_and_descriptors_stay_under_faults(tmp_path: Path) -> None:
     faults.soak(tmp_path, requests=200, rate=200)
