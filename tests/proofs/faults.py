@@ -163,6 +163,7 @@ def crowd(folder: Path, clients: int) -> Figures:
             before = child.scrape()["offload_task_cpu_seconds_count"]
             crowd.kill()
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
+        child.wait_until(lambda: child.scrape()["offload_running"] == 0)
         values = child.scrape()
         assert child.end() == 0
     figures: Figures = {
