@@ -12,13 +12,15 @@ The path of one connection, and the file that owns each step:
       -> binding.py     the query becomes the arguments of the work
       -> admission.py   who may enter: only what can be answered in time
       -> offload.py     the queue, deadlines, retries and outcomes
+      -> workers.py     which workers are up, what each has, and their replacement
       -> lane.py        one worker: inline, a thread or a process
+      -> runner.py      the worker's side: runs tasks, says what became of them
       -> work.py        the CPU-bound function itself
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
 Around it: settings.py (what can be set), tls.py (certificates), logs.py, background.py and shield.py (a
 daemon thread to wait on, a fork server that signals do not end), server.py (puts the parts together and
-takes them down in order) and __main__.py (argv and environment in, exit code out).
+takes them down in order), loading.py (the work or application that was named) and __main__.py (argv and environment in, exit code out).
 """
 
 __version__ = "0.1.0"

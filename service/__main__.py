@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service import logs
-from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, EXIT_LISTENER_BROKEN, StartError, serve
+from service.loading import StartError
+from service.server import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, EXIT_LISTENER_BROKEN, serve
 from service.settings import Settings
 from service.tokens import raise_open_files
 

@@ -13,14 +13,11 @@ import asyncio
 import contextlib
 import errno
 import gc
-import importlib
-import itertools
 import math
 import os
 import signal
-import time
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from aiohttp import web
@@ -35,13 +32,14 @@ from service.background import in_background
 from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
+from service.loading import StartError, load_application, load_work
 from service.offload import Offload, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
 from service.refusal import Refusal
 from service.settings import Settings
 from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files, possible
-from service.work import body, calibrate, cpu_seconds
+from service.work import body
 from service.workers import Recycling
 
 log = structlog.get_logger("offloop.server")
@@ -55,10 +53,6 @@ FULL_COLLECTION_AFTER = 100
 """Collections of the middle generation between two full ones; Python's default is 10."""
 
 EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
-
-
-class StartError(Exception):
-    """The service cannot start; the message is one sentence for the operator."""
 
 
 class Service:
@@ -111,7 +105,7 @@ class Service:
         metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
         tls = _encryption(settings)
         # In the background, so that a signal is heard meanwhile.
-        work, cost = await in_background("calibration", _prepare_work, settings)
+        work, cost = await in_background("calibration", load_work, settings)
 
         try:
             admin = Admin(
@@ -123,7 +117,7 @@ class Service:
 
         offload = await self._start_offload(stack, work, cost)
         offloader = app.Offloader(offload, settings.deadline, metrics)
-        served = _application(settings, offloader) if work is None else app.data_app(offloader, work)
+        served = load_application(settings, offloader) if work is None else app.data_app(offloader, work)
         runner = web.AppRunner(
             app.complete(served, self.ready),
             shutdown_timeout=0.1,
@@ -303,56 +297,6 @@ def _collect_less() -> None:
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, FULL_COLLECTION_AFTER)
-
-
-def _named(name: str) -> Any:
-    """What `package.module:name` stands for."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _application(settings: Settings, offloader: app.Offloader) -> web.Application:
-    """The user's own application: a bad factory fails at start."""
-    try:
-        made = _named(str(settings.app))(offloader)
-        if not isinstance(made, web.Application):
-            raise TypeError(f"it returned {type(made).__name__} and not an aiohttp Application")
-    except Exception as error:
-        raise StartError(
-            f"the application {settings.app} cannot be used: {type(error).__name__}: {error}"
-        ) from error
-    return made
-
-
-def _prepare_work(settings: Settings) -> tuple[Binding | None, float | None]:
-    """Import the work, call it, and settle the units: a bad function fails here, not at a request.
-
-    Returns:
-        The work, and the seconds that it takes; None for what is not known.
-    """
-    if settings.app is not None:
-        return None, None
-    try:
-        function = _named(settings.work)
-        work = Binding(function)
-        units = None
-        if "units" in work.parameters:
-            body(function, {"units": 1})
-            units = settings.work_units or calibrate(function, settings.work_ms / 1e3)[0]
-            work = Binding(function, units=units)
-        trial = work.trial()
-        cost = takes = None
-        if trial is not None:
-            calls = itertools.count()
-            began = time.monotonic()
-            cost = cpu_seconds(lambda _: (body(function, trial), next(calls)), 0)
-            takes = (time.monotonic() - began) / next(calls)  # more than the CPU time, if it sleeps
-    except Exception as error:
-        raise StartError(
-            f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"
-        ) from error
-    log.info("work", function=settings.work, units=units, cpu_ms=cost and round(cost * 1e3, 3))
-    return work, takes
 
 
 def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:

@@ -28,6 +28,7 @@ CHASSIS = [
         "protocol",
         "connection",
         "app",
+        "loading",
         "server",
         "__main__",
     ),

@@ -15,7 +15,7 @@ import trustme
 from aiohttp import web
 
 from service import app, tls
-from service.server import StartError
+from service.loading import StartError
 
 from .conftest import Running, Start
 
