@@ -19,8 +19,9 @@ The path of one connection, and the file that owns each step:
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
 Around it: settings.py (what can be set), tls.py (certificates), logs.py, background.py and shield.py (a
-daemon thread to wait on, a fork server that signals do not end), server.py (puts the parts together and
-takes them down in order), loading.py (the work or application that was named) and __main__.py (argv and environment in, exit code out).
+daemon thread to wait on, a fork server that signals do not end), loading.py (the work or the application that
+was named), server.py (puts the parts together and takes them down in order) and __main__.py (argv and
+environment in, exit code out).
 """
 
 __version__ = "0.1.0"
