@@ -111,6 +111,10 @@ class Breaker:
         """Whether all is well."""
         return self._next_probe is None
 
+    def is_due(self, now: float) -> bool:
+        """Whether a probe would be let in."""
+        return self._next_probe is None or now >= self._next_probe
+
     @property
     def pause(self) -> float:
         """Seconds until the next attempt; doubles with each death."""

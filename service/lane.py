@@ -28,6 +28,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Final, Literal
 
+from service.background import in_background
 from service.runner import OUTCOME, TASK, Done, Packed, prepare, run, serve, warm
 
 Strategy = Literal["inline", "thread", "process"]
@@ -39,12 +40,12 @@ PRELOAD: Final = ["service.shield", "concurrent.futures.process", "service.runne
 
 
 class Lane:
-    """One worker. `start()`, then `send()`, until `lost` is called or `shut_down()`.
+    """One worker, from its start to its end. `start()`, then `send()`, until `lost` is called or `end()`.
 
     Args:
         finished: called with the outcomes of tasks in the order in which they were sent; with several if
             they came together.
-        lost: called once for each worker that died, however and whatever it did at that time.
+        lost: called if the worker dies before `end()`, however and whatever it did at that time.
     """
 
     def __init__(self, finished: Finished, lost: Lost) -> None:
@@ -53,14 +54,14 @@ class Lane:
         self._asked: asyncio.Future[Done] | None = None
 
     async def start(self, packed: Packed | None) -> None:
-        """Start a worker, which imports what `packed` needs; replaces one that was lost.
+        """Start the worker, which imports what `packed` needs.
 
         Raises:
-            Exception: no worker could be started, or it cannot import the work.
+            Exception: it could not be started, or it cannot import the work. `kill()` and `end()` it then.
         """
 
     def send(self, packed: Packed, submitted: float) -> None:
-        """Hand a task over. If its worker is dead, or dies before it is done, `lost` follows."""
+        """Hand a task over. If the worker dies before it is done, `lost` follows."""
         raise NotImplementedError
 
     async def ask(self, packed: Packed) -> Done:
@@ -73,16 +74,10 @@ class Lane:
             self._asked = None
 
     def kill(self) -> None:
-        """End the worker whatever it does; `lost` follows. A thread cannot be ended, and is not."""
+        """End the worker whatever it does. A thread cannot be ended, and is not."""
 
-    def forget(self) -> None:
-        """From here on the worker's end is no loss."""
-
-    def give_up(self) -> None:
-        """Let go of the worker without waiting for it."""
-
-    def shut_down(self) -> None:
-        """Wait for what the worker has, then for its end. Blocks."""
+    async def end(self) -> None:
+        """Let the worker finish what it has, and wait for its end. Also for one that is dead."""
 
     def _finish(self, outcomes: list[Done]) -> None:
         if self._asked is None:
@@ -104,30 +99,24 @@ class ThreadLane(Lane):
 
     def __init__(self, finished: Finished, lost: Lost) -> None:
         super().__init__(finished, lost)
+        self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
 
     async def start(self, packed: Packed | None) -> None:  # noqa: ARG002  # it is imported already
         """See `Lane`."""
-        self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
         await asyncio.wrap_future(self._executor.submit(int))  # a thread that cannot start fails here
 
     def send(self, packed: Packed, submitted: float) -> None:
         """See `Lane`."""
         self._executor.submit(run, packed, submitted).add_done_callback(self._done)
 
-    def give_up(self) -> None:
+    async def end(self) -> None:
         """See `Lane`."""
-        self._executor.shutdown(wait=False)
-
-    def shut_down(self) -> None:
-        """See `Lane`."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        await in_background("worker-stop", self._executor.shutdown)
 
     def _done(self, future: Future[Done]) -> None:
-        if not future.cancelled():
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._finish, [future.result()])
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finish, [future.result()])
 
 
 class ProcessLane(Lane, asyncio.Protocol):
@@ -145,12 +134,13 @@ class ProcessLane(Lane, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._pid: int | None = None
         self._unread = bytearray()
+        self._closed = asyncio.Event()
+        self._ending = False
 
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        self._unread.clear()
         try:
             with theirs:
                 self._executor = worker_process(self._nice, theirs)
@@ -159,42 +149,32 @@ class ProcessLane(Lane, asyncio.Protocol):
         except BaseException:
             ours.close()
             raise
-        done = await self.ask(pickle.dumps((warm, (packed,)), pickle.HIGHEST_PROTOCOL))
-        if done.failure is not None:
-            raise BrokenExecutor(done.failure.summary)
-        self._pid = pickle.loads(done.result)
+        self._pid = await self._result(os.getpid)
+        if packed is not None:
+            await self._result(warm, packed)
 
     def send(self, packed: Packed, submitted: float) -> None:
         """See `Lane`."""
-        if self._transport is not None:
-            self._transport.writelines((TASK.pack(len(packed), submitted), packed))
+        assert self._transport is not None
+        self._transport.writelines((TASK.pack(len(packed), submitted), packed))
 
     def kill(self) -> None:
         """See `Lane`."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+        elif self._transport is not None:
+            self._transport.abort()  # it has not even begun, and sees that by itself
 
-    def forget(self) -> None:
+    async def end(self) -> None:
         """See `Lane`."""
+        self._ending = True
         if self._transport is not None:
-            transport, self._transport = self._transport, None
-            transport.write_eof()
-
-    def give_up(self) -> None:
-        """See `Lane`."""
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            transport.abort()
+            if not self._closed.is_set():
+                self._transport.write_eof()
+            await self._closed.wait()
         if self._executor is not None:
-            self._executor.shutdown(wait=False)
-        self._pid = None
-
-    def shut_down(self) -> None:
-        """See `Lane`."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
-        self._pid = None
+            await in_background("worker-stop", self._executor.shutdown)  # joining blocks
 
     def data_received(self, data: bytes) -> None:
         """Outcomes, or a part of one."""
@@ -214,14 +194,18 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the end is enough
         """The worker has closed its end: it is dead, or its work has closed what is not its own."""
-        if self._transport is None:
-            return  # we let go of it
-        self._transport = None
-        self.kill()
-        if self._asked is None:
-            self._lost(self)
-        elif not self._asked.done():
+        self._closed.set()
+        if self._asked is not None and not self._asked.done():
             self._asked.set_exception(BrokenExecutor("the worker died as soon as it was up"))
+        elif not self._ending:
+            self.kill()
+            self._lost(self)
+
+    async def _result(self, function: Callable[..., Any], *args: Any) -> Any:
+        done = await self.ask(pack("process", function, args))
+        if done.failure is not None:
+            raise BrokenExecutor(done.failure.summary)
+        return pickle.loads(done.result)
 
 
 def worker_process(nice: int, service: socket.socket) -> ProcessPoolExecutor:

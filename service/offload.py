@@ -142,7 +142,7 @@ class Offload:
 
     @property
     def healthy(self) -> bool:
-        """Whether workers stay up."""
+        """Whether requests have a chance."""
         return self._workers.healthy
 
     async def start(
@@ -176,7 +176,7 @@ class Offload:
 
         Args:
             deadline: seconds from now after which the caller has no use for the result.
-            is_wanted: asked once, just before the work is handed to a worker; False: it is not.
+            is_wanted: asked just before the work is handed to a worker; False: it is not.
 
         Raises:
             RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
@@ -184,7 +184,7 @@ class Offload:
         """
         now = time.monotonic()
         self._expected = max(0, self._expected - 1)
-        retry_after = self._refusal(now, deadline)
+        retry_after = 1 if self._stopping else self._refusal(now, deadline)
         if retry_after is None:
             retry_after = self._workers.refusal()
         if retry_after is not None:
@@ -224,13 +224,13 @@ class Offload:
     # Entering and leaving the queue.
 
     def is_crowded(self) -> bool:
-        """Whether anything waits that no worker has yet. If not, nobody is refused."""
+        """Whether anything waits that no worker has yet. If not, nobody is refused for the wait."""
         if not self._queue:
             self._expected = 0  # whoever was expected and never came is forgotten
         return bool(self._queue)
 
     def refusal(self, deadline: float = math.inf) -> int | None:
-        """What a request would hear that came now: None, or the seconds of `RejectedError`."""
+        """What admission would say to a request that came now: None, or the seconds of `RejectedError`."""
         return self._refusal(time.monotonic(), deadline, self._expected)
 
     def expect(self) -> None:

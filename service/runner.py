@@ -22,10 +22,10 @@ from typing import Any, Final, NamedTuple
 Packed = Any
 """A function and its arguments as they travel: pickled to a process, as they are to a thread."""
 
-TASK: Final = struct.Struct("!Id")
+TASK: Final = struct.Struct("!Qd")
 """Before a task: how many bytes follow, and when it was submitted."""
 
-OUTCOME: Final = struct.Struct("!I")
+OUTCOME: Final = struct.Struct("!Q")
 """Before an outcome: how many bytes follow."""
 
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
@@ -96,6 +96,9 @@ def prepare(nice: int, service: socket.socket) -> None:
     """
     global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
     _service = service
+    service.setblocking(True)  # whatever the work's module has set as the default
+    # A child that the work forks must not hold this end open: its end says that the worker is dead.
+    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(nice)
@@ -111,15 +114,17 @@ def prepare(nice: int, service: socket.socket) -> None:
 
 def serve() -> None:
     """The one call of a worker process, which lasts as long as it: until its service closes the socket."""
+    pid = os.getpid()
     with _service, _service.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
             size, submitted = TASK.unpack(head)
-            outcome = pickle.dumps(run(tasks.read(size), submitted), pickle.HIGHEST_PROTOCOL)
+            done = run(tasks.read(size), submitted)
+            if os.getpid() != pid:  # a child that the work forked has come back out of it
+                os._exit(0)
+            outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
             _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
 
 
-def warm(packed: bytes | None) -> int:
-    """Import what the work needs, so that no request waits for it; return the worker's pid."""
-    if packed is not None:
-        pickle.loads(packed)
-    return os.getpid()
+def warm(packed: bytes) -> None:
+    """Import what the work needs, so that no request waits for it."""
+    pickle.loads(packed)

@@ -18,7 +18,6 @@ import structlog
 
 from metrics.instruments import Metrics
 from service.admission import Breaker
-from service.background import in_background
 from service.lane import Lane, Strategy, make
 from service.runner import Done, Failure, Packed
 
@@ -27,6 +26,9 @@ T = TypeVar("T")
 
 START_SECONDS: Final = 30.0
 """A worker that is not up after this long will not come up: importing the work takes milliseconds."""
+
+END_SECONDS: Final = 5.0
+"""How long a worker with nothing left to do may take to end before it is killed: work may leave threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Worker(Generic[T]):
     held: deque[T]
     served: int = 0
     since: float = 0.0  # when the first of `held` became the first
-    overdue: bool = False  # killed because what it ran had passed its deadline
+    overdue: T | None = None  # why it was killed: this had passed its deadline
     retiring: bool = False  # to be replaced when it has nothing left
 
 
@@ -71,17 +73,20 @@ class Workers(Generic[T]):
         free: Callable[[], Any],
     ) -> None:
         self._strategy = strategy
-        self._lanes = [make(strategy, nice, self._finished, self._died) for _ in range(count)]
+        self._count = count
+        self._nice = nice
         self._metrics = metrics
         self._recycling = recycling
         self._tell_finished = finished
         self._tell_lost = lost
         self._tell_free = free
         self._breaker = Breaker(count)
+        self._lanes: set[Lane] = set()  # all that have not ended, up or not
         self._up: dict[Lane, Worker[T]] = {}
         self._where: dict[T, Worker[T]] = {}
         self._warm: Packed | None = None
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._bringing: set[asyncio.Task[None]] = set()
+        self._retiring: dict[Lane, asyncio.Task[None]] = {}
         self._stopping = False
 
     @property
@@ -103,8 +108,8 @@ class Workers(Generic[T]):
 
     @property
     def healthy(self) -> bool:
-        """Whether workers stay up."""
-        return self._breaker.closed
+        """Whether requests have a chance: workers stay up, or it is time to see whether they do."""
+        return self._breaker.closed or (bool(self._up) and self._breaker.is_due(time.monotonic()))
 
     def refusal(self) -> int | None:
         """None if a request may enter, else in how many seconds a worker will be tried again."""
@@ -121,13 +126,17 @@ class Workers(Generic[T]):
             Exception: a worker could not be started, or cannot import the work.
         """
         self._warm = packed
-        failure = None
-        async with asyncio.timeout(START_SECONDS):
-            await asyncio.gather(*(lane.start(packed) for lane in self._lanes))
-            if try_out:
-                failure = (await self._lanes[0].ask(packed)).failure
-        self._up = {lane: Worker(lane, deque()) for lane in self._lanes}
-        return failure
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                lanes = await asyncio.gather(*(self._start() for _ in range(self._count)))
+                if not try_out:
+                    return None
+                done = await lanes[0].ask(packed)
+        except TimeoutError:
+            raise TimeoutError(f"not up after {START_SECONDS:g} s") from None
+        if done.failure is None and done.peak_bytes > self._most_bytes():
+            raise MemoryError(f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit")
+        return done.failure
 
     async def stop(self, seconds: float) -> int:
         """Let workers finish what they have within `seconds`; then processes are killed.
@@ -136,28 +145,19 @@ class Workers(Generic[T]):
             Tasks that were cut off. A thread cannot be killed: it goes on until the process ends.
         """
         self._stopping = True
-        for task in self._replacing:
+        for task in self._bringing:
             task.cancel()
-        for lane in self._lanes:
-            lane.forget()
-        # In the background: joining a worker blocks, and the loop still has answers to write.
-        ends = [in_background("worker-stop", lane.shut_down) for lane in self._lanes]
-        stopped = asyncio.ensure_future(asyncio.gather(*ends, *self._replacing, return_exceptions=True))
-        cut_off = 0
-        try:
-            await asyncio.wait_for(asyncio.shield(stopped), None if seconds == math.inf else seconds)
-        except TimeoutError:
-            cut_off = self.running
-            log.warning("workers stopped at the deadline", tasks=cut_off)
-            for lane in self._lanes:
-                lane.kill()
-            if self._strategy == "process":
-                await stopped
-            else:
-                stopped.cancel()
-        if self._where:
-            self._tell_lost(list(self._where), False)
-        return cut_off
+        await asyncio.gather(*self._bringing, return_exceptions=True)
+        working = [worker.lane for worker in self._up.values() if worker.held]
+        for lane in self._lanes - self._retiring.keys():
+            self._retire(lane, seconds if lane in working else min(seconds, END_SECONDS))
+        await asyncio.gather(*self._retiring.values())
+        cut_off = list(self._where)
+        self._where.clear()
+        if cut_off:
+            log.warning("workers stopped at the deadline", tasks=len(cut_off))
+            self._tell_lost(cut_off, False)
+        return len(cut_off)
 
     # What they are handed.
 
@@ -182,19 +182,21 @@ class Workers(Generic[T]):
         worker = self._where.get(item)
         if worker is None or worker.held[0] is not item:
             return False
-        worker.overdue = True
+        worker.overdue = item
         worker.lane.kill()
         return True
 
     def _finished(self, lane: Lane, outcomes: list[Done]) -> None:
-        worker = self._up[lane]
+        worker = self._up.get(lane)
+        if worker is None:  # the end of a start that nobody waits for any more
+            return
         now = time.monotonic()
-        seconds, worker.since = now - worker.since, now
         finished = [(worker.held.popleft(), done) for done in outcomes]
         for item, _ in finished:
             del self._where[item]
+        seconds, worker.since = now - worker.since, now
         worker.served += len(finished)
-        if worker.served >= self._recycling.tasks or outcomes[-1].peak_bytes > self._recycling.peak_bytes:
+        if worker.served >= self._recycling.tasks or outcomes[-1].peak_bytes > self._most_bytes():
             worker.retiring = True
         if self._breaker.succeeded():
             log.info("workers stay up again")
@@ -203,18 +205,26 @@ class Workers(Generic[T]):
             self._replace(lane, "recycled")
         self._tell_free()
 
+    def _most_bytes(self) -> float:
+        # A thread's memory is the service's own: a fresh one would have as much.
+        return self._recycling.peak_bytes if self._strategy == "process" else math.inf
+
     # Losing and replacing them.
 
     def _died(self, lane: Lane) -> None:
-        worker = self._up[lane]
-        reason = "deadline" if worker.overdue else "crashed"
+        worker = self._up.get(lane)
+        if worker is None:  # in a start that nobody waits for any more
+            return
+        overdue = worker.overdue is not None and worker.held and worker.held[0] is worker.overdue
+        reason = "deadline" if worker.overdue is not None else "crashed"
         log.warning("worker lost", reason=reason, tasks=len(worker.held))
-        if worker.held and not worker.overdue:
+        # One that dies at work, or without having done any, may be one of many.
+        if reason == "crashed" and (worker.held or not worker.served):
             self._count_death()
         for item in worker.held:
             del self._where[item]
         self._replace(lane, reason)
-        self._tell_lost(list(worker.held), not worker.overdue)
+        self._tell_lost(list(worker.held), not overdue)
 
     def _count_death(self) -> None:
         if self._breaker.died(time.monotonic()):
@@ -223,22 +233,50 @@ class Workers(Generic[T]):
     def _replace(self, lane: Lane, reason: str) -> None:
         del self._up[lane]
         self._metrics.restarts[reason].inc()
-        lane.give_up()
         if not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._bring_up(lane))
-            self._replacing.add(task)
-            task.add_done_callback(self._replacing.discard)
+            self._retire(lane, END_SECONDS)
+            task = asyncio.get_running_loop().create_task(self._bring_up())
+            self._bringing.add(task)
+            task.add_done_callback(self._bringing.discard)
 
-    async def _bring_up(self, lane: Lane) -> None:
+    async def _bring_up(self) -> None:
         while True:
+            if not self._breaker.closed:
+                await asyncio.sleep(self._breaker.pause)
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    await lane.start(self._warm)
+                    await self._start()
                 break
             except Exception as error:
                 log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
-                lane.give_up()
                 self._count_death()
-            await asyncio.sleep(self._breaker.pause)
-        self._up[lane] = Worker(lane, deque())
+                await asyncio.sleep(self._breaker.pause)
         self._tell_free()
+
+    async def _start(self) -> Lane:
+        lane = make(self._strategy, self._nice, self._finished, self._died)
+        self._lanes.add(lane)
+        try:
+            await lane.start(self._warm)
+        except BaseException:
+            lane.kill()
+            self._retire(lane, END_SECONDS)
+            raise
+        self._up[lane] = Worker(lane, deque())
+        return lane
+
+    def _retire(self, lane: Lane, seconds: float) -> None:
+        """See a lane to its end in the background."""
+
+        async def end() -> None:
+            ending = asyncio.ensure_future(lane.end())
+            done, _ = await asyncio.wait({ending}, timeout=None if seconds == math.inf else seconds)
+            if not done:
+                lane.kill()
+                if self._strategy == "process":
+                    await asyncio.wait({ending}, timeout=END_SECONDS)
+            ending.cancel()
+            self._lanes.discard(lane)
+            del self._retiring[lane]
+
+        self._retiring[lane] = asyncio.get_running_loop().create_task(end())

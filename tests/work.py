@@ -156,3 +156,46 @@ def sleeps_4_ms() -> bytes:
     """Takes as long as the work of the experiment and leaves the core to others."""
     time.sleep(0.004)
     return b"{}"
+
+
+def forks(stays: bool) -> int:  # a flag of a test
+    """A child of the worker that stays after it, or comes back out of the work."""
+    if os.fork() == 0 and stays:
+        time.sleep(1.5)
+        os._exit(0)
+    return os.getpid()
+
+
+def leaves_a_thread() -> int:
+    """A thread that keeps the worker's process from ending by itself."""
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return os.getpid()
+
+
+def hangs_if_exists(path: str) -> None:
+    """A minute, if there is such a file."""
+    if Path(path).exists():
+        time.sleep(60)
+
+
+class HangsWhenLoaded:
+    """An argument that keeps the worker that unpickles it, as long as a file exists."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return hangs_if_exists, (self.path,)
+
+
+class DiesWhenLoaded:
+    """An argument that ends the worker a moment after it was unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return dies_soon, ()
+
+
+def dies_soon() -> None:
+    """The worker's end in 20 ms."""
+    if multiprocessing.parent_process() is not None:
+        threading.Timer(0.02, os._exit, (1,)).start()

@@ -87,7 +87,10 @@ def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one()
     assert breaker.died(0.0)
     assert not breaker.closed
     assert breaker.refusal(0.0) == 1
+    assert not breaker.is_due(0.0)
+    assert breaker.is_due(FIRST_PROBE_SECONDS)
     assert breaker.refusal(FIRST_PROBE_SECONDS) is None, "the probe"
+    assert not breaker.is_due(FIRST_PROBE_SECONDS)
     assert breaker.refusal(FIRST_PROBE_SECONDS) == 1, "one at a time"
     assert not breaker.died(1.0), "it is open already"
     assert breaker.refusal(1.0 + FIRST_PROBE_SECONDS) == 1, "the pause doubles"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,7 +18,8 @@ from prometheus_client import generate_latest
 
 from metrics.exposition import parse
 from metrics.instruments import OUTCOMES, Metrics
-from service.admission import Admission
+from service import lane, workers
+from service.admission import LIMIT_PER_WORKER, Admission
 from service.lane import Strategy
 from service.offload import (
     ExpiredError,
@@ -27,6 +30,7 @@ from service.offload import (
     WorkError,
     WorkerStartError,
 )
+from service.runner import Done
 from service.workers import Recycling
 from tests import work
 
@@ -70,11 +74,13 @@ def gate(make: Make) -> Iterator[threading.Event]:  # noqa: ARG001  # open befor
 async def make() -> AsyncIterator[Make]:
     made: list[Offload] = []
 
-    async def _make(strategy: Strategy, workers: int = 1, **more: Any) -> Bench:
+    async def _make(
+        strategy: Strategy, workers: int = 1, arguments: tuple[Any, ...] = (), **more: Any
+    ) -> Bench:
         metrics = Metrics()
         offload = Offload(strategy, workers, 0, metrics, **more)
         made.append(offload)
-        await offload.start()
+        await offload.start(*arguments, try_out=False)
         return Bench(offload, metrics)
 
     yield _make
@@ -322,3 +328,146 @@ async def test_a_worker_reports_its_wait_and_its_cpu(make: Make) -> None:
     values = parse(generate_latest(bench.metrics.registry).decode())
     assert values["offload_queue_wait_seconds_sum"] >= 0.04  # the second waited for the first
     assert values["offload_task_cpu_seconds_sum"] < 0.05  # sleeping costs none
+
+
+async def test_a_worker_that_dies_while_others_start_is_replaced(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = lane.ProcessLane.start
+    first: list[lane.ProcessLane] = []
+
+    async def slowly(self: lane.ProcessLane, packed: Any) -> None:
+        await start(self, packed)
+        if not first:
+            first.append(self)
+            return
+        if len(first) == 1:
+            first[0].kill()
+            await first[0]._closed.wait()
+            first.append(self)
+
+    monkeypatch.setattr(lane.ProcessLane, "start", slowly)
+    bench = await make("process", 2)
+    calls = (bench.offload.submit(divmod, number, 7, deadline=10) for number in range(12))
+    assert await asyncio.gather(*calls) == [divmod(number, 7) for number in range(12)]
+    assert bench.restarts("crashed") == 1
+
+
+async def test_a_worker_that_hangs_at_its_start_is_an_error_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "START_SECONDS", 0.3)
+    (tmp_path / "hang").touch()
+    offload = Offload("process", 1, 0, Metrics())
+    with pytest.raises(WorkerStartError, match=r"not up after 0.3 s"):
+        await offload.start(divmod, work.HangsWhenLoaded(str(tmp_path / "hang")), try_out=False)
+    async with asyncio.timeout(10):
+        await offload.stop(0.1)
+
+
+async def test_a_replacement_that_hangs_is_given_up_and_tried_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make("process", arguments=(divmod, work.HangsWhenLoaded(str(tmp_path / "hang"))))
+    monkeypatch.setattr(workers, "START_SECONDS", 0.3)
+    (tmp_path / "hang").touch()
+    os.kill(await bench.offload.submit(os.getpid), signal.SIGKILL)
+    await bench.until(lambda: bench.restarts("crashed") == 1)
+    waiting = asyncio.create_task(bench.offload.submit(divmod, 7, 2))
+    await asyncio.sleep(0.5)
+    (tmp_path / "hang").unlink()
+    assert await waiting == (3, 1)
+
+
+async def test_stopping_in_the_middle_of_a_replacement_is_quiet(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = await make("process")
+    os.kill(await bench.offload.submit(os.getpid), signal.SIGKILL)
+    await bench.until(lambda: bench.restarts("crashed") == 1)
+    assert await bench.offload.stop(5) == 0
+    assert not caplog.records
+
+
+async def test_work_that_forks_costs_nobody_else_anything(make: Make) -> None:
+    bench = await make("process", admission=Admission(1, seconds=0.001))
+    for stays in (True, False):
+        pid, *others = await asyncio.gather(
+            bench.offload.submit(work.forks, stays), *(bench.offload.submit(divmod, 7, 2) for _ in range(5))
+        )
+        assert others == [(3, 1)] * 5
+        os.kill(pid, signal.SIGKILL)  # its child, if there is one, does not hide that
+        await bench.until(lambda count=1 + (not stays): bench.restarts("crashed") == count)  # type: ignore[misc]
+    assert bench.outcomes() == {"completed": 12}
+
+
+async def test_a_default_timeout_of_sockets_does_not_reach_the_workers() -> None:
+    offload = Offload("process", 1, 0, Metrics())
+    socket.setdefaulttimeout(0.05)
+    try:
+        await offload.start()
+    finally:
+        socket.setdefaulttimeout(None)
+    await asyncio.sleep(0.1)
+    assert await offload.submit(divmod, 7, 2, deadline=5) == (3, 1)
+    await offload.stop()
+
+
+async def test_workers_that_die_without_having_worked_open_the_breaker(make: Make) -> None:
+    bench = await make("process", arguments=(divmod, work.DiesWhenLoaded()))
+    await bench.until(lambda: not bench.offload.healthy)
+    assert bench.restarts("crashed") == LIMIT_PER_WORKER + 1
+
+
+async def test_what_is_submitted_after_the_end_is_rejected(make: Make) -> None:
+    bench = await make("thread")
+    await bench.offload.stop()
+    with pytest.raises(RejectedError):
+        await bench.offload.submit(divmod, 7, 2)
+    assert bench.outcomes() == {"rejected": 1}
+
+
+async def test_a_recycled_worker_that_does_not_end_is_killed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "END_SECONDS", 0.2)
+    bench = await make("process", recycling=Recycling(tasks=1))
+    await bench.offload.submit(work.leaves_a_thread)
+    await bench.until(lambda: len(multiprocessing.active_children()) <= 1)
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
+
+
+@pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
+async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+    blamed: bool,  # what the table says
+) -> None:
+    lanes: list[lane.Lane] = []
+
+    class Silent(lane.Lane):
+        def send(self, packed: Any, submitted: float) -> None:
+            pass
+
+    def make(_: Any, __: Any, *told: Any) -> lane.Lane:
+        lanes.append(Silent(*told))
+        return lanes[-1]
+
+    monkeypatch.setattr(workers, "make", make)
+    lost: list[tuple[list[str], bool]] = []
+    crew = workers.Workers[str](
+        "process", 1, 0, Metrics(), Recycling(),
+        finished=lambda *_: None, lost=lambda *told: lost.append(told), free=lambda: None,
+    )  # fmt: skip
+    await crew.start(None, try_out=False)
+    worker = crew.available(2)
+    assert worker is not None
+    for name in ("first", "second"):
+        crew.send(worker, name, None, 0.0)
+    assert not crew.end("second")
+    assert crew.end("first")
+    if done:  # a moment before
+        lanes[0]._finished(lanes[0], [Done(None, None, 0, 0, 0, 0)])
+    lanes[0]._lost(lanes[0])
+    assert lost == [(["first", "second"][done:], blamed)]
+    await crew.stop(1)
