@@ -26,7 +26,8 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
 test: $(READY) ## Run the tests (under 5 minutes, no root)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal tests/unit tests/wire
+	$(BIN)/python -m pytest --quiet tests/process # one at a time: they put load on what they start
 
 lint: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .
@@ -61,7 +62,7 @@ soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 
-hand-over: $(READY) ## What handing work over costs, and how many cores one process feeds (1 minute, needs wrk)
+hand-over: $(READY) ## What handing work over costs, and how many cores it feeds (1 minute)
 	$(BIN)/python -m tests.proofs.hand_over
 
 memory: $(READY) ## What a connection costs in memory (1 minute)
