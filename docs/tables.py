@@ -111,7 +111,7 @@ def _peer_line(row: dict[str, Any], load: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "faults")
+PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak")
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {

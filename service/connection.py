@@ -34,6 +34,9 @@ SWEEP_SECONDS = 0.02
 costs microseconds. Rarer looks find many late ones at once, and whoever is served meanwhile waits for them.
 """
 
+REST_SECONDS = 0.1
+"""The same while nobody can be late for another second: fifty looks a second are half a percent of a core."""
+
 PATIENCE = (0.0, 0.005)
 """Seconds until a socket without a request is looked at again while requests are being refused. Clients send
 a moment after they are connected, and the long way round to a refusal costs ten times the short one."""
@@ -108,7 +111,8 @@ class Reception:
         self._room = 0  # how many places were asked for last
         self._drain_grace: float | None = None
         self._swept = self._loop.time()
-        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)
+        self._pause = SWEEP_SECONDS
+        self._sweep = self._loop.call_later(self._pause, self._end_the_late)
 
     def take(self, sock: socket.socket, token: Token) -> None:
         """Count the connection and start its hand-over; socket and token are the record's from here on."""
@@ -160,9 +164,11 @@ class Reception:
         now = self._loop.time()
         # No more than this counts as listening: the rest of the time the loop was blocked, and what
         # clients sent meanwhile lies unread in the kernel.
-        listened = min(now - self._swept, 2 * SWEEP_SECONDS)
+        listened = min(now - self._swept, 2 * self._pause)
         self._swept = now
-        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_the_late)  # first: it must go on
+        near = self._tokens.crowded or self._deadlines.soonest() < 1.0
+        self._pause = SWEEP_SECONDS if near else REST_SECONDS
+        self._sweep = self._loop.call_later(self._pause, self._end_the_late)  # first: it must go on
         for protocol in self._deadlines.advance(listened):
             try:
                 protocol.expire()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -67,6 +68,11 @@ class Deadlines(Generic[T]):
             for due in self._due.values()
             for who, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
         ]
+
+    def soonest(self) -> float:
+        """Seconds until the next deadline of anybody; infinite if there is none."""
+        firsts = (next(iter(due.values())) for due in self._due.values() if due)
+        return min(firsts, default=math.inf) - self._now
 
     def longest(self, stage: Stage, count: int, at_least: float) -> list[T]:
         """At most `count` who have been in `stage` for `at_least` seconds, the longest there first."""

@@ -41,6 +41,9 @@ MOST_PER_SECOND: Final = 5000.0
 OTHER_SECONDS: Final = 0.001
 """What a request costs besides S, roughly, where all share the cores: the comfortable rate depends on it."""
 
+EASY_SECONDS: Final = 8.0
+"""/proc counts CPU time in hundredths of a second: long enough that they do not show in a request's cost."""
+
 PROBES_PER_SECOND: Final = 20.0
 TITLES: Final = {
     "offloop": "offloop",
@@ -105,9 +108,13 @@ def table(found: dict[str, Any]) -> Table:
 def _measure(contender: Contender, cost: float, limit: float, seconds: float, folder: Path) -> dict[str, Any]:
     easy_rate = 0.5 * machine.cores() / (cost + OTHER_SECONDS)
     _load(contender, easy_rate, 1.0, folder)  # warm
-    easy = _load(contender, easy_rate, 4.0, folder)
-    answered = easy["goodput"] * 4.0
-    io_us = easy["io_cores"] * 4.0 / answered * 1e6 if contender.name in IN_WORKERS and answered else None
+    easy = _load(contender, easy_rate, EASY_SECONDS, folder)
+    answered = easy["goodput"] * EASY_SECONDS
+    io_us = (
+        easy["io_cores"] * EASY_SECONDS / answered * 1e6
+        if contender.name in IN_WORKERS and answered
+        else None
+    )
     row: dict[str, Any] = {"comfortable": easy, "io_us_per_request": io_us, "s_idle": cost}
     after = []
     for factor in (3, 10):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from service.deadlines import Deadlines, Stage
 
 SECONDS = {Stage.HEAD: 10.0, Stage.BODY: 20.0, Stage.WRITE: 5.0, Stage.IDLE: 75.0, Stage.LEAVE: 2.0}
@@ -21,6 +23,18 @@ def test_each_stage_lasts_as_long_as_it_may_and_no_longer() -> None:
         assert deadlines.advance(0.1) == [client]
         deadlines.enter(client, None)
         assert deadlines.advance(1000) == []
+
+
+def test_the_soonest_is_the_next_of_all_stages() -> None:
+    deadlines: Deadlines[Client] = Deadlines(SECONDS)
+    assert deadlines.soonest() == math.inf
+    reading, idle = Client(), Client()
+    deadlines.enter(idle, Stage.IDLE)
+    deadlines.advance(70)
+    deadlines.enter(reading, Stage.HEAD)
+    assert deadlines.soonest() == 5
+    deadlines.enter(idle, None)
+    assert deadlines.soonest() == 10
 
 
 def test_entering_anew_begins_anew() -> None:
