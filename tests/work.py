@@ -158,12 +158,13 @@ def sleeps_4_ms() -> bytes:
     return b"{}"
 
 
-def forks(stays: bool) -> int:  # a flag of a test
-    """A child of the worker that stays after it, or comes back out of the work."""
-    if os.fork() == 0 and stays:
-        time.sleep(1.5)
+def forks(stays: bool) -> tuple[int, int]:  # a flag of a test
+    """The pids of the worker and of a child that stays after it, or comes back out of the work."""
+    child = os.fork()
+    if child == 0 and stays:
+        time.sleep(60)
         os._exit(0)
-    return os.getpid()
+    return os.getpid(), child
 
 
 def leaves_a_thread() -> int:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from prometheus_client import generate_latest
@@ -31,7 +32,7 @@ from service.offload import (
     WorkError,
     WorkerStartError,
 )
-from service.runner import Done
+from service.runner import OUTCOME, Done
 from service.workers import Recycling
 from tests import work
 
@@ -154,25 +155,27 @@ async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: thre
 
 
 async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gate: threading.Event) -> None:
-    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))
+    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))  # one runs, three wait
     offload = bench.offload
-    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(3)]
+    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
     assert offload.is_crowded()
+    offload.expect()
     assert offload.refusal() is None
     offload.expect()
     assert offload.refusal() == 1
     callers.append(asyncio.create_task(offload.submit(gate.wait)))
     await asyncio.sleep(0)
-    assert offload.waiting == 3, "it was admitted"
-    assert offload.refusal() == 1, "and has the last place"
-    offload.expect()  # and never comes
+    assert offload.waiting == 2, "it was admitted"
+    assert offload.refusal() == 1, "the other one's place is kept"
+    callers.append(asyncio.create_task(offload.submit(gate.wait)))
+    await asyncio.sleep(0)
+    assert offload.waiting == 3
+    for _ in range(10):
+        offload.expect()  # and none of them comes
     gate.set()
     await asyncio.gather(*callers)
     assert not offload.is_crowded()
-    gate.clear()
-    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
-    await asyncio.sleep(0)
     assert offload.refusal() is None, "nobody is expected for ever"
 
 
@@ -393,17 +396,20 @@ async def test_stopping_in_the_middle_of_a_replacement_is_quiet(
 async def test_work_that_forks_costs_nobody_else_anything(make: Make) -> None:
     bench = await make("process", admission=Admission(1, seconds=0.001))
     for stays in (True, False):
-        pid, *others = await asyncio.gather(
+        (pid, child), *others = await asyncio.gather(
             bench.offload.submit(work.forks, stays), *(bench.offload.submit(divmod, 7, 2) for _ in range(5))
         )
         assert others == [(3, 1)] * 5
         os.kill(pid, signal.SIGKILL)  # its child, if there is one, does not hide that
         await bench.until(lambda count=1 + (not stays): bench.restarts("crashed") == count)  # type: ignore[misc]
+        if stays:
+            os.kill(child, signal.SIGKILL)
     assert bench.outcomes() == {"completed": 12}
 
 
 async def test_a_default_timeout_of_sockets_does_not_reach_the_workers() -> None:
-    offload = Offload("process", 1, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload("process", 1, 0, metrics)
     socket.setdefaulttimeout(0.05)
     try:
         await offload.start()
@@ -411,6 +417,7 @@ async def test_a_default_timeout_of_sockets_does_not_reach_the_workers() -> None
         socket.setdefaulttimeout(None)
     await asyncio.sleep(0.1)
     assert await offload.submit(divmod, 7, 2, deadline=5) == (3, 1)
+    assert metrics.registry.get_sample_value("offload_worker_restarts_total", {"reason": "crashed"}) == 0
     await offload.stop()
 
 
@@ -438,23 +445,97 @@ async def test_a_recycled_worker_that_does_not_end_is_killed(
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
 
 
+class Silent(lane.Lane):
+    """Keeps what it is sent until a test says what became of it."""
+
+    made: ClassVar[list[Silent]] = []
+
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
+        self.sent: list[Any] = []
+        self.made.append(self)
+
+    def send(self, packed: Any, submitted: float) -> None:  # noqa: ARG002  # a lane's signature
+        self.sent.append(packed[1][0])
+
+    def finishes(self, count: int = 1) -> None:
+        self._finished(self, [Done(None, None, 0, 0.001, 0, 0)] * count)
+
+    def dies(self) -> None:
+        self._lost(self)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> list[Silent]:
+    """Lanes that run nothing, in the order in which they are started."""
+    monkeypatch.setattr(workers, "make", lambda _, __, *told: Silent(*told))
+    monkeypatch.setattr(Silent, "made", [])
+    return Silent.made
+
+
+async def submitted(offload: Offload, *names: str) -> list[asyncio.Task[Any]]:
+    callers = [asyncio.create_task(offload.submit(str, name)) for name in names]
+    await asyncio.sleep(0)
+    return callers
+
+
+async def test_tasks_run_in_the_order_in_which_they_came_also_after_a_death(silent: list[Silent]) -> None:
+    offload = Offload("thread", 1, 0, Metrics(), Admission(1, seconds=0.005))
+    await offload.start()
+    callers = await submitted(offload, *"abcde")
+    assert silent[0].sent == ["a", "b", "c"], "one runs, and 10 ms of work ahead"
+    silent[0].finishes()
+    assert silent[0].sent[3:] == ["d"]
+    silent[0].dies()
+    async with asyncio.timeout(5):
+        while len(silent) < 2 or not silent[1].sent:
+            await asyncio.sleep(0)
+    silent[1].finishes()
+    assert silent[1].sent[:3] == ["b", "c", "d"]
+    silent[1].finishes(2)
+    silent[1].finishes(1)
+    await asyncio.gather(*callers)
+    await offload.stop()
+
+
+async def test_a_worker_that_is_to_be_replaced_gets_nothing_new(silent: list[Silent]) -> None:
+    offload = Offload("thread", 1, 0, Metrics(), Admission(1, seconds=0.005), recycling=Recycling(tasks=1))
+    await offload.start()
+    callers = await submitted(offload, *"abcd")
+    silent[0].finishes()
+    assert silent[0].sent == ["a", "b", "c"]
+    silent[0].finishes(2)
+    async with asyncio.timeout(5):
+        while len(silent) < 2 or not silent[1].sent:
+            await asyncio.sleep(0)
+    assert silent[1].sent == ["d"]
+    silent[1].finishes()
+    await asyncio.gather(*callers)
+    await offload.stop()
+
+
+async def test_outcomes_may_come_in_any_pieces() -> None:
+    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (0, 1, 300, 70_000)]
+    packed = [pickle.dumps(done) for done in outcomes]
+    sent = b"".join(OUTCOME.pack(len(one)) + one for one in packed)
+    for piece in (1, 7, 8, 9, 1000, len(sent) - 1, len(sent)):
+        came: list[Done] = []
+
+        def finished(_: lane.Lane, dones: list[Done], came: list[Done] = came) -> None:
+            came.extend(dones)
+
+        process = lane.ProcessLane(finished, print, 0)
+        for at in range(0, len(sent), piece):
+            process.data_received(sent[at : at + piece])
+        assert came == outcomes
+
+
 @pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
 async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
-    monkeypatch: pytest.MonkeyPatch,
+    silent: list[Silent],
     done: int,
     blamed: bool,  # what the table says
 ) -> None:
-    lanes: list[lane.Lane] = []
-
-    class Silent(lane.Lane):
-        def send(self, packed: Any, submitted: float) -> None:
-            pass
-
-    def make(_: Any, __: Any, *told: Any) -> lane.Lane:
-        lanes.append(Silent(*told))
-        return lanes[-1]
-
-    monkeypatch.setattr(workers, "make", make)
     lost: list[tuple[list[str], bool]] = []
     crew = workers.Workers[str](
         "process", 1, 0, Metrics(), Recycling(),
@@ -464,11 +545,11 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     worker = crew.available(2)
     assert worker is not None
     for name in ("first", "second"):
-        crew.send(worker, name, None, 0.0)
+        crew.send(worker, name, (str, (name,)), 0.0)
     assert not crew.end("second")
     assert crew.end("first")
     if done:  # a moment before
-        lanes[0]._finished(lanes[0], [Done(None, None, 0, 0, 0, 0)])
-    lanes[0]._lost(lanes[0])
+        silent[0].finishes()
+    silent[0].dies()
     assert lost == [(["first", "second"][done:], blamed)]
     await crew.stop(1)

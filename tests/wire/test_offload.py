@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from metrics.exposition import total
-from service import refusal
+from service import admission, connection, refusal
+from service.refusal import Look
 from tests import work
 
 from .conftest import Running, Start
@@ -22,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def gate(start: Start) -> Iterator[None]:  # noqa: ARG001  # open before the services are drained
-    """Work that waits at the gate; open at the end, whatever happens."""
+def gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # open before the drain
+    """Work that waits at the gate, open at the end, whatever happens; what waits is in the queue."""
+    monkeypatch.setattr(admission, "AHEAD_SECONDS", 0)
     work.gate.clear()
     yield
     work.gate.set()
@@ -71,8 +74,10 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
 ) -> None:
     service, _ = await busy(start)
     cheap = await service.get()
-    monkeypatch.setattr(refusal.Refusal, "__call__", lambda *_: False)
+    assert b"Server:" not in cheap, "it is the cheap one"
+    monkeypatch.setattr(refusal.Refusal, "__call__", lambda *_: Look.PASSED)
     slow = await service.get()
+    assert b"Server:" in slow
 
     def known(answer: bytes) -> dict[bytes, bytes]:
         lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
@@ -83,6 +88,29 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     assert body_of(cheap) == body_of(slow)
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=rejected}"] == 2
+
+
+@pytest.mark.usefixtures("gate")
+async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, _ = await busy(start)
+    looks: list[Look] = []
+    look = refusal.Refusal.__call__
+
+    def looked(self: refusal.Refusal, sock: socket.socket) -> Look:
+        looks.append(look(self, sock))
+        return looks[-1]
+
+    monkeypatch.setattr(refusal.Refusal, "__call__", looked)
+    monkeypatch.setattr(connection, "PATIENCE", (0.0, 0.2))
+    reader, writer = await service.connect()
+    await service.until(lambda: len(looks) == 2)
+    writer.write(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert status_of(await reader.read()) == 503
+    writer.close()
+    await writer.wait_closed()
+    assert looks == [Look.SILENT, Look.SILENT, Look.REFUSED]
 
 
 @pytest.mark.parametrize(
