@@ -155,22 +155,28 @@ async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: thre
 
 
 async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gate: threading.Event) -> None:
-    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))  # one runs, three wait
+    bench = await make("thread", admission=Admission(1, queue_wait=0.36, seconds=0.1))  # one runs, four wait
     offload = bench.offload
     callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
     assert offload.is_crowded()
-    offload.expect()
-    assert offload.refusal() is None
-    offload.expect()
-    assert offload.refusal() == 1
+    for room in (None, None, 1):
+        offload.expect()
+        assert offload.refusal() == room
+    callers += [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert offload.waiting == 3, "they were admitted"
+    assert offload.refusal() == 1, "the place of the third is kept"
     callers.append(asyncio.create_task(offload.submit(gate.wait)))
     await asyncio.sleep(0)
-    assert offload.waiting == 2, "it was admitted"
-    assert offload.refusal() == 1, "the other one's place is kept"
-    callers.append(asyncio.create_task(offload.submit(gate.wait)))
+    assert offload.waiting == 4
+    gate.set()
+    await asyncio.gather(*callers)
+    gate.clear()
+    callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert offload.waiting == 3
+    assert offload.is_crowded()
+    assert offload._expected == 0, "whoever came is not expected any more"
     for _ in range(10):
         offload.expect()  # and none of them comes
     gate.set()
