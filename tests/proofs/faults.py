@@ -36,13 +36,13 @@ NICE = 7  # unlike anybody else's: how workers are told from the fork server
 SPINS = ("--work", "tests.work:spins", "--worker-nice", str(NICE))
 
 
-def killed_workers(folder: Path, seconds: float, every: float) -> Figures:
-    """SIGKILL to a random worker again and again, at 80 % of the goodput it has under overload."""
+def killed_workers(folder: Path, seconds: float, every: float, share: float = 0.8) -> Figures:
+    """SIGKILL to a random worker again and again, at this share of the goodput it has under overload."""
     with service(folder / "log", "--work-ms", "4", "--worker-nice", str(NICE)) as child:
         address, _ = child.ready()
         window = min(3.0, seconds)
         pressed = load(address, window, 600, folder / "pressed")
-        rate = round(0.8 * pressed["goodput_per_second"])
+        rate = round(share * pressed["goodput_per_second"])
         with killing(child, every):
             under = load(address, seconds, rate, folder / "under")
         values = child.scrape()
