@@ -53,7 +53,7 @@ class Offloader:
         """Paths whose every request needs a worker: those may be refused before they are parsed."""
 
     def is_crowded(self) -> bool:
-        """Whether requests wait for a worker."""
+        """Whether requests wait that no worker has yet."""
         return self._offload.is_crowded()
 
     def refusal(self) -> int | None:

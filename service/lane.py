@@ -42,6 +42,8 @@ PRELOAD: Final = ["service.shield", "concurrent.futures.process", "service.runne
 class Lane:
     """One worker, from its start to its end. `start()`, then `send()`, until `lost` is called or `end()`.
 
+    This one is the loop itself: it runs each task at once and stands still meanwhile.
+
     Args:
         finished: called with the outcomes of tasks in the order in which they were sent; with several if
             they came together.
@@ -62,7 +64,7 @@ class Lane:
 
     def send(self, packed: Packed, submitted: float) -> None:
         """Hand a task over. If the worker dies before it is done, `lost` follows."""
-        raise NotImplementedError
+        self._finish([run(packed, submitted)])
 
     async def ask(self, packed: Packed) -> Done:
         """Hand over a task and wait for its outcome, as long as the lane has nothing else to do."""
@@ -84,14 +86,6 @@ class Lane:
             self._finished(self, outcomes)
         elif not self._asked.done():
             self._asked.set_result(outcomes[0])
-
-
-class InlineLane(Lane):
-    """Runs each task at once on the loop, which stands still meanwhile."""
-
-    def send(self, packed: Packed, submitted: float) -> None:
-        """See `Lane`."""
-        self._finish([run(packed, submitted)])
 
 
 class ThreadLane(Lane):
@@ -219,7 +213,7 @@ def make(strategy: Strategy, nice: int, finished: Finished, lost: Lost) -> Lane:
     """A lane of this kind, not yet started."""
     if strategy == "process":
         return ProcessLane(finished, lost, nice)
-    return ThreadLane(finished, lost) if strategy == "thread" else InlineLane(finished, lost)
+    return ThreadLane(finished, lost) if strategy == "thread" else Lane(finished, lost)
 
 
 def pack(strategy: Strategy, function: Callable[..., Any], args: tuple[Any, ...]) -> Packed:
@@ -228,9 +222,9 @@ def pack(strategy: Strategy, function: Callable[..., Any], args: tuple[Any, ...]
     Raises:
         Exception: they cannot be pickled.
     """
-    return (
-        pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL) if strategy == "process" else (function, args)
-    )
+    if strategy != "process":
+        return function, args
+    return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(strategy: Strategy, result: Any) -> Any:

@@ -47,7 +47,7 @@ class Door(Protocol):
     """What the offload says about requests that are not yet requests."""
 
     def is_crowded(self) -> bool:
-        """Whether anything waits at all: if not, nobody need be looked at."""
+        """Whether requests wait that no worker has yet: if not, nobody need be looked at."""
 
     def refusal(self) -> int | None:
         """Seconds for `Retry-After`; None if a request that came now would be admitted."""

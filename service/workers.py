@@ -102,9 +102,8 @@ class Workers(Generic[T]):
     @property
     def running(self) -> int:
         """Tasks that run: one for each busy worker."""
-        return sum(
-            1 for worker in list(self._up.values()) if worker.held
-        )  # a copy: the admin thread asks, too
+        # A copy, because the admin thread asks, too.
+        return sum(1 for worker in list(self._up.values()) if worker.held)
 
     @property
     def healthy(self) -> bool:
@@ -128,14 +127,19 @@ class Workers(Generic[T]):
         self._warm = packed
         try:
             async with asyncio.timeout(START_SECONDS):
-                lanes = await asyncio.gather(*(self._start() for _ in range(self._count)))
+                async with asyncio.TaskGroup() as group:  # if one fails, the others need not go on
+                    starts = [group.create_task(self._start()) for _ in range(self._count)]
                 if not try_out:
                     return None
-                done = await lanes[0].ask(packed)
+                done = await starts[0].result().ask(packed)
         except TimeoutError:
             raise TimeoutError(f"not up after {START_SECONDS:g} s") from None
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         if done.failure is None and done.peak_bytes > self._most_bytes():
-            raise MemoryError(f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit")
+            raise ValueError(
+                f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit"
+            )
         return done.failure
 
     async def stop(self, seconds: float) -> int:
@@ -240,9 +244,9 @@ class Workers(Generic[T]):
             task.add_done_callback(self._bringing.discard)
 
     async def _bring_up(self) -> None:
+        pause = 0.0 if self._breaker.closed else self._breaker.pause
         while True:
-            if not self._breaker.closed:
-                await asyncio.sleep(self._breaker.pause)
+            await asyncio.sleep(pause)
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await self._start()
@@ -250,7 +254,7 @@ class Workers(Generic[T]):
             except Exception as error:
                 log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
                 self._count_death()
-                await asyncio.sleep(self._breaker.pause)
+                pause = self._breaker.pause
         self._tell_free()
 
     async def _start(self) -> Lane:

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from service import runner
+
 failing = threading.Event()
 """While set, `fails_on_demand` does."""
 
@@ -200,3 +202,8 @@ def dies_soon() -> None:
     """The worker's end in 20 ms."""
     if multiprocessing.parent_process() is not None:
         threading.Timer(0.02, os._exit, (1,)).start()
+
+
+def reads_blockingly() -> bool:
+    """Whether the worker that runs this waits for its next task."""
+    return runner._service.getblocking()
