@@ -51,7 +51,7 @@ fuzz: $(READY) ## Send 200,000 malformed requests (10 minutes)
 	$(BIN)/python -m tests.proofs.fuzz $(ARGS)
 
 peers: $(READY) ## Our service beside the usual designs under overload (10 minutes)
-	$(BIN)/python -m loadtests peers $(ARGS)
+	$(BIN)/python -m loadtests peers --json docs/proofs/peers.json $(ARGS)
 
 faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)
 	$(BIN)/python -m tests.proofs.faults

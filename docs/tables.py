@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from loadtests.peers.race import TITLES
+from loadtests.peers.report import LOADS, TITLES
 from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings
@@ -87,7 +87,7 @@ def peers_table() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in kept["rows"]:
-        lines.extend(_peer_line(row, load) for load in ("3x", "10x") if load in row)
+        lines.extend(_peer_line(row, load) for load in LOADS if load in row)
     return "\n".join(lines)
 
 

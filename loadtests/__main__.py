@@ -22,6 +22,7 @@ from loadtests.folder import FolderError, RunFolder
 from loadtests.generator import GeneratorError
 from loadtests.matrix import Factors, PlanError
 from loadtests.peers import race
+from loadtests.peers import report as peers_report
 from loadtests.plan import ARRIVALS, CLOSERS, Phase, write_json
 from loadtests.presets import PRESETS
 from loadtests.run import UsageError, run
@@ -233,27 +234,29 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
     add(
         "--designs",
         type=_designs,
-        default=",".join(race.TITLES),
+        default=",".join(peers_report.TITLES),
         metavar="NAME,...",
         help="which, and in which order",
     )
-    add("--json", type=Path, metavar="FILE", help="keep all figures there")
+    add("--json", type=Path, metavar="FILE", help="keep all figures there, and a drawing beside it")
 
 
 def _designs(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        if name not in race.TITLES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(race.TITLES)}")
+        if name not in peers_report.TITLES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(peers_report.TITLES)}")
     return names
 
 
 def _peers(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True)
     found = race.race(arguments.designs, arguments.works_ms, arguments.seconds, console)
-    Console(width=None if sys.stdout.isatty() else 150).print(race.table(found))
+    for table in peers_report.tables(found):
+        Console(width=None if sys.stdout.isatty() else 80).print(table)
     if arguments.json is not None:
         write_json(arguments.json, found, indent=1)
+        peers_report.draw(found, arguments.json.with_suffix(".svg"))
     states = {row[load]["state"] for row in found["rows"] for load in ("3x", "10x") if load in row}
     return INVALID if "invalid" in states else PASSED
 

@@ -137,9 +137,7 @@ class Workers(Generic[T]):
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         if done.failure is None and done.peak_bytes > self._most_bytes():
-            raise ValueError(
-                f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit"
-            )
+            raise ValueError(f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit")
         return done.failure
 
     async def stop(self, seconds: float) -> int:

@@ -1,7 +1,8 @@
 """Measures our service and its peers in turns: same work, same open loop, clients that give up after 1 s.
 
-Knows how each is started and which loads it gets. Touches child processes and a run folder. The yardstick:
-answers in time x S, as a share of the cores that the clients and the IO process leave over.
+Knows how each is started and which loads it gets; report.py tells what was found. Touches child processes
+and a run folder. The yardstick: answers in time x S, as a share of the cores that the clients and the IO
+process leave over.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from rich.console import Console
-from rich.table import Table
 
 from loadtests import machine
 from loadtests.child import ServiceChild, ServiceError
 from loadtests.generator import read_samples, run_phase
 from loadtests.matrix import DATA
+from loadtests.peers.report import LOADS, TITLES, milliseconds
 from loadtests.plan import Phase
 from loadtests.sample import OK, Sample
 from loadtests.summary import summarise
@@ -41,18 +42,14 @@ MOST_PER_SECOND: Final = 5000.0
 OTHER_SECONDS: Final = 0.001
 """What a request costs besides S, roughly, where all share the cores: the comfortable rate depends on it."""
 
-EASY_SECONDS: Final = 8.0
-"""/proc counts CPU time in hundredths of a second: long enough that they do not show in a request's cost."""
+EASY: Final = 0.8
+"""How long the comfortable rate is held, in lengths of an overload: with 10 s, long enough that the
+hundredths of a second in which /proc counts CPU time do not show in a request's cost."""
+
+AFTER: Final = 0.3
+"""The same for the load after an overload, beside the second in which it may still be felt."""
 
 PROBES_PER_SECOND: Final = 20.0
-TITLES: Final = {
-    "offloop": "offloop",
-    "inline": "aiohttp, inline",
-    "pool": "aiohttp + ProcessPoolExecutor",
-    "bounded": "the same, 64 in flight",
-    "fastapi": "FastAPI on uvicorn",
-    "gunicorn": "gunicorn, sync workers",
-}
 IN_WORKERS: Final = ("offloop", "pool", "bounded")
 """Designs whose work runs in processes of its own: of these the IO process can be told apart."""
 
@@ -84,37 +81,12 @@ def race(names: Sequence[str], works_ms: Sequence[float], seconds: float, consol
     return found
 
 
-def table(found: dict[str, Any]) -> Table:
-    """All figures, one line per design and work."""
-    made = Table(title="goodput under overload, and what is left of the service", title_justify="left")
-    for heading in ("work", "design", "IO us/request", "p50", "p99", *("3x", "share", "p99", "trivial"),
-                    *("10x", "share", "p99", "trivial"), "after 1 s"):  # fmt: skip
-        made.add_column(heading, justify="left" if heading == "design" else "right")
-    for row in found["rows"]:
-        easy = row["comfortable"]
-        cells = [f"{row['work_ms']:g} ms", TITLES[row["design"]], _number(row["io_us_per_request"])]
-        cells += [_ms(easy["p50"]), _ms(easy["p99"])]
-        for load in ("3x", "10x"):
-            pressed = row.get(load)
-            cells += ["", "", "", ""] if pressed is None else [
-                f"{pressed['goodput']:.0f}/s", f"{pressed['share']:.0%}",
-                _ms(pressed["answers_p99"]), _ms(pressed["trivial_p99"]),
-            ]  # fmt: skip
-        cells.append(f"{row['p99_after_1_s'] / easy['p99']:.1f}x")
-        made.add_row(*cells)
-    return made
-
-
 def _measure(contender: Contender, cost: float, limit: float, seconds: float, folder: Path) -> dict[str, Any]:
     easy_rate = 0.5 * machine.cores() / (cost + OTHER_SECONDS)
     _load(contender, easy_rate, 1.0, folder)  # warm
-    easy = _load(contender, easy_rate, EASY_SECONDS, folder)
-    answered = easy["goodput"] * EASY_SECONDS
-    io_us = (
-        easy["io_cores"] * EASY_SECONDS / answered * 1e6
-        if contender.name in IN_WORKERS and answered
-        else None
-    )
+    easy = _load(contender, easy_rate, EASY * seconds, folder)
+    known = contender.name in IN_WORKERS and easy["goodput"]
+    io_us = easy["io_cores"] / easy["goodput"] * 1e6 if known else None
     row: dict[str, Any] = {"comfortable": easy, "io_us_per_request": io_us, "s_idle": cost}
     after = []
     for factor in (3, 10):
@@ -122,7 +94,7 @@ def _measure(contender: Contender, cost: float, limit: float, seconds: float, fo
         if factor == 10 and rate == row["3x"]["rate"]:
             continue  # the generator's own limit: the same load again
         row[f"{factor}x"] = _load(contender, rate, seconds, folder)
-        after.append(_load(contender, easy_rate, 4.0, folder)["p99_after_1_s"])
+        after.append(_load(contender, easy_rate, 1.0 + AFTER * seconds, folder)["p99_after_1_s"])
     return {**row, "p99_after_1_s": max(after)}
 
 
@@ -169,7 +141,7 @@ def _share(rows: list[dict[str, Any]]) -> None:
     on a busy machine the same work costs more CPU time than on an idle one."""
     ours = {row["work_ms"]: row for row in rows if row["design"] == "offloop"}
     for row in rows:
-        for load in ("3x", "10x"):
+        for load in LOADS:
             if load in row:
                 pressed = row[load]
                 measured = ours.get(row["work_ms"], {}).get(load, {}).get("s")
@@ -180,8 +152,8 @@ def _share(rows: list[dict[str, Any]]) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     loads = "  ".join(
-        f"{load} {row[load]['goodput']:.0f}/s p99 {_ms(row[load]['answers_p99'])}"
-        for load in ("3x", "10x")
+        f"{load} {row[load]['goodput']:.0f}/s p99 {milliseconds(row[load]['answers_p99'])}"
+        for load in LOADS
         if load in row
     )
     return f"  {TITLES[row['design']]:<30}{loads}"
@@ -197,14 +169,6 @@ def _latencies(samples: Iterable[Sample]) -> list[float]:
 
 def _quantile(values: list[float], share: float = 0.99) -> float | None:
     return values[min(int(share * len(values)), len(values) - 1)] if values else None
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.0f} ms"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
 
 
 def _cpu(pid: int) -> float:

@@ -45,7 +45,7 @@ OWNERS = {
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
     "hdrh": {"loadtests/histogram.py"},
-    "matplotlib": {"loadtests/figures.py"},
+    "matplotlib": {"loadtests/figures.py", "loadtests/peers/report.py"},
     "jinja2": {"loadtests/page.py"},
     "numpy": {"loadtests/compare.py"},
 }
