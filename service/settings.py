@@ -43,6 +43,11 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address to serve on; IPv6 too")
     port: Port = Field(8080, description="port to serve on; 0 picks a free one")
+    fd: Annotated[int, Field(ge=3)] | None = Field(
+        None,
+        description="descriptor of a listening socket that was handed over; it is served instead of --host and "
+        "--port. systemd's LISTEN_FDS does the same",
+    )
     admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
     admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
     offload: Literal["inline", "thread", "process"] = Field("process", description="where the work runs")
@@ -123,11 +128,26 @@ class Settings(BaseModel):
     tls_handshake_timeout: Seconds = Field(
         10.0, description="seconds from accept to the end of the handshake"
     )
+    drain_notice: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds after SIGTERM in which it serves on but is not ready, so that balancers look "
+        "elsewhere before it stops accepting",
+    )
     drain_timeout: float = Field(
         10.0,
         ge=0,
         allow_inf_nan=False,
-        description="seconds that running requests may take to finish after SIGTERM or SIGINT",
+        description="seconds that running requests may take to finish once it has stopped accepting",
+    )
+    loop_stall: Seconds = Field(
+        5.0,
+        description="seconds without a turn of the event loop after which /healthz of the admin port says 503",
+    )
+    request_log: float = Field(
+        0.0, ge=0, le=1, description="share of the requests that are logged: 0 none, 1 all"
     )
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="event loop")
     log_format: Literal["auto", "text", "json"] = Field(
