@@ -35,7 +35,7 @@ CATALOGUE = (
         "http_connections_completed_total",
         "counter",
         "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle at the limit), "
-        "handover, tls (no handshake).",
+        "abandoned (by a drain), handover, tls (no handshake).",
         "How many of them are done, and did they end well?",
         ("reason",),
     ),

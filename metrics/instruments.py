@@ -35,7 +35,7 @@ RESTARTS = ("crashed", "deadline", "recycled")
 # A `_created` series for every counter would nearly double the scrape and answers no question here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-CONNECTION_ENDS = ("closed", "error", "deadline", "evicted", "handover", "tls")
+CONNECTION_ENDS = ("closed", "error", "deadline", "evicted", "abandoned", "handover", "tls")
 
 
 @dataclass(frozen=True, slots=True)

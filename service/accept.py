@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -119,6 +120,24 @@ def fate(code: int | None) -> Fate:
     return Fate.BROKEN if code in _BROKEN else Fate.UNKNOWN
 
 
+def adopt(fd: int) -> socket.socket:
+    """A listening socket that somebody else has made, by its descriptor; its backlog stays what it is.
+
+    Raises:
+        OSError: it is no listening TCP socket.
+    """
+    listener = socket.socket(fileno=fd)
+    if listener.type != socket.SOCK_STREAM or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        listener.detach()  # not ours to close
+        raise OSError(errno.EPROTOTYPE, "it is no TCP socket")
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.detach()
+        raise OSError(errno.EINVAL, "it does not listen")
+    listener.setblocking(False)
+    listener.set_inheritable(False)  # workers are none of its heirs
+    return listener
+
+
 def listen(host: str, port: int, backlog: int) -> socket.socket:
     """Bind and listen, non-blocking; IPv4 or IPv6 as the host demands; port 0 picks a free one.
 
@@ -180,6 +199,7 @@ class AcceptLoop:
             them, or no descriptor.
         broken: called once, with the error, when the listener is unusable.
         possible: how many connections the open files allow, counted anew; asked in a shortage.
+        shared: others hold the listener, too, and go on with it when this process ends.
     """
 
     def __init__(
@@ -195,6 +215,7 @@ class AcceptLoop:
         possible: Callable[[], int],
         metrics: Metrics,
         ballast: Ballast | None = None,
+        shared: bool = False,
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -207,6 +228,7 @@ class AcceptLoop:
         self._limit = tokens.limit
         self._metrics = metrics
         self._ballast = ballast or Ballast()
+        self._shared = shared
         self._unknown_in_a_row = 0
         self._failed_in_a_row = 0
         self._taken = 0
@@ -223,11 +245,21 @@ class AcceptLoop:
         except OSError as error:  # epoll needs memory, too
             self._pause(error)
 
+    def set_limit(self, limit: int) -> None:
+        """Hold at most so many connections from now on; a shortage may have taught a lower limit."""
+        lowered = self._tokens.limit < self._limit
+        self._limit = limit
+        self._tokens.limit = min(limit, self._tokens.limit) if lowered else limit
+        self._tokens.retry()
+
     def close(self) -> tuple[int, int]:
         """Take what is left in the queue, above the limit too, then close the listener.
 
         Closing first would reset every connection that the kernel has already accepted for us. The
         limit protects a service that goes on; one that ends rather answers whom it has.
+
+        The queue of a shared listener fills again at once and belongs to whoever goes on: of that, what
+        waits now is taken, for it could be that nobody does.
 
         Returns:
             Connections taken, and connections that had to be left behind in a shortage.
@@ -240,9 +272,10 @@ class AcceptLoop:
         self._metrics.accept_paused.set(0)
         self._ballast.drop()
         before = self._taken
-        while self._accept_one():
+        most = backlog(self._listener)[0] if self._shared else math.inf
+        while self._taken - before < most and self._accept_one():
             pass
-        left, _ = backlog(self._listener)
+        left = 0 if self._shared else backlog(self._listener)[0]
         self._listener.close()
         return self._taken - before, left
 

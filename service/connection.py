@@ -55,7 +55,7 @@ CLIENTS_FAULTS = (ssl.SSLError, ConnectionError, TimeoutError)  # garbage, gone,
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How connections are encrypted. `context` may be replaced while the service runs."""
+    """How connections are encrypted."""
 
     context: ssl.SSLContext
     handshake_seconds: float
@@ -103,12 +103,14 @@ class Reception:
         self._manager = manager
         self._tokens = tokens
         self._deadlines: Deadlines[Protocol] = Deadlines(seconds)
-        self._tls = tls
+        self.tls = tls
+        """How new connections are encrypted; may be replaced by another at any time, not by None."""
         self._metrics = metrics
         self._look = look if tls is None else lambda _: Look.PASSED  # nothing to be read yet
         self._under_way: dict[asyncio.Task[None], Record] = {}
         self._evicted = 0
         self._room = 0  # how many places were asked for last
+        self._concluding = False
         self._drain_grace: float | None = None
         self._swept = self._loop.time()
         self._pause = SWEEP_SECONDS
@@ -139,12 +141,25 @@ class Reception:
             protocol.evict()
             self._evicted += 1
 
+    def conclude(self) -> None:
+        """Let the next answer on each connection be its last one, also on those still to come."""
+        self._concluding = True
+        for protocol in self._protocols():
+            protocol.conclude()
+
     def drain(self, grace_seconds: float) -> None:
         """Close what is idle, and the rest after its answer; see `Protocol.drain`."""
         self._drain_grace = grace_seconds
-        for protocol in self._manager.connections:
-            if isinstance(protocol, Protocol):
-                protocol.drain(grace_seconds)
+        for protocol in self._protocols():
+            protocol.drain(grace_seconds)
+
+    def abandon(self) -> None:
+        """End every connection that is left, now."""
+        for protocol in self._protocols():
+            protocol.abandon()
+
+    def _protocols(self) -> list[Protocol]:
+        return [one for one in self._manager.connections if isinstance(one, Protocol)]
 
     async def settled(self, seconds: float) -> None:
         """Wait until every hand-over under way has ended; whose handshake is longer than that is let go."""
@@ -192,17 +207,19 @@ class Reception:
                 look = self._looked(record)
             if look is Look.REFUSED:
                 return
-            if self._tls is None:
+            if self.tls is None:
                 _, protocol = await self._loop.connect_accepted_socket(make, record.socket)
             else:
-                protocol = await self._shake_hands(make, record.socket, self._tls)
+                protocol = await self._shake_hands(make, record.socket, self.tls)
             if self._drain_grace is not None:
                 protocol.drain(self._drain_grace)
+            elif self._concluding:
+                protocol.conclude()
         except Exception as error:
             # One connection is lost, never the listener. The socket may or may not have reached a
             # transport that closes it; closing twice is harmless, not closing leaks a descriptor.
             record.socket.close()
-            is_clients = self._tls is not None and isinstance(error, CLIENTS_FAULTS)
+            is_clients = self.tls is not None and isinstance(error, CLIENTS_FAULTS)
             record.end("tls" if is_clients else "handover")
             if not is_clients:  # anybody can send garbage: what clients do wrong is counted, not logged
                 log.warning("hand-over failed", error=repr(error))

@@ -47,6 +47,11 @@ TOO_SLOW = (
     b"Content-Length: 16\r\nConnection: close\r\n\r\nRequest Timeout\n"
 )
 
+SHUT_DOWN = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 20\r\nConnection: close\r\n\r\nService Unavailable\n"
+)
+
 Ended = Callable[[str], None]
 """Told once why the connection ended."""
 
@@ -264,6 +269,37 @@ class Protocol(web.RequestHandler):
         if self.stage is Stage.IDLE:
             self._hang_up("evicted")
 
+    def conclude(self) -> None:
+        """Let the next answer be the last one."""
+        self._draining = True
+
+    def abandon(self) -> None:
+        """The drain's deadline has passed: say so to who has no answer yet, and end the connection.
+
+        Called again, it no longer waits for the client.
+        """
+        if self._wire is None:
+            return
+        again = self._reason == "abandoned"
+        self._reason = "abandoned"
+        self._enter(None)
+        if (
+            not again
+            and self._handling
+            and self._request is not None
+            and not self._request.writer.output_size
+        ):
+            self._wire.write(SHUT_DOWN)
+            self._metrics.request(
+                self._request.method,
+                self._route,
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                time.perf_counter() - self._since,
+            )
+            self._wire.close()
+        else:
+            self._wire.abort()
+
     def drain(self, grace_seconds: float) -> None:
         """End this connection without losing a request.
 
@@ -272,7 +308,7 @@ class Protocol(web.RequestHandler):
         connection that has had its answers is closed at once. (aiohttp's own `close()` stops
         reading, and a request of which half has arrived would hang.)
         """
-        self._draining = True
+        self.conclude()
         if self._handling:
             return
         if self._answered and not self._arriving:

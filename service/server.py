@@ -1,7 +1,6 @@
 """Puts the parts together and takes them down in order: the composition root.
 
-Knows every part and no detail of any. `Service` is what the command, the tests and any other
-entrance run; `serve` adds signals and the exit code.
+Knows every part and no detail of any. `Service` is what `serve` and the tests run.
 
 Up: admin endpoint, workers, application, listener. Down in the reverse order, so that no part loses
 one it still needs, and metrics stay readable to the end.
@@ -12,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import math
 import os
-import signal
+import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -26,7 +25,7 @@ from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
 from service import tls as encryption
-from service.accept import AcceptLoop, listen
+from service.accept import AcceptLoop, adopt, listen
 from service.admission import Admission
 from service.background import in_background
 from service.binding import Binding
@@ -37,32 +36,56 @@ from service.offload import Offload, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
 from service.refusal import Refusal
 from service.settings import Settings
-from service.tcp import backlog
+from service.states import Event, Life, State
+from service.tcp import backlog, half_open, shut_door
 from service.tokens import Tokens, derive, open_files, possible
+from service.watch import LoopWatch
 from service.work import body
 from service.workers import Recycling
 
 log = structlog.get_logger("offloop.server")
 
-LAG_INTERVAL_SECONDS = 0.1
 ARRIVAL_SECONDS = 1.0
 """How long a drain waits for a request that may be on its way: longer than a round trip round the
 world and a lost packet's first retransmission (200 ms), shorter than anybody's patience with a deploy."""
 
-FULL_COLLECTION_AFTER = 100
-"""Collections of the middle generation between two full ones; Python's default is 10."""
 
-EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
+HANDSHAKE_SECONDS = 1.2
+"""The same for a handshake that has begun; its first retransmission comes after a second (RFC 6298, 2.1)."""
+
+GOODBYE_SECONDS = 0.1
+"""For the last words to whoever the drain's deadline leaves without an answer."""
+
+TLS = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
+RELOADABLE = TLS | {"max_connections"}
 
 
 class Service:
-    """One running service: `start()`, then `addresses` and `metrics`, then `drain()`."""
+    """One running service: `start()`, then `addresses` and `metrics`, then `drain()`.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        metrics: instruments to use; without them, it makes its own.
+        listener: a listening socket that others hold, too; without one, it opens what the settings say.
+        admin: whether to serve the admin endpoint.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics | None = None,
+        listener: socket.socket | None = None,
+        admin: bool = True,
+    ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
+        self.life = Life()
         self.broken = asyncio.Event()
-        self._state = "starting"
+        self._listener = listener
+        self._is_shared = listener is not None or settings.fd is not None
+        self._has_admin = admin
+        self._admin_address = ""
+        self._watch = LoopWatch(settings.loop_stall, self.metrics)
         self._stack = AsyncExitStack()
         self._deadline = 0.0
         self._abandoned = 0
@@ -76,29 +99,79 @@ class Service:
         async with AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
-        self._state = "serving"
+        self.life.move(Event.UP)
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Base URLs of the service and of its admin endpoint."""
+        """Base URLs of the service and of its admin endpoint; empty, if it has none."""
         return self._address, self._admin_address
 
     def ready(self) -> tuple[bool, str]:
         """Readiness and its reason; safe from any thread."""
-        if self._state == "serving" and not self._offload.healthy:
+        if self.life.ready and not self._offload.healthy:
             return False, "workers keep dying"
-        return self._state == "serving", self._state
+        return self.life.ready, self.life.state.value
 
-    async def drain(self) -> int:
+    def alive(self) -> tuple[bool, str]:
+        """Liveness and its reason; safe from any thread."""
+        if self.life.watched and (seconds := self._watch.stalled()) is not None:
+            return False, f"the event loop has not turned for {seconds:.1f} s"
+        return True, "ok"
+
+    async def reload(self, settings: Settings) -> None:
+        """Take over what may change while running: the certificates' files and the connection limit.
+
+        What cannot be used is refused, and the log says why; the old stays. Connections that are
+        encrypted already keep their certificate, and connections above a lower limit stay.
+        """
+        changed = {name for name, value in settings if value != getattr(self.settings, name)}
+        if fixed := changed - RELOADABLE:
+            log.warning("settings need a restart", settings=sorted(fixed))
+        if (self._reception.tls is None) is (settings.tls_cert is None):
+            try:
+                self._reception.tls = await in_background("certificates", _encryption, settings)
+            except StartError as error:
+                log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
+                settings = settings.model_copy(update={name: getattr(self.settings, name) for name in TLS})
+        self.settings = self.settings.model_copy(
+            update={name: getattr(settings, name) for name in RELOADABLE}
+        )
+        with contextlib.suppress(StartError):  # the open files cannot be counted now: the old limit stays
+            self._accepting.set_limit(self._max_connections(self.tokens.taken))
+        log.info(
+            "reloaded", max_connections=self.tokens.limit, tls_cert=str(self.settings.tls_cert or "none")
+        )
+
+    async def notice(self) -> None:
+        """Serve on for `drain_notice` seconds, but say that it will not for long.
+
+        Balancers see that it is not ready and look elsewhere, and every answer ends its connection: who
+        keeps one would otherwise find it closed just when it sends the next request.
+        """
+        self.life.move(Event.TERMINATE)
+        seconds = self.settings.drain_notice
+        if seconds:
+            self._reception.conclude()
+            log.info("notice", seconds=seconds, active=self._active())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.broken.wait(), seconds)
+        self.life.move(Event.BROKEN if self.broken.is_set() else Event.NOTICE_OVER)
+
+    async def drain(self, why: Event = Event.INTERRUPT) -> int:
         """Stop accepting, finish what is running, stop the workers.
 
         Returns:
             Connections and tasks that had to be abandoned at the deadline; 0 is a clean end.
         """
-        self._state = "draining"
+        if self.life.state is State.SERVING:  # and not come here by way of a notice
+            self.life.move(why)
         self._deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout
         await self._stack.aclose()
+        self.life.move(Event.LATE if self._abandoned else Event.ENDED)
         return self._abandoned
+
+    def _active(self) -> int:
+        return self.metrics.connections.snapshot().active
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, metrics = self.settings, self.metrics
@@ -107,14 +180,8 @@ class Service:
         # In the background, so that a signal is heard meanwhile.
         work, cost = await in_background("calibration", load_work, settings)
 
-        try:
-            admin = Admin(
-                settings.admin_host, settings.admin_port, metrics.registry, lambda: (True, "ok"), self.ready
-            )
-        except (OSError, UnicodeError) as error:
-            raise _cannot_bind("admin", settings.admin_host, settings.admin_port, error) from error
-        stack.callback(admin.close)
-
+        if self._has_admin:
+            self._start_admin(stack)
         offload = await self._start_offload(stack, work, cost)
         offloader = app.Offloader(offload, settings.deadline, metrics)
         served = load_application(settings, offloader) if work is None else app.data_app(offloader, work)
@@ -126,10 +193,7 @@ class Service:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
 
-        try:
-            listener = listen(settings.host, settings.port, settings.backlog)
-        except (OSError, UnicodeError) as error:
-            raise _cannot_bind("service", settings.host, settings.port, error) from error
+        listener = self._open_listener()
         stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
         self.tokens = Tokens(self._max_connections())
         metrics.connections_limit.set_function(lambda: self.tokens.limit)
@@ -147,8 +211,9 @@ class Service:
             metrics,
             Refusal(offloader.always, offloader),
         )
+        self._reception = reception
         stack.callback(reception.close)
-        accepting = AcceptLoop(
+        self._accepting = accepting = AcceptLoop(
             asyncio.get_running_loop(),
             listener,
             batch=settings.accept_batch,
@@ -158,14 +223,14 @@ class Service:
             broken=lambda _: self.broken.set(),
             possible=self._possible_connections,
             metrics=metrics,
+            shared=self._is_shared,
         )
         metrics.watch_backlog(lambda: backlog(listener))
-        stack.push_async_callback(self._stop_accepting, accepting, reception)
+        stack.push_async_callback(self._stop_accepting, listener)
 
-        lag = asyncio.create_task(_watch_lag(metrics))
-        stack.callback(lag.cancel)
+        self._watch.start()
+        stack.callback(self._watch.close)
         self._address = _url(listener.getsockname(), "https" if tls else "http")
-        self._admin_address = _url(admin.address)
         accepting.start()
         log.info(
             "ready",
@@ -175,10 +240,38 @@ class Service:
             workers=offload.count,
         )
 
-    def _max_connections(self) -> int:
-        """The limit as set, or as the open files allow once all other parts are up."""
+    def _start_admin(self, stack: AsyncExitStack) -> None:
+        host, port = self.settings.admin_host, self.settings.admin_port
         try:
-            possible, why = derive(*open_files())
+            admin = Admin(host, port, self.metrics.registry, self.alive, self.ready)
+        except (OSError, UnicodeError) as error:
+            raise _cannot_bind("admin", host, port, error) from error
+        stack.callback(admin.close)
+        self._admin_address = _url(admin.address)
+
+    def _open_listener(self) -> socket.socket:
+        if self._listener is not None:
+            return self._listener
+        settings = self.settings
+        if settings.fd is not None:
+            try:
+                return adopt(settings.fd)
+            except OSError as error:
+                raise StartError(f"cannot serve on --fd {settings.fd}: {error.strerror}") from error
+        try:
+            return listen(settings.host, settings.port, settings.backlog)
+        except (OSError, UnicodeError) as error:
+            raise _cannot_bind("service", settings.host, settings.port, error) from error
+
+    def _max_connections(self, connections: int = 0) -> int:
+        """The limit as set, or as the open files allow once all other parts are up.
+
+        Args:
+            connections: how many of the open files are connections.
+        """
+        try:
+            limit, in_use = open_files()
+            possible, why = derive(limit, in_use - connections)
         except OSError as error:
             raise StartError(f"cannot count the open files: {error.strerror}") from error
         chosen = self.settings.max_connections
@@ -229,74 +322,43 @@ class Service:
         self._offload = offload
         return offload
 
-    async def _stop_accepting(self, accepting: AcceptLoop, reception: Reception) -> None:
+    async def _stop_accepting(self, listener: socket.socket) -> None:
         clock = asyncio.get_running_loop().time
+        reception = self._reception
         grace = min(ARRIVAL_SECONDS, self.settings.drain_timeout)
+        log.info("draining", active=self._active(), waiting=backlog(listener)[0])
         reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
         await asyncio.sleep(0)
-        taken, left = accepting.close()
+        if not self._is_shared and shut_door(listener):
+            await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, self._deadline))
+        taken, left = self._accepting.close()
+        log.info("listener closed", from_queue=taken, left_in_queue=left, active=self._active())
         await reception.settled(max(0.0, min(grace, self._deadline - clock())))
         reception.drain(grace)
-        active = self.metrics.connections.snapshot().active
-        log.info("draining", active=active, from_queue=taken, left_in_queue=left)
-        # Polling, because an event would cost every connection something and this costs one drain.
-        while (active := self.metrics.connections.snapshot().active) and clock() < self._deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        self._abandoned += active + left
+        await self._emptied(self._deadline)
+        late = self._active()
+        for _ in range(2):  # first with a word, then without
+            reception.abandon()
+            await self._emptied(clock() + GOODBYE_SECONDS)
+        self._abandoned += late + left
+        log.info("connections ended", abandoned=late)
+
+    async def _emptied(self, until: float) -> None:
+        await _until(lambda: not self._active(), until)
 
     async def _stop_offload(self, offload: Offload) -> None:
         # A start that failed has no deadline yet, and nothing worth waiting for.
         rest = max(0.1, self._deadline - asyncio.get_running_loop().time())
-        self._abandoned += await offload.stop(rest)
+        cut_off = await offload.stop(rest)
+        self._abandoned += cut_off
+        log.info("workers stopped", cut_off=cut_off)
 
 
-async def serve(settings: Settings) -> int:
-    """Run until SIGTERM, SIGINT or a broken listener; return the exit code.
-
-    Raises:
-        StartError: the service could not start.
-    """
-    stop = asyncio.Event()
-    running = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):  # before anything slow or bound
-        running.add_signal_handler(number, stop.set)
-    service = Service(settings)
-    signalled = asyncio.create_task(stop.wait())
-    starting = asyncio.create_task(service.start())
-    await asyncio.wait({signalled, starting}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
-        log.info("stopped", reason="signal during start")
-        return EXIT_CLEAN
-    starting.result()
-    _collect_less()
-
-    broken = asyncio.create_task(service.broken.wait())
-    await asyncio.wait({signalled, broken}, return_when=asyncio.FIRST_COMPLETED)
-    for wait in (signalled, broken):
-        wait.cancel()
-
-    abandoned = await service.drain()
-    book = service.metrics.connections.snapshot()
-    log.info("stopped", accepted=book.accepted, completed=sum(book.completed.values()), abandoned=abandoned)
-    if service.broken.is_set():
-        return EXIT_LISTENER_BROKEN
-    return EXIT_DRAIN_DEADLINE if abandoned else EXIT_CLEAN
-
-
-def _collect_less() -> None:
-    """Keep the garbage collector's full passes, which stop the loop, short and rare.
-
-    A pass takes 50 to 80 ms with 1,000 connections. What exists after the start lives as long as the
-    process: frozen, it is not walked through again. And full passes come a tenth as often; what they would
-    have found, cycles that have survived two younger passes, is some 500,000 objects at most by then.
-    """
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, FULL_COLLECTION_AFTER)
+async def _until(condition: Callable[[], bool], moment: float) -> None:
+    # Polling, because an event would cost every connection something and this costs one drain.
+    clock = asyncio.get_running_loop().time
+    while not condition() and clock() < moment:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:
@@ -320,12 +382,3 @@ def _encryption(settings: Settings) -> Tls | None:
 def _url(address: tuple[str, int], scheme: str = "http") -> str:
     host, port = address[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-async def _watch_lag(metrics: Metrics) -> None:
-    """Measure how late a timer fires: what every client waits for a turn of this loop."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + LAG_INTERVAL_SECONDS
-        await asyncio.sleep(LAG_INTERVAL_SECONDS)
-        metrics.loop_lag.observe(max(0.0, loop.time() - due))

@@ -45,8 +45,8 @@ class Settings(BaseModel):
     port: Port = Field(8080, description="port to serve on; 0 picks a free one")
     fd: Annotated[int, Field(ge=3)] | None = Field(
         None,
-        description="descriptor of a listening socket that was handed over; it is served instead of --host and "
-        "--port. systemd's LISTEN_FDS does the same",
+        description="descriptor of a listening socket that was handed over, instead of --host and --port; "
+        "systemd's LISTEN_FDS does the same",
     )
     admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
     admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
@@ -144,7 +144,7 @@ class Settings(BaseModel):
     )
     loop_stall: Seconds = Field(
         5.0,
-        description="seconds without a turn of the event loop after which /healthz of the admin port says 503",
+        description="seconds without a turn of the event loop after which the admin port's /healthz is 503",
     )
     request_log: float = Field(
         0.0, ge=0, le=1, description="share of the requests that are logged: 0 none, 1 all"

@@ -63,11 +63,15 @@ class Tokens:
         """Call `callback` once, as soon as a place is free."""
         self._waiting = callback
 
-    def _returned(self) -> None:
-        self.taken -= 1
+    def retry(self) -> None:
+        """The limit has changed: tell whoever waits if there is a place now."""
         if self._waiting is not None and not self.all_taken():
             callback, self._waiting = self._waiting, None
             callback()
+
+    def _returned(self) -> None:
+        self.taken -= 1
+        self.retry()
 
 
 def derive(open_files: int, in_use: int) -> tuple[int, str]:

@@ -156,9 +156,7 @@ class Workers(Generic[T]):
         await asyncio.gather(*self._retiring.values())
         cut_off = list(self._where)
         self._where.clear()
-        if cut_off:
-            log.warning("workers stopped at the deadline", tasks=len(cut_off))
-            self._tell_lost(cut_off, False)
+        self._tell_lost(cut_off, False)
         return len(cut_off)
 
     # What they are handed.

@@ -17,6 +17,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
     *("shield", "background", "work", "binding", "settings", "logs", "tls", "tcp", "tokens", "deadlines"),
+    *("states", "orders", "watch"),
     *(
         "accept",
         "admission",
@@ -30,6 +31,7 @@ CHASSIS = [
         "app",
         "loading",
         "server",
+        "serve",
         "__main__",
     ),
 ]

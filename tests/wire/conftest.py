@@ -11,6 +11,7 @@ import pytest
 from metrics.exposition import parse
 from service.server import Service
 from service.settings import Settings
+from service.states import State
 
 Start = Callable[..., Awaitable["Running"]]
 
@@ -66,7 +67,8 @@ async def start() -> AsyncIterator[Start]:
 
     yield _start
     for one in running:
-        await one.service.drain()
+        if one.service.life.state is State.SERVING:
+            await one.service.drain()
         book = one.service.metrics.connections.snapshot()
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())

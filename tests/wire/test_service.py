@@ -168,7 +168,11 @@ async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start:
     while not (await service.scrape())["offload_running"]:
         await asyncio.sleep(0.001)
     assert await service.service.drain() == 2  # the connection and its task
-    assert await answer == b""
+    assert (await answer).startswith(b"HTTP/1.1 503 ")
+    metrics = service.service.metrics
+    assert metrics.connections.snapshot().completed["abandoned"] == 1
+    labels = {"method": "GET", "route": "/data", "status": "503"}
+    assert metrics.registry.get_sample_value("http_requests_total", labels) == 1
     at_work = ("work_", "offload-stop")  # a thread cannot be cut off: wait for its half second
     await service.until(lambda: not [t for t in threading.enumerate() if t.name.startswith(at_work)])
 
@@ -291,8 +295,10 @@ async def test_the_admin_port_answers_and_readiness_follows_the_state(start: Sta
         writer.close()
         await writer.wait_closed()
     assert service.service.ready() == (True, "serving")
-    await service.service.drain()
-    assert service.service.ready() == (False, "draining")
+    drained = asyncio.create_task(service.service.drain())
+    await service.until(lambda: service.service.ready() == (False, "draining"))
+    await drained
+    assert service.service.ready() == (False, "stopped")
 
 
 async def test_loop_lag_is_observed(start: Start) -> None:

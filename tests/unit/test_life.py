@@ -1,0 +1,119 @@
+"""States, orders and what probes are told: tables without a service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from metrics.instruments import Metrics
+from service.__main__ import handed_over
+from service.orders import ONE_STOP_SECONDS, Orders
+from service.states import STATES, TRANSITIONS, Event, Life, State
+from service.watch import INTERVAL_SECONDS, LoopWatch
+
+
+def test_every_state_is_described_and_can_be_reached_and_left() -> None:
+    assert set(STATES) == set(State)
+    assert {to for _, to in TRANSITIONS.items()} | {State.STARTING} == set(State)
+    assert {state for state, _ in TRANSITIONS} | {State.STOPPED} == set(State)
+    assert {event for _, event in TRANSITIONS} == set(Event)
+
+
+def test_only_a_serving_service_is_ready_and_only_there_a_stalled_loop_is_deadly() -> None:
+    assert [state for state, row in STATES.items() if row.ready] == [State.SERVING]
+    assert [state for state, row in STATES.items() if row.watched] == [State.SERVING]
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+def test_a_step_that_is_not_in_the_table_is_refused(state: State, event: Event) -> None:
+    life = Life()
+    life.state = state
+    if (state, event) in TRANSITIONS:
+        life.move(event)
+        assert life.state is TRANSITIONS[state, event]
+    else:
+        with pytest.raises(KeyError):
+            life.move(event)
+        assert life.state is state
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_an_order_given_before_anybody_listens_is_heard() -> None:
+    orders = Orders(force=lambda: None)
+    orders.reload()
+    orders.stop(Event.INTERRUPT)
+    assert await orders.stopped() is Event.INTERRUPT
+    await orders.reloaded()
+
+
+async def test_an_order_wakes_whoever_waits_and_the_first_stop_says_why() -> None:
+    orders = Orders(force=lambda: None)
+    waiting = [asyncio.create_task(orders.stopped()), asyncio.create_task(orders.reloaded())]
+    await asyncio.sleep(0)
+    orders.reload()
+    orders.stop(Event.TERMINATE)
+    orders.stop(Event.INTERRUPT)
+    assert await asyncio.gather(*waiting) == [Event.TERMINATE, None]
+
+
+async def test_each_order_to_reload_is_heard_once() -> None:
+    orders = Orders(force=lambda: None)
+    orders.reload()
+    await orders.reloaded()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(orders.reloaded(), 0.01)
+
+
+@pytest.mark.parametrize("second", [Event.TERMINATE, Event.INTERRUPT])
+def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -> None:
+    clock, forced = Clock(), []
+    orders = Orders(lambda: forced.append(True), clock)
+    orders.stop(Event.TERMINATE)
+    clock.now += ONE_STOP_SECONDS / 2
+    orders.stop(second)
+    assert not forced
+    clock.now += ONE_STOP_SECONDS
+    orders.stop(second)
+    assert forced
+
+
+@pytest.mark.parametrize(
+    ("environ", "fd"),
+    [
+        ({}, None),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "1"}, 3),
+        ({"LISTEN_PID": "8", "LISTEN_FDS": "1"}, None),  # meant for our parent
+        ({"LISTEN_FDS": "1"}, None),
+    ],
+)
+def test_a_socket_is_taken_if_it_was_handed_to_this_process(environ: dict[str, str], fd: int | None) -> None:
+    assert handed_over(environ, 7) == fd
+
+
+@pytest.mark.parametrize("count", ["2", "0", "", "x"])
+def test_any_other_number_of_sockets_is_refused(count: str) -> None:
+    with pytest.raises(ValueError, match="LISTEN_FDS: one socket"):
+        handed_over({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)
+
+
+async def test_a_loop_that_does_not_turn_is_stalled_until_it_turns_again() -> None:
+    watch = LoopWatch(2 * INTERVAL_SECONDS, Metrics())
+    watch.start()
+    try:
+        assert watch.stalled() is None
+        time.sleep(3 * INTERVAL_SECONDS)  # noqa: ASYNC251  # blocking the loop is what is tried
+        assert (watch.stalled() or 0) > 2 * INTERVAL_SECONDS
+        await asyncio.sleep(INTERVAL_SECONDS)
+        assert watch.stalled() is None
+    finally:
+        watch.close()

@@ -1,0 +1,273 @@
+"""Notice, drain, reload and handed-over sockets, on real sockets in the test's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+import trustme
+
+from service import tcp
+from service.loading import StartError
+from service.server import Service
+from service.settings import Settings
+from service.states import Event, State
+
+from .conftest import Start
+
+KEPT = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+SO_DETACH_FILTER = 27  # asm-generic/socket.h
+
+
+def is_connected(client: socket.socket) -> bool:
+    try:
+        client.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+async def head(reader: asyncio.StreamReader) -> bytes:
+    """The next answer's head; its body is read, too."""
+    text = (await reader.readuntil(b"\r\n\r\n")).lower()
+    await reader.readexactly(int(text.partition(b"content-length: ")[2].split()[0]))
+    return text
+
+
+async def test_during_the_notice_it_serves_on_is_not_ready_and_each_answer_is_the_last(start: Start) -> None:
+    service = await start(drain_notice=60)
+    kept = await service.connect()
+    kept[1].write(KEPT)
+    assert b"connection: close" not in await head(kept[0])
+    notice = asyncio.create_task(service.service.notice())
+    await service.until(lambda: service.service.ready() == (False, "notice"))
+    assert service.service.alive() == (True, "ok")
+    kept[1].write(KEPT)
+    assert b"connection: close" in await head(kept[0])
+    assert await kept[0].read() == b""
+    kept[1].close()
+    new = await service.connect()
+    new[1].write(KEPT)
+    assert b"connection: close" in await head(new[0])
+    new[1].close()
+    service.service.broken.set()  # what ends a notice early
+    await notice
+    assert service.service.life.state is State.DRAINING
+    await service.service.drain()
+
+
+async def test_a_notice_of_no_seconds_is_over_at_once(start: Start) -> None:
+    service = await start()
+    await service.service.notice()
+    assert service.service.life.state is State.DRAINING
+    assert await service.service.drain(Event.TERMINATE) == 0
+
+
+async def test_no_handshake_that_was_finished_is_lost_while_clients_keep_coming(start: Start) -> None:
+    service = await start(drain_timeout=10)
+    address = (service.host, service.port)
+    ended = asyncio.Event()
+    answers: list[bytes] = []
+
+    async def visit() -> None:
+        while not ended.is_set():
+            try:
+                async with asyncio.timeout(0.5):  # a dropped SYN is tried again after a second
+                    reader, writer = await asyncio.open_connection(*address)
+            except (OSError, TimeoutError):  # never got in
+                return
+            writer.write(KEPT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            answers.append(await reader.read())
+            writer.close()
+
+    clients = [asyncio.create_task(visit()) for _ in range(20)]
+    await service.until(lambda: len(answers) > 50)
+    assert await service.service.drain() == 0
+    ended.set()
+    await asyncio.gather(*clients)  # raises what a reset raises
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+
+
+@pytest.mark.skipif(tcp.TCP_INFO is None, reason="needs Linux")
+async def test_a_shut_door_lets_nobody_new_in_and_loses_nobody_who_is_in() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        early = socket.create_connection(listener.getsockname())
+        assert tcp.shut_door(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.05)
+        early.sendall(b"still here")
+        accepted, _ = listener.accept()
+        assert accepted.recv(10) == b"still here"
+        accepted.close()
+        early.close()
+
+
+@pytest.mark.skipif(tcp.TCP_INFO is None, reason="needs Linux")
+async def test_a_drain_waits_for_a_handshake_that_has_begun(start: Start) -> None:
+    service = await start(drain_timeout=10)
+    with socket.socket() as client:
+        assert tcp.shut_door(client)  # it drops what answers its SYN, as a slow network would for a while
+        client.setblocking(False)
+        client.connect_ex((service.host, service.port))
+        drained = asyncio.create_task(service.service.drain())
+        await service.until(lambda: service.service.ready() == (False, "draining"))
+        client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        loop = asyncio.get_running_loop()
+        await service.until(lambda: is_connected(client))
+        await loop.sock_sendall(client, KEPT)
+        assert (await loop.sock_recv(client, 12)) == b"HTTP/1.1 200"
+        assert await drained == 0
+
+
+async def test_a_shared_listener_is_left_open_and_what_waited_in_it_is_answered(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as ours:
+        ours.setblocking(False)
+        service = Service(
+            Settings(admin_port=0, work_units=1, offload="inline"), listener=ours.dup(), admin=False
+        )
+        await service.start()
+        assert service.addresses[1] == ""
+        clients = [socket.create_connection(ours.getsockname()) for _ in range(20)]
+        for client in clients:
+            client.sendall(KEPT)
+        assert await service.drain() == 0
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.close()
+        late = socket.create_connection(ours.getsockname())  # for whoever goes on with the listener
+        assert tcp.backlog(ours)[0] == 1
+        late.close()
+    del start
+
+
+async def test_a_descriptor_that_was_handed_over_is_served_with_the_backlog_it_has(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=37) as ours:
+        service = await start(fd=ours.dup().detach(), backlog=99)
+        assert service.port == ours.getsockname()[1]
+        assert b"200 OK" in await service.get()
+        assert tcp.backlog(ours)[1] == 37
+
+
+def datagram() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: socket.socket(), "it does not listen"),
+        (datagram, "it is no TCP socket"),
+        (lambda: socket.socket(socket.AF_UNIX), "it is no TCP socket"),
+    ],
+    ids=["not listening", "udp", "unix"],
+)
+async def test_a_descriptor_that_cannot_be_served_is_named(make: object, says: str) -> None:
+    with make() as sock:  # type: ignore[operator]  # a table of factories
+        service = Service(Settings(admin_port=0, work_units=1, offload="inline", fd=sock.fileno()))
+        with pytest.raises(StartError, match=f"--fd {sock.fileno()}: {says}"):
+            await service.start()
+        assert sock.fileno() >= 0  # still its owner's
+
+
+async def test_a_loop_that_stalls_is_not_alive_while_metrics_are_served(start: Start) -> None:
+    service = await start(loop_stall=0.3)
+    blocked_since = time.monotonic()
+
+    def probe() -> tuple[int, str, float]:
+        while True:
+            try:
+                urlopen(f"{service.admin_url}/healthz").close()
+            except HTTPError as error:
+                with error:
+                    urlopen(f"{service.admin_url}/metrics").close()
+                    return error.code, error.read().decode(), time.monotonic() - blocked_since
+
+    probing = asyncio.get_running_loop().run_in_executor(None, probe)
+    time.sleep(1)  # noqa: ASYNC251  # the handler that blocks
+    code, why, after = await probing
+    assert code == 503
+    assert "has not turned for" in why
+    assert after < 1  # while it was blocked, and not because it had been
+    assert service.service.alive() == (True, "ok")
+
+
+async def test_a_drain_is_alive_even_if_its_loop_stalls(start: Start) -> None:
+    service = await start(loop_stall=0.05, drain_notice=60)
+    notice = asyncio.create_task(service.service.notice())
+    await service.until(lambda: not service.service.ready()[0])
+    time.sleep(0.1)  # noqa: ASYNC251
+    assert service.service.alive() == (True, "ok")
+    service.service.broken.set()
+    await notice
+    await service.service.drain()
+
+
+def issue(ca: trustme.CA, folder: Path, name: str) -> None:
+    made = ca.issue_cert(name)
+    made.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    made.private_key_pem.write_to_path(folder / "key.pem")
+
+
+async def served_name(service: object, ca: trustme.CA) -> str:
+    client = ssl.create_default_context()
+    client.check_hostname = False
+    ca.configure_trust(client)
+    reader, writer = await asyncio.open_connection(
+        service.host,  # type: ignore[attr-defined]
+        service.port,  # type: ignore[attr-defined]
+        ssl=client,
+    )
+    names = writer.get_extra_info("peercert")["subjectAltName"]
+    writer.close()
+    del reader
+    return str(names[0][1])
+
+
+async def test_a_reload_takes_the_new_certificate_and_a_bad_pair_leaves_the_old_one(
+    start: Start, tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    issue(ca, tmp_path, "first.test")
+    service = await start(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    assert await served_name(service, ca) == "first.test"
+    issue(ca, tmp_path, "second.test")
+    await service.service.reload(service.service.settings)
+    assert await served_name(service, ca) == "second.test"
+    (tmp_path / "key.pem").write_text("rubbish")
+    await service.service.reload(service.service.settings)
+    assert await served_name(service, ca) == "second.test"
+
+
+async def test_a_reload_changes_the_limit_and_nothing_that_needs_a_restart(start: Start) -> None:
+    service = await start(max_connections=1)
+    first, second = await service.connect(), await service.connect()
+    first[1].write(KEPT)
+    await head(first[0])
+    await service.until(lambda: service.service.tokens.crowded)
+    await service.service.reload(
+        service.service.settings.model_copy(update={"max_connections": 2, "accept_batch": 7})
+    )
+    second[1].write(KEPT)
+    assert b"200 ok" in await head(second[0])
+    assert service.service.settings.max_connections == 2
+    assert service.service.settings.accept_batch != 7
+    for _, writer in (first, second):
+        writer.close()
+
+
+async def test_a_reload_without_a_change_changes_nothing(start: Start) -> None:
+    service = await start()
+    limit = service.service.tokens.limit
+    await service.service.reload(service.service.settings)
+    assert service.service.tokens.limit == limit
+    assert b"200 OK" in await service.get()
