@@ -123,6 +123,8 @@ def _force() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the service; returns 0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken."""
+    # When we end without cleaning up, this helper of multiprocessing does, and would say so at length.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     orders = Orders(_force)
     listen_to_signals(orders)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from service.states import Event
 
-ONE_STOP_SECONDS = 0.02
+ONE_STOP_SECONDS = 0.005
 """Two stops this close together are one. timeout(1) signals its child and then its whole group, to which the
 child belongs; nobody presses a key twice so fast."""
 

@@ -47,7 +47,7 @@ async def serve(
         listener: a listening socket that others hold, too; without one, it binds its own.
         metrics: instruments to use; without them, it makes its own.
         admin: whether to serve the admin endpoint; not, if somebody else publishes `metrics`.
-        heartbeat: called about once a second for as long as the loop turns, with whether the service is ready.
+        heartbeat: called once a second for as long as the loop turns, with whether the service is ready.
 
     Raises:
         StartError: the service could not start.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,15 +20,28 @@ from metrics.exposition import parse
 ROOT = Path(__file__).parents[2]
 
 
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 class Child:
     """`python -m service` in a session of its own, with JSON logs in a file.
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
+    `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
     """
 
-    def __init__(self, log: Path, *flags: str, files: int | None = None) -> None:
+    def __init__(
+        self, log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+    ) -> None:
         self._log = log
         lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
+        if listener is not None:
+            lower = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
@@ -46,6 +60,7 @@ class Child:
                 stderr=stderr,
                 cwd=ROOT,
                 start_new_session=True,
+                pass_fds=() if listener is None else (listener.fileno(),),
             )
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -107,9 +122,11 @@ def gone(leader: int, seconds: float = 10.0) -> bool:
 
 
 @contextmanager
-def service(log: Path, *flags: str, files: int | None = None) -> Iterator[Child]:
+def service(
+    log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+) -> Iterator[Child]:
     """A child that is ended whatever the test does, with all that belongs to it."""
-    child = Child(log, *flags, files=files)
+    child = Child(log, *flags, files=files, listener=listener)
     try:
         yield child
     finally:

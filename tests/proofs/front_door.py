@@ -282,10 +282,12 @@ def summary_of_wrk(said: str) -> Figures:
     }
 
 
-def load(address: str, seconds: float, rate: float, out: Path, path: str = "/data") -> dict[str, Any]:
+def load(
+    address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
+) -> dict[str, Any]:
     """Good clients: our own open loop, a connection per request; returns its summary."""
     command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
-    command += ["--duration", f"{seconds:g}", "--out", str(out)]
+    command += ["--duration", f"{seconds:g}", "--out", str(out), *more]
     subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
     loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return loaded

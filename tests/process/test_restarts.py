@@ -1,0 +1,53 @@
+"""Stops, restarts and reloads, short form of `make restarts`; each function asserts what must hold."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.proofs import restarts
+
+from .support import service
+
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
+
+
+@proc
+def test_a_stop_under_load_answers_whoever_was_connected(tmp_path: Path) -> None:
+    restarts.terminated(tmp_path, times=1, rate=80, seconds=0.8)
+
+
+def test_a_restart_on_a_listener_that_is_held_refuses_nobody(tmp_path: Path) -> None:
+    restarts.handed_over(tmp_path, restarts=1, rate=80, seconds=0.8)
+
+
+def test_new_certificates_cost_no_request(tmp_path: Path) -> None:
+    restarts.reloaded(tmp_path, seconds=0.8, rate=50)
+
+
+@proc
+def test_work_that_outlives_the_drain_is_abandoned_at_its_deadline(tmp_path: Path) -> None:
+    restarts.late(tmp_path, seconds=0.3)
+
+
+@proc
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("offload", ["process", "inline"])
+def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals, offload: str) -> None:
+    restarts.forced(tmp_path, second, offload)
+
+
+def test_an_interrupt_skips_the_notice_and_a_termination_does_not(tmp_path: Path) -> None:
+    flags = ("--work-units", "1", "--drain-notice", "60")
+    with service(tmp_path / "first", *flags) as child:
+        child.ready()
+        assert child.end(signal.SIGINT) == 0
+        assert not child.events("notice")
+    with service(tmp_path / "second", *flags) as child:
+        child.ready()
+        child.process.send_signal(signal.SIGTERM)
+        child.wait_until(lambda: child.events("notice"))
+        assert child.scrape()["http_connections_active"] == 0  # it serves on
+        assert child.end(signal.SIGINT) == 1

@@ -1,0 +1,233 @@
+"""Proofs that stops, restarts and reloads cost no request, long form: `make restarts`.
+
+Each function starts the service as an operator would, stops or changes it while it is under load, asserts
+what must hold and returns the figures. The tests call the same functions for less time.
+
+What counts as lost: a client whose handshake was finished (its connect() came back) and who got no whole
+answer. Who comes when nobody listens any more is refused, and is not lost; with a successor on the same
+listener nobody may be refused either.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from tests.process.support import Child, gone, service
+from tests.proofs.front_door import load
+from tests.proofs.record import keep
+
+Figures = dict[str, Any]
+TOO_LATE = {"connect_ECONNREFUSED"}
+
+
+def goodput(folder: Path, seconds: float) -> float:
+    """What a service with work of 4 ms answers a second on this machine, more than enough being asked."""
+    with service(folder / "capacity.log", "--work-ms", "4") as child:
+        address, _ = child.ready()
+        return float(load(address, seconds, 600, folder / "capacity")["goodput_per_second"])
+
+
+def terminated(folder: Path, times: int, rate: float, seconds: float) -> Figures:
+    """SIGTERM under load, again and again: whoever was connected is answered, and nothing is left."""
+    outcomes: Counter[str] = Counter()
+    drains = []
+    for number in range(times):
+        with service(folder / f"log{number}", "--work-ms", "4") as child:
+            address, _ = child.ready()
+            under = Load(address, seconds, rate, folder / f"load{number}")
+            child.wait_until(lambda child=child: accepted(child) > 0.5 * seconds * rate)
+            began = time.monotonic()
+            assert child.end() == 0
+            drains.append(time.monotonic() - began)
+            assert gone(child.process.pid), "workers outlive their service"
+            socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+            outcomes.update(under.outcomes())
+    figures: Figures = {
+        "times": times,
+        "rate": round(rate),
+        "outcomes": dict(outcomes),
+        "drain_ms_at_most": round(max(drains) * 1e3),
+    }
+    assert set(outcomes) <= {"ok", *TOO_LATE}, figures
+    assert outcomes["ok"] > 0.4 * seconds * rate * times, figures
+    return figures
+
+
+def handed_over(folder: Path, restarts: int, rate: float, seconds: float) -> Figures:
+    """Stop, then start on the listener that systemd would hold meanwhile: nobody is refused or reset.
+
+    A service lives for `seconds`.
+    """
+    gaps = []
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        # What came in the gap is answered late, but answered: a wait of 0.2 s would refuse a part of it.
+        flags = ("--work-ms", "4", "--queue-wait", "2")
+        under = None
+        for number in range(restarts + 1):
+            began = time.monotonic()
+            with service(folder / f"log{number}", *flags, listener=listener) as child:
+                child.ready()
+                if under is None:
+                    under = Load(address, (restarts + 0.5) * seconds, rate, folder / "load")
+                else:
+                    gaps.append(time.monotonic() - began)
+                child.wait_until(lambda child=child: accepted(child) > seconds * rate / 2)
+                if number == restarts:
+                    outcomes = under.outcomes()
+                assert child.end() == 0
+    figures: Figures = {
+        "restarts": restarts,
+        "rate": round(rate),
+        "outcomes": outcomes,
+        "seconds_without_service_at_most": round(max(gaps), 2),
+    }
+    assert set(outcomes) == {"ok"}, figures
+    return figures
+
+
+def reloaded(folder: Path, seconds: float, rate: float) -> Figures:
+    """A new certificate four times a second under TLS load: every request is answered, old or new."""
+    ca = trustme.CA()
+    cert, key = folder / "cert.pem", folder / "key.pem"
+
+    def issue() -> None:
+        made = ca.issue_cert("127.0.0.1")
+        for path, pem in ((cert, made.cert_chain_pems[0]), (key, made.private_key_pem)):
+            pem.write_to_path(path.with_suffix(".new"))
+            path.with_suffix(".new").rename(path)
+
+    issue()
+    flags = ("--work-units", "100", "--tls-cert", str(cert), "--tls-key", str(key))
+    with service(folder / "log", *flags) as child:
+        address, _ = child.ready()
+        under = Load(address, seconds, rate, folder / "load", "--insecure")
+        child.wait_until(lambda: accepted(child) > 0)
+        while under.is_running():
+            issue()
+            child.process.send_signal(signal.SIGHUP)
+            time.sleep(0.25)
+        outcomes = under.outcomes()
+        assert child.end() == 0
+        reloads = len(child.events("reloaded"))
+    figures: Figures = {"rate": rate, "reloads": reloads, "outcomes": outcomes}
+    assert not child.events("certificates refused"), figures
+    assert set(outcomes) == {"ok"}, figures
+    assert reloads > seconds, figures
+    return figures
+
+
+def late(folder: Path, seconds: float) -> Figures:
+    """Work that outlives `--drain-timeout`: its request is answered 503 at the deadline, and exit code 1."""
+    flags = ("--work", "tests.work:spins", "--drain-timeout", f"{seconds:g}")
+    with service(folder / "log", *flags) as child, ask_for_ever(child) as client:
+        began = time.monotonic()
+        code = child.end()
+        took = time.monotonic() - began
+        answer = client.recv(1000)
+        assert gone(child.process.pid)
+        (stopped,) = child.events("stopped")
+    figures: Figures = {
+        "after_the_deadline_ms": round((took - seconds) * 1e3),
+        "exit_code": code,
+        "abandoned": stopped["abandoned"],
+        "answer": answer.partition(b"\r\n")[0].decode(),
+    }
+    assert code == 1, figures
+    assert figures["answer"] == "HTTP/1.1 503 Service Unavailable", figures
+    assert took >= seconds, figures
+    return figures
+
+
+def forced(folder: Path, second: signal.Signals, offload: str) -> Figures:
+    """A second signal ends it at once, also while work blocks the loop."""
+    flags = ("--work", "tests.work:spins", "--offload", offload)
+    with service(folder / "log", *flags) as child, ask_for_ever(child):
+        child.process.send_signal(signal.SIGTERM)
+        if offload == "process":
+            child.wait_until(lambda: child.events("draining"))
+        else:
+            time.sleep(0.1)  # the loop is blocked: it will never say so
+        began = time.monotonic()
+        code = child.end(second)
+        took = time.monotonic() - began
+        assert gone(child.process.pid)
+    assert code == 1
+    return {"ended_after_ms": round(took * 1e3)}
+
+
+class ask_for_ever:  # noqa: N801  # reads as what it does
+    """A client whose request never ends by itself, from when the work has begun."""
+
+    def __init__(self, child: Child) -> None:
+        address, _ = child.ready()
+        self._client = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+        self._client.sendall(b"GET /data?seconds=1e6 HTTP/1.1\r\nHost: t\r\n\r\n")
+        child.wait_until(lambda: child.scrape()["offload_running"] == 1)
+
+    def __enter__(self) -> socket.socket:
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+
+class Load:
+    """Good clients in the background."""
+
+    def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
+        self._found: dict[str, Any] = {}
+        self._thread = threading.Thread(
+            target=lambda: self._found.update(load(address, seconds, rate, out, "/data", *more))
+        )
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def outcomes(self) -> dict[str, int]:
+        """What became of every request, when all are over."""
+        self._thread.join()
+        return dict(self._found["outcomes"])
+
+
+def accepted(child: Child) -> float:
+    return child.scrape()["http_connections_accepted_total"]
+
+
+def main() -> int:
+    """Run all in full and keep the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = goodput(Path(folder), 5.0)
+    proofs: dict[str, Callable[[Path], Figures]] = {
+        "SIGTERM under load": lambda folder: terminated(folder, 100, 0.8 * whole, 1.5),
+        "restarts on a listener that is held": lambda folder: handed_over(folder, 10, 0.5 * whole, 2.0),
+        "certificates reloaded under load": lambda folder: reloaded(folder, 15, 200),
+        "work that outlives the drain": lambda folder: late(folder, 1.0),
+        "second signal": lambda folder: forced(folder, signal.SIGTERM, "process"),
+        "second signal, the loop blocked": lambda folder: forced(folder, signal.SIGINT, "inline"),
+    }
+    found = {}
+    for name, proof in proofs.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = proof(Path(folder))
+        print(found[name], flush=True)
+    keep("restarts", "make restarts", found)
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
