@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak bench-accept hand-over memory clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts bench-accept hand-over memory clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ faults: $(READY) ## Kill workers and the service under load, loop for ever, vani
 
 soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
 	$(BIN)/python -m tests.proofs.faults --soak
+
+restarts: $(READY) ## Stop, restart and reload under load (8 minutes)
+	$(BIN)/python -m tests.proofs.restarts
 
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)

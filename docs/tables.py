@@ -17,6 +17,7 @@ from loadtests.peers.report import LOADS, TITLES
 from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings
+from service.states import STATES, TRANSITIONS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -42,6 +43,19 @@ def metrics_table() -> str:
         labels = "{" + ",".join(row.labels) + "}" if row.labels else ""
         lines.append(f"| `{row.name}{labels}` | {row.type} | {row.question} |")
     return "\n".join(lines)
+
+
+def states_table() -> str:
+    """The life of a service as a diagram, and what probes are told in each state."""
+    steps = [
+        f"    {before.value} --> {after.value}: {event.value}" for (before, event), after in TRANSITIONS.items()
+    ]
+    diagram = ["```mermaid", "stateDiagram-v2", "    [*] --> starting", *steps, "    stopped --> [*]", "```"]
+    lines = ["| state | /readyz | /healthz of the admin port | what happens |", "| --- | --- | --- | --- |"]
+    for state, row in STATES.items():
+        alive = "200, or 503 if the loop does not turn" if row.watched else "200"
+        lines.append(f"| {state.value} | {200 if row.ready else 503} | {alive} | {row.meaning} |")
+    return "\n".join([*diagram, "", *lines])
 
 
 def presets_table() -> str:
@@ -111,12 +125,13 @@ def _peer_line(row: dict[str, Any], load: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak")
+PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts")
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {
         "verdict": verdict_text,
         "presets": presets_table,
+        "states": states_table,
         "settings": settings_table,
         "metrics": metrics_table,
     },

@@ -26,14 +26,14 @@ class Event(enum.Enum):
     """What moves a service from one state to the next; the value is its name in the diagram."""
 
     UP = "every part is up"
-    CANNOT_START = "cannot start: exit 2"
+    CANNOT_START = "cannot start, exit 2"
     TERMINATE = "SIGTERM"
     INTERRUPT = "SIGINT"
     NOTICE_OVER = "--drain-notice is over"
     BROKEN = "listener broken"
-    ENDED = "all answered: exit 0, or 3 after a broken listener"
-    LATE = "--drain-timeout is over: exit 1"
-    FORCE = "second signal: exit 1"
+    ENDED = "all answered, exit 0 (3 if the listener broke)"
+    LATE = "--drain-timeout is over, exit 1"
+    FORCE = "second signal, exit 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Row:
 
 
 STATES = {
-    State.STARTING: Row(False, False, "work is calibrated, workers start, nothing is bound yet"),
+    State.STARTING: Row(False, False, "work is calibrated, workers start; clients cannot connect yet"),
     State.SERVING: Row(True, True, "accepts and answers"),
-    State.NOTICE: Row(False, False, "accepts and answers, and each answer ends its connection"),
-    State.DRAINING: Row(False, False, "accepts what waits in the queue, then nobody; answers whom it has"),
+    State.NOTICE: Row(False, False, "accepts and answers; each answer is the last on its connection"),
+    State.DRAINING: Row(False, False, "takes who waits in the queue, then nobody; answers whom it has"),
     State.STOPPED: Row(False, False, "workers and ports are gone"),
 }
 

@@ -6,8 +6,10 @@ what each function then returns.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
+import re
 import socket
 import struct
 import sys
@@ -66,15 +68,11 @@ def half_open(listener: socket.socket) -> int:
 
     Reads the whole table of TCP sockets (proc(5)): milliseconds for ten thousand. 0 where there is none.
     """
-    port = f":{listener.getsockname()[1]:04X}"
-    state = f"{SYN_RECEIVED:02X}"
+    row = re.compile(rf"^ *\d+: \w+:{listener.getsockname()[1]:04X} \w+:\w+ {SYN_RECEIVED:02X} ", re.MULTILINE)
     count = 0
     for table in ("tcp", "tcp6"):
-        try:
-            rows = Path("/proc/net", table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        count += sum(1 for row in rows if (column := row.split())[1].endswith(port) and column[3] == state)
+        with contextlib.suppress(OSError):
+            count += len(row.findall(Path("/proc/net", table).read_text()))
     return count
 
 
