@@ -11,28 +11,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
 from loadtests.peers.report import LOADS, TITLES
 from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
-from service.settings import Settings
+from service.settings import Settings, shown_default
+from service.sources import flag
 from service.states import STATES, TRANSITIONS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PROOFS = ROOT / "docs/proofs.md"
 
-FOUND_AT_START = {"workers": "the cores", "work_units": "calibrated", "max_connections": "derived"}
-
 
 def settings_table() -> str:
     """Flag, default and meaning of every setting of the service."""
     lines = ["| flag | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        assert field.default is not PydanticUndefined
-        shown = FOUND_AT_START.get(name, "none" if field.default is None else field.default)
-        lines.append(f"| `--{name.replace('_', '-')}` | {shown} | {field.description} |")
+        lines.append(f"| `{flag(name)}` | {shown_default(name)} | {field.description} |")
     return "\n".join(lines)
 
 
@@ -48,7 +43,8 @@ def metrics_table() -> str:
 def states_table() -> str:
     """The life of a service as a diagram, and what probes are told in each state."""
     steps = [
-        f"    {before.value} --> {after.value}: {event.value}" for (before, event), after in TRANSITIONS.items()
+        f"    {before.value} --> {after.value}: {event.value}"
+        for (before, event), after in TRANSITIONS.items()
     ]
     diagram = ["```mermaid", "stateDiagram-v2", "    [*] --> starting", *steps, "    stopped --> [*]", "```"]
     lines = ["| state | /readyz | /healthz of the admin port | what happens |", "| --- | --- | --- | --- |"]

@@ -18,13 +18,12 @@ The path of one connection, and the file that owns each step:
       -> work.py        the CPU-bound function itself
       -> connection.py  the answer is written, the connection ends: counted as completed, once
 
-Around it: settings.py (what can be set), tls.py (certificates), logs.py, background.py and shield.py (a
-daemon thread to wait on, a fork server that signals do not end), loading.py (the work or the application that
-was named) and watch.py (does the loop turn?).
+Around it: settings.py (what can be set), sources.py (flags, environment and file become settings), tls.py
+(certificates), logs.py, background.py and shield.py (a daemon thread to wait on, a fork server that signals
+do not end), loading.py (the work or the application that was named) and watch.py (does the loop turn?).
 
 Its life: states.py (a table), server.py (puts the parts together and takes them down in order), orders.py
-(stop, reload), serve.py (from start to exit code) and __main__.py (argv, environment and signals in, exit
-code out).
+(stop, reload), serve.py (from start to exit code) and __main__.py (argv and signals in, exit code out).
 """
 
 __version__ = "0.1.0"

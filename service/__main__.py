@@ -1,6 +1,6 @@
-"""The command `python -m service`: argv and environment in, exit code out.
+"""The command `python -m service`: argv in, exit code out.
 
-The only place that reads argv or the environment, and that chooses an event loop.
+The only place that reads argv, and that chooses an event loop.
 """
 
 from __future__ import annotations
@@ -14,64 +14,31 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+import structlog
 import uvloop
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service import logs
 from service.loading import StartError
 from service.orders import Orders
-from service.serve import EXIT_CANNOT_START, EXIT_DRAIN_DEADLINE, EXIT_FORCED, EXIT_LISTENER_BROKEN, serve
+from service.serve import (
+    EXIT_CANNOT_START,
+    EXIT_CLEAN,
+    EXIT_DRAIN_DEADLINE,
+    EXIT_FORCED,
+    EXIT_LISTENER_BROKEN,
+    serve,
+)
 from service.settings import Settings
+from service.sources import listing, read
 from service.states import Event
 from service.tokens import raise_open_files
+
+log = structlog.get_logger("offloop")
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
     "asyncio": asyncio.new_event_loop,
 }
-
-
-class _Sources(BaseSettings, Settings):
-    """Answer GET /data with work that runs off the event loop.
-
-    Each flag is also an environment variable: --accept-batch is SERVICE_ACCEPT_BATCH. A flag wins.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="SERVICE_",
-        cli_prog_name="python -m service",
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_exit_on_error=False,
-        env_ignore_empty=True,  # compose passes unset variables as empty ones
-        frozen=True,
-        extra="ignore",
-    )
-
-
-def read_settings(argv: Sequence[str]) -> Settings:
-    """Settings from flags, then the environment, then defaults.
-
-    Raises:
-        ValueError: every wrong value, one sentence a line, naming flag and variable.
-    """
-    try:
-        sources = _Sources(_cli_parse_args=list(argv))
-    except SettingsError as error:
-        raise ValueError(str(error).removeprefix("error parsing CLI: ")) from error
-    except ValidationError as error:
-        raise ValueError("\n".join(map(_sentence, error.errors()))) from error
-    return Settings(**sources.model_dump())
-
-
-def _sentence(error: ErrorDetails) -> str:
-    if not error["loc"]:  # a rule about several settings, which it names itself
-        return error["msg"].removeprefix("Value error, ")
-    name = str(error["loc"][0])
-    flag, variable = f"--{name.replace('_', '-')}", f"SERVICE_{name.upper()}"
-    return f"{flag} ({variable}): {error['msg']}, not {error['input']!r}"
 
 
 def handed_over(environ: Mapping[str, str], pid: int) -> int | None:
@@ -87,13 +54,12 @@ def handed_over(environ: Mapping[str, str], pid: int) -> int | None:
     return 3  # SD_LISTEN_FDS_START
 
 
-def effective_settings(argv: Sequence[str]) -> Settings:
-    """What `read_settings` finds, with the socket that was handed over.
+def with_listener(settings: Settings) -> Settings:
+    """The settings with the socket that was handed over, if one was.
 
     Raises:
-        ValueError: as `read_settings` and `handed_over`.
+        ValueError: there are several.
     """
-    settings = read_settings(argv)
     fd = settings.fd or handed_over(os.environ, os.getpid())
     return settings.model_copy(update={"fd": fd})
 
@@ -128,19 +94,27 @@ def main(argv: Sequence[str]) -> int:
     orders = Orders(_force)
     listen_to_signals(orders)
     try:
-        settings = effective_settings(argv)
+        reading = read(argv)
+        settings = with_listener(reading.settings)
     except ValueError as error:
         for line in str(error).splitlines():
             print(f"offloop: {line}", file=sys.stderr)
         return EXIT_CANNOT_START
+    if reading.show:
+        print(listing(reading, colors=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        for line in reading.strangers:
+            print(f"offloop: {line}", file=sys.stderr)
+        return EXIT_CLEAN
     # The interpreter lets a thread wait 5 ms for the GIL each time it needs it. The admin thread needs it
     # about ten times per scrape, so while inline work computes, a scrape took 58 ms; with 1 ms it is 15.
     sys.setswitchinterval(0.001)
     raise_open_files()  # before the workers: they inherit it
     logs.configure(settings.log_format)
+    if reading.strangers:
+        log.warning("unknown variables", ignored=reading.strangers)
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
-            code = runner.run(serve(settings, orders, reread=lambda: effective_settings(argv)))
+            code = runner.run(serve(settings, orders, reread=lambda: with_listener(read(argv).settings)))
         except StartError as error:
             print(f"offloop: {error}", file=sys.stderr)
             return EXIT_CANNOT_START

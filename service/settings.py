@@ -1,28 +1,34 @@
 """What can be set: one frozen, validated object.
 
-Knows names, units, defaults and bounds. Reads neither argv nor the environment: `__main__` does,
-so a test or an embedding program builds the same object directly.
+Knows names, units, defaults, bounds and the words that stand for values. Reads neither argv nor the
+environment nor a file: sources.py does, so a test or an embedding program builds the same object directly.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-def _off_is_endless(value: Any) -> Any:
-    return math.inf if value == "off" else value
+@dataclass(frozen=True)
+class Word:
+    """What is typed, and shown, for a value that no number says."""
+
+    text: str
+    value: float | None
 
 
-SecondsOrOff = Annotated[float, BeforeValidator(_off_is_endless), Field(gt=0)]
+NONE = Word("none", None)
+SecondsOrOff = Annotated[float, Word("off", math.inf), Field(gt=0)]
 """A bound in seconds; "off" is infinity: there is none."""
 
 
@@ -33,7 +39,10 @@ def cores() -> int:
 
 CORES = cores()
 
+HOST = r"^[^\s/]+$"  # whatever a resolver may know, but no URL
 FUNCTION = r"^[\w.]+:\w+$"
+SHAPES = {HOST: "a name or an address", FUNCTION: "package.module:function"}
+"""What a pattern says, in words."""
 
 
 class Settings(BaseModel):
@@ -41,19 +50,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="address to serve on; IPv6 too")
+    host: str = Field("127.0.0.1", pattern=HOST, description="address to serve on; IPv6 too")
     port: Port = Field(8080, description="port to serve on; 0 picks a free one")
     fd: Annotated[int, Field(ge=3)] | None = Field(
         None,
         description="descriptor of a listening socket that was handed over, instead of --host and --port; "
         "systemd's LISTEN_FDS does the same",
     )
-    admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
+    admin_host: str = Field(
+        "127.0.0.1", pattern=HOST, description="address of /metrics, /healthz and /readyz"
+    )
     admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
     offload: Literal["inline", "thread", "process"] = Field("process", description="where the work runs")
-    workers: int = Field(
-        CORES, ge=1, le=1024, description="tasks that may run at the same time; the default is the cores"
-    )
+    workers: int = Field(CORES, ge=1, le=1024, description="tasks that may run at the same time")
     worker_nice: int = Field(
         10, ge=0, le=19, description="added to the niceness of worker processes, so that IO stays responsive"
     )
@@ -72,7 +81,7 @@ class Settings(BaseModel):
     work_ms: float = Field(
         4.0, gt=0, le=60_000, description="milliseconds of CPU per request; the units are calibrated at start"
     )
-    work_units: Positive | None = Field(
+    work_units: Annotated[Positive | None, Word("calibrated", None)] = Field(
         None, description="units of work per request; overrides --work-ms and skips the calibration"
     )
     queue_wait: SecondsOrOff = Field(
@@ -99,10 +108,10 @@ class Settings(BaseModel):
     )
     backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
     accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
-    max_connections: Positive | None = Field(
+    max_connections: Annotated[Positive | None, Word("derived", None)] = Field(
         None,
-        description="connections held at the same time; more wait in the kernel's queue. The default is what "
-        "the limit on open files allows, at most 10000",
+        description="connections held at the same time; more wait in the kernel's queue. derived: what the "
+        "limit on open files allows, at most 10000",
     )
     header_timeout: Seconds = Field(
         10.0,
@@ -121,7 +130,7 @@ class Settings(BaseModel):
         75.0, description="seconds between two requests; longer than a balancer's 60, so that it closes first"
     )
     tls_cert: Path | None = Field(None, description="certificate and its chain, PEM; makes this https")
-    tls_key: Path | None = Field(None, description="private key of --tls-cert, PEM")
+    tls_key: Path | None = Field(None, validate_default=True, description="private key of --tls-cert, PEM")
     tls_client_ca: Path | None = Field(
         None, description="CA certificates, PEM; clients must then show a certificate one of them has signed"
     )
@@ -154,10 +163,49 @@ class Settings(BaseModel):
         "auto", description="auto is text on a terminal and JSON elsewhere"
     )
 
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key must be given together")
-        if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
-        return self
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_typed(cls, value: Any, about: ValidationInfo) -> Any:
+        if value == "":
+            raise ValueError("must not be empty")
+        if isinstance(value, bool):  # TOML has them, and pydantic would read 1 and 0
+            raise ValueError(f"must not be {str(value).lower()}: no setting is a switch")  # noqa: TRY004  # pydantic takes no TypeError
+        word = word_of(str(about.field_name))
+        return word.value if word is not None and value == word.text else value
+
+    # Rules over several settings belong to the one that comes last, so that they are told together with
+    # whatever else is wrong. One that came before and is itself wrong is not in `data`: it was given.
+
+    @field_validator("tls_key")
+    @classmethod
+    def _comes_with_its_certificate(cls, key: Path | None, about: ValidationInfo) -> Path | None:
+        if (key is None) != (about.data.get("tls_cert", True) is None):
+            raise ValueError("must be given together with --tls-cert")
+        return key
+
+    @field_validator("tls_client_ca")
+    @classmethod
+    def _needs_tls(cls, client_ca: Path | None, about: ValidationInfo) -> Path | None:
+        if client_ca is not None and about.data.get("tls_cert", True) is None:
+            raise ValueError("needs --tls-cert and --tls-key")
+        return client_ca
+
+
+def word_of(name: str) -> Word | None:
+    """The word that may be typed for a setting, if there is one."""
+    field = Settings.model_fields[name]
+    own = (item for item in field.metadata if isinstance(item, Word))
+    return next(own, NONE if field.default is None else None)
+
+
+def shown(name: str, value: Any) -> str:
+    """A value as it is typed."""
+    word = word_of(name)
+    if word is not None and value == word.value:
+        return word.text
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def shown_default(name: str) -> str:
+    """What happens if a setting is not given."""
+    return "the cores" if name == "workers" else shown(name, Settings.model_fields[name].default)

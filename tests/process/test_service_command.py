@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -155,6 +156,7 @@ def run(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
     [
         (["--offload", "magic"], "--offload (SERVICE_OFFLOAD)"),
         (["--no-such-flag"], "--no-such-flag"),
+        (["--show-settings", "--config", "/no/such/file"], "/no/such/file"),
         (["--work", "tests.work:raises"], "ZeroDivisionError"),
         (["--work", "tests.work:not_json", "--work-units", "1"], "TypeError"),
         (["--work", "tests.work:absent"], "absent"),
@@ -189,3 +191,14 @@ def test_help_says_default_and_unit() -> None:
     text = run("--help").stdout
     for part in ("--accept-batch", "default: 64", "seconds", "milliseconds"):
         assert part in text
+
+
+def test_show_settings_prints_and_exits_0() -> None:
+    ended = run("--show-settings", env={"SERVICE_BACKLOG": "7"})
+    assert ended.returncode == 0
+    assert re.search(r"^--backlog +7 +SERVICE_BACKLOG$", ended.stdout, re.MULTILINE)
+
+
+def test_a_start_warns_of_variables_that_are_no_settings() -> None:
+    ended = run("--work", "tests.work:absent", env={"SERVICE_BAKLOG": "7"})
+    assert "SERVICE_BAKLOG is not a setting; did you mean SERVICE_BACKLOG?" in ended.stderr

@@ -16,8 +16,8 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
-    *("shield", "background", "work", "binding", "settings", "logs", "tls", "tcp", "tokens", "deadlines"),
-    *("states", "orders", "watch"),
+    *("shield", "background", "work", "binding", "settings", "sources", "logs", "tls", "tcp", "tokens"),
+    *("deadlines", "states", "orders", "watch"),
     *(
         "accept",
         "admission",
@@ -41,8 +41,9 @@ OWNERS = {
     "multiprocessing": {"service/lane.py", "service/runner.py"},
     # The designs are programs of their own, and not ours.
     "concurrent": {"service/lane.py", "loadtests/peers/designs.py"},
-    "argparse": {"loadtests/__main__.py"},
-    "pydantic_settings": {"service/__main__.py"},
+    "argparse": {"service/sources.py", "loadtests/__main__.py"},
+    "pydantic_settings": {"service/sources.py"},
+    "tomllib": {"service/sources.py"},
     "uvloop": {"service/__main__.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
