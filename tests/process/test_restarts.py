@@ -51,3 +51,21 @@ def test_an_interrupt_skips_the_notice_and_a_termination_does_not(tmp_path: Path
         child.wait_until(lambda: child.events("notice"))
         assert child.scrape()["http_connections_active"] == 0  # it serves on
         assert child.end(signal.SIGINT) == 1
+
+
+def test_a_hangup_reads_the_file_again_and_refuses_one_that_is_wrong(tmp_path: Path) -> None:
+    config = tmp_path / "offloop.toml"
+    config.write_text("work_units = 1\nmax_connections = 50\n")
+    with service(tmp_path / "log", "--config", str(config)) as child:
+        child.ready()
+        assert child.scrape()["http_connections_limit"] == 50
+        config.write_text("work_units = 2\nmax_connections = 70\n")
+        child.process.send_signal(signal.SIGHUP)
+        child.wait_until(lambda: child.events("reloaded"))
+        assert child.scrape()["http_connections_limit"] == 70
+        assert child.events("settings need a restart")[0]["settings"] == ["work_units"]
+        config.write_text("max_connections = 0\n")
+        child.process.send_signal(signal.SIGHUP)
+        child.wait_until(lambda: child.events("reload refused"))
+        assert child.scrape()["http_connections_limit"] == 70
+        assert child.end() == 0
