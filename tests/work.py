@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from aiohttp import web
+
 from service import runner
 
 failing = threading.Event()
@@ -207,3 +209,15 @@ def dies_soon() -> None:
 def reads_blockingly() -> bool:
     """Whether the worker that runs this waits for its next task."""
     return runner._service.getblocking()
+
+
+def blocking_application(_: object) -> web.Application:
+    """Its one handler blocks the event loop for as long as it is asked to."""
+
+    async def block(request: web.Request) -> web.Response:
+        time.sleep(float(request.query["seconds"]))  # noqa: ASYNC251  # the fault that is tried
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/block", block)
+    return app

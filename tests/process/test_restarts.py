@@ -39,6 +39,14 @@ def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals, offload:
     restarts.forced(tmp_path, second, offload)
 
 
+def test_a_loop_that_stalls_is_not_alive(tmp_path: Path) -> None:
+    restarts.stalled(tmp_path, 0.4)
+
+
+def test_a_loop_that_is_late_is_alive(tmp_path: Path) -> None:
+    restarts.busy(tmp_path, seconds=1, threshold=2)
+
+
 def test_an_interrupt_skips_the_notice_and_a_termination_does_not(tmp_path: Path) -> None:
     flags = ("--work-units", "1", "--drain-notice", "60")
     with service(tmp_path / "first", *flags) as child:

@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import trustme
 
@@ -168,6 +170,54 @@ def forced(folder: Path, second: signal.Signals, offload: str) -> Figures:
     return {"ended_after_ms": round(took * 1e3)}
 
 
+def stalled(folder: Path, threshold: float) -> Figures:
+    """A handler that blocks turns liveness to 503 within the threshold, and metrics are served meanwhile."""
+    flags = ("--app", "tests.work:blocking_application", "--loop-stall", f"{threshold:g}")
+    with service(folder / "log", *flags) as child:
+        address, admin = child.ready()
+        assert status(f"{admin}/healthz") == 200
+        began = time.monotonic()
+        blocked = threading.Thread(target=status, args=(f"{address}/block?seconds={4 * threshold:g}",))
+        blocked.start()
+        child.wait_until(lambda: status(f"{admin}/healthz") == 503)
+        after = time.monotonic() - began
+        child.scrape()
+        assert status(f"{admin}/healthz") == 503  # the metrics were served in the middle of it
+        blocked.join()
+        child.wait_until(lambda: status(f"{admin}/healthz") == 200)
+        (said,) = child.events("event loop stalled")
+        assert child.end() == 0
+    figures: Figures = {"threshold_seconds": threshold, "said_after_seconds": round(after, 2)}
+    assert "in block\n" in said["where"], said
+    assert after < 2 * threshold, figures
+    return figures
+
+
+def busy(folder: Path, seconds: float, threshold: float) -> Figures:
+    """Inline work of 4 ms at 1.5 times its limit: the loop is late and turns, and liveness says so."""
+    with service(folder / "log", "--offload", "inline", "--loop-stall", f"{threshold:g}") as child:
+        address, admin = child.ready()
+        under = Load(address, seconds, 375, folder / "load", "--timeout", "2")
+        said: Counter[int] = Counter()
+        while under.is_running():
+            said[status(f"{admin}/healthz")] += 1
+            time.sleep(0.02)
+        assert child.end() == 0
+    figures: Figures = {"threshold_seconds": threshold, "probes": dict(said)}
+    assert set(said) == {200}, figures
+    return figures
+
+
+def status(url: str) -> int:
+    """The status of an answer."""
+    try:
+        with urlopen(url) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
 class ask_for_ever:  # noqa: N801  # reads as what it does
     """A client whose request never ends by itself, from when the work has begun."""
 
@@ -216,6 +266,8 @@ def main() -> int:
         "restarts on a listener that is held": lambda folder: handed_over(folder, 10, 0.5 * whole, 2.0),
         "certificates reloaded under load": lambda folder: reloaded(folder, 15, 200),
         "work that outlives the drain": lambda folder: late(folder, 1.0),
+        "a loop that stalls": lambda folder: stalled(folder, 0.5),
+        "a loop with inline work of 4 ms at 1.5 times its limit": lambda folder: busy(folder, 10, 0.5),
         "second signal": lambda folder: forced(folder, signal.SIGTERM, "process"),
         "second signal, the loop blocked": lambda folder: forced(folder, signal.SIGINT, "inline"),
     }
