@@ -4,7 +4,7 @@ The path of one connection, and the file that owns each step:
 
     kernel accept queue
       -> tokens.py      the right to hold one connection, taken before it is accepted
-      -> accept.py      takes it from the queue, tells errors from shortages
+      -> accept.py      takes it from the queue, tells errors from shortages (fates.py)
       -> connection.py  counts it at once: one record, from accept to its end; TLS, and the hand-over to
       -> refusal.py     a whole request that cannot be admitted is refused here and now
       -> protocol.py    HTTP, with a deadline for whatever the client must do (deadlines.py)
@@ -22,8 +22,9 @@ Around it: settings.py (what can be set), sources.py (flags, environment and fil
 (certificates), logs.py, background.py and shield.py (a daemon thread to wait on, a fork server that signals
 do not end), loading.py (the work or the application that was named) and watch.py (does the loop turn?).
 
-Its life: states.py (a table), server.py (puts the parts together and takes them down in order), orders.py
-(stop, reload), serve.py (from start to exit code) and __main__.py (argv and signals in, exit code out).
+Its life: states.py (a table), listener.py (opened or handed over), server.py (puts the parts together and
+takes them down in order), orders.py (stop, reload), serve.py (from start to exit code) and __main__.py (argv
+and signals in, exit code out).
 """
 
 __version__ = "0.1.0"

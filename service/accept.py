@@ -1,7 +1,7 @@
 """The accept loop: takes connections from the kernel's queue, as many as there are tokens for.
 
-Knows the listening socket, the event loop's reader registration, errno and capacity. Decides nothing
-about HTTP: what to do with an accepted socket is a callable it is given.
+Knows the listening socket, the event loop's reader registration, what errors mean (fates.py) and capacity.
+Decides nothing about HTTP: what to do with an accepted socket is a callable it is given.
 
 Why a loop of our own: `loop.create_server` hides what matters here. Under uvloop a shortage of file
 descriptors makes libuv accept and close the whole queue without a word, and one exception in the
@@ -21,8 +21,6 @@ each connection lets the next one in at once.
 from __future__ import annotations
 
 import asyncio
-import enum
-import errno
 import math
 import os
 import socket
@@ -32,6 +30,7 @@ from typing import Any
 import structlog
 
 from metrics.instruments import Metrics
+from service.fates import EMPTY, HELP, HINTS, Fate, fate, name
 from service.tcp import backlog
 from service.tokens import Token, Tokens
 
@@ -53,105 +52,6 @@ TRIES_BEFORE_BROKEN = 10
 
 TRIES_BEFORE_PAUSE = 1000
 """So many failed connections without one success in between are no bad luck: look again after a pause."""
-
-HINTS = {
-    errno.EMFILE: "this process has no descriptor left: raise its limit (ulimit -n, LimitNOFILE) or lower "
-    "--max-connections",
-    errno.ENFILE: "the whole system has no descriptor left: raise fs.file-max",
-    errno.ENOBUFS: "the kernel has no memory for sockets: see net.ipv4.tcp_mem, or lower --max-connections",
-    errno.ENOMEM: "the kernel has no memory: give the machine or the cgroup more, or lower --max-connections",
-}
-HELP = "README.md#when-descriptors-run-out"
-
-
-class Fate(enum.Enum):
-    """What a failed accept means for the listener; the value is the metric's `class` label."""
-
-    CONNECTION = "connection"  # that one connection is gone: go on at once
-    SHORTAGE = "shortage"  # this machine lacks something: pause, stay alive
-    BROKEN = "broken"  # the listener itself is unusable: stop serving
-    UNKNOWN = "unknown"
-
-
-# What failed is one connection, and as a rule it is out of the queue; the next one may be fine. (A security
-# module may refuse before it leaves the queue; `TRIES_BEFORE_PAUSE` keeps that from spinning a core.)
-#
-# accept(2): "Linux accept() (and accept4()) passes already-pending network errors on the new socket as
-# an error code from accept() ... treat them like EAGAIN by retrying", and names ENETDOWN, EPROTO,
-# ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP and ENETUNREACH. ECONNABORTED is what POSIX and
-# the BSDs give for a client that has gone; Linux itself accepts such a connection and lets `recv` say so.
-# ECONNRESET and ECONNREFUSED: the async-std book and tokio's users treat them alike. EPERM: "Firewall
-# rules forbid connection". EINTR: nothing happened (PEP 475 retries it anyway). ETIMEDOUT: seen on
-# sockets that were aborted while they waited.
-# libuv handles ECONNABORTED only; asyncio retries EINTR and ECONNABORTED, and pauses for what it calls
-# "exhausted resources"; Go's net/http retries what `Temporary()` says, with back-off, shortage or not.
-_CONNECTION = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.ECONNRESET,
-        errno.ECONNREFUSED,
-        errno.EPROTO,
-        errno.ENETDOWN,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-        errno.EPERM,
-        errno.EINTR,
-        errno.ETIMEDOUT,
-        getattr(errno, "ENONET", errno.EHOSTDOWN),  # Linux only
-    }
-)
-# The connection stays in the queue and the listener stays readable: retrying at once would spin a core.
-_SHORTAGE = frozenset(HINTS)
-# Only our own mistake can cause these; no amount of waiting mends them.
-_BROKEN = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT})
-_EMPTY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
-# Everything else is unknown: waiting is the harmless guess, and `TRIES_BEFORE_BROKEN` bounds it.
-
-
-def fate(code: int | None) -> Fate:
-    """Classify the errno of a failed accept."""
-    if code in _CONNECTION:
-        return Fate.CONNECTION
-    if code in _SHORTAGE:
-        return Fate.SHORTAGE
-    return Fate.BROKEN if code in _BROKEN else Fate.UNKNOWN
-
-
-def adopt(fd: int) -> socket.socket:
-    """A listening socket that somebody else has made, by its descriptor; its backlog stays what it is.
-
-    Raises:
-        OSError: it is no listening TCP socket.
-    """
-    listener = socket.socket(fileno=fd)
-    if listener.type != socket.SOCK_STREAM or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        listener.detach()  # not ours to close
-        raise OSError(errno.EPROTOTYPE, "it is no TCP socket")
-    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        listener.detach()
-        raise OSError(errno.EINVAL, "it does not listen")
-    listener.setblocking(False)
-    listener.set_inheritable(False)  # workers are none of its heirs
-    return listener
-
-
-def listen(host: str, port: int, backlog: int) -> socket.socket:
-    """Bind and listen, non-blocking; IPv4 or IPv6 as the host demands; port 0 picks a free one.
-
-    Raises:
-        OSError: the address cannot be resolved, bound or listened on.
-    """
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    # "::" means all addresses, of both families, wherever the kernel can do that.
-    both = address[0] == "::" and socket.has_dualstack_ipv6()
-    listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
-    listener.setblocking(False)
-    return listener
 
 
 class Ballast:
@@ -297,7 +197,7 @@ class AcceptLoop:
         except OSError as error:
             token.release()
             # By number: Python's BlockingIOError is also EALREADY and EINPROGRESS, which do not say "empty".
-            if error.errno in _EMPTY:
+            if error.errno in EMPTY:
                 self._tokens.crowded = False
                 return False
             return self._failed(error)
@@ -327,7 +227,7 @@ class AcceptLoop:
 
     def _failed(self, error: OSError) -> bool:
         kind = fate(error.errno)
-        self._metrics.accept_errors.labels(kind.value, _name(error)).inc()
+        self._metrics.accept_errors.labels(kind.value, name(error)).inc()
         self._failed_in_a_row += 1
         if kind is Fate.CONNECTION and self._failed_in_a_row < TRIES_BEFORE_PAUSE:
             return True
@@ -339,7 +239,7 @@ class AcceptLoop:
                 kind = Fate.BROKEN
         if kind is Fate.BROKEN:
             self._loop.remove_reader(self._listener)
-            log.error("listener broken", errno=_name(error), reason=os.strerror(error.errno or 0))
+            log.error("listener broken", errno=name(error), reason=os.strerror(error.errno or 0))
             self._broken(error)
         else:
             self._pause(error)
@@ -359,7 +259,7 @@ class AcceptLoop:
             self._episode_since = self._loop.time()
             log.warning(
                 "accept paused",
-                errno=_name(error),
+                errno=name(error),
                 reason=os.strerror(error.errno or 0),
                 hint=HINTS.get(error.errno or 0, "see accept(2) for this error"),
                 see=HELP,
@@ -405,7 +305,3 @@ class AcceptLoop:
             pauses=self._pauses,
         )
         self._episode_since, self._pauses = None, 0
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, str(error.errno))

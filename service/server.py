@@ -25,12 +25,13 @@ from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
 from service import tls as encryption
-from service.accept import AcceptLoop, adopt, listen
+from service.accept import AcceptLoop
 from service.admission import Admission
 from service.background import in_background
 from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
+from service.listener import adopt, listen
 from service.loading import StartError, load_application, load_work
 from service.offload import Offload, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS

@@ -23,9 +23,8 @@ from service.accept import (
     TRIES_BEFORE_PAUSE,
     AcceptLoop,
     Ballast,
-    Fate,
-    fate,
 )
+from service.fates import Fate, fate
 from service.tokens import Token, Tokens
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +124,7 @@ class FakeListener:
 class Bench:
     """An accept loop on fakes, already started."""
 
-    def __init__(self, *script: object, batch: int = 64, limit: int = 1000) -> None:
+    def __init__(self, *script: object, batch: int = 64, limit: int = 1000, shared: bool = False) -> None:
         self.loop, self.listener, self.metrics = FakeLoop(), FakeListener(*script), Metrics()
         self.tokens = Tokens(limit)
         self.taken: list[object] = []
@@ -145,6 +144,7 @@ class Bench:
             possible=lambda: self.possible,
             metrics=self.metrics,
             ballast=self.ballast,
+            shared=shared,
         )
         self.accepting.start()
 
@@ -473,3 +473,26 @@ def test_closing_empties_the_queue_first() -> None:
     assert bench.taken == ["a", "b"]
     assert bench.listener.closed
     assert bench.loop.reading is None
+
+
+def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_others() -> None:
+    class Crowd(Bench):
+        def take(self, sock: object, token: Token) -> None:
+            super().take(sock, token)
+            self.listener.script.append("another")  # others hold the listener: clients go on to come
+
+    bench = Crowd("a", "b", shared=True)
+    assert bench.accepting.close() == (2, 0)
+    assert bench.taken == ["a", "b"]
+
+
+def test_a_higher_limit_lets_in_who_waits_and_a_lower_one_throws_nobody_out() -> None:
+    bench = Bench("a", "b", "c", limit=1)
+    bench.turn()
+    assert bench.taken == ["a"]
+    bench.accepting.set_limit(3)
+    bench.turn()
+    assert bench.taken == ["a", "b", "c"]
+    bench.accepting.set_limit(1)
+    assert bench.tokens.taken == 3
+    assert bench.tokens.all_taken()

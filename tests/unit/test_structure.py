@@ -17,7 +17,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
     *("shield", "background", "work", "binding", "settings", "sources", "logs", "tls", "tcp", "tokens"),
-    *("deadlines", "states", "orders", "watch"),
+    *("deadlines", "fates", "listener", "states", "orders", "watch"),
     *(
         "accept",
         "admission",

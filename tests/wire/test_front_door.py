@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 
 from metrics.exposition import total
-from service import accept, app, server, tcp
-from service.accept import Fate, fate
+from service import accept, app, listener, server, tcp
 from service.connection import Record
+from service.fates import Fate, fate
 from service.protocol import Protocol
 
 from .conftest import Running, Start
@@ -390,7 +390,7 @@ class FaultyListener(socket.socket):
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyListener]:
-    real = accept.listen
+    real = listener.listen
     monkeypatch.setattr(server, "listen", lambda *where: FaultyListener(fileno=real(*where).detach()))
     monkeypatch.setattr(accept, "PAUSE_SECONDS", 0.005)
     monkeypatch.setattr(accept, "CALM_SECONDS", 0.005)

@@ -13,7 +13,7 @@ import pytest
 
 from metrics.exposition import total
 from service import protocol
-from service.accept import listen
+from service.listener import listen
 from service.tcp import backlog
 from tests import work
 
