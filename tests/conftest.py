@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
+import json
+import logging
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 import uvloop
 
+from service import logs
 from service.lane import worker_process
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+Logged = Callable[[], list[dict[str, Any]]]
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
@@ -72,3 +80,20 @@ def nothing_left(fork_server: None) -> Iterator[None]:  # noqa: ARG001  # only i
     assert not [thread.name for thread in threading.enumerate() if thread not in threads]
     left = set(open_files().items()) - files
     assert not [kind for _, kind in left if "socket" in kind or "pipe" in kind or kind == os.devnull]
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
+    """Logs as the command writes them; returns all lines so far. What follows logs as it did before."""
+    root, written = logging.getLogger(), io.StringIO()
+    level = root.level
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", written)
+        logs.configure("json")
+    structlog.configure(cache_logger_on_first_use=False)  # a logger of a module outlives the test
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    structlog.reset_defaults()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(handler)
+    root.setLevel(level)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
-import pytest
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
 from metrics.exposition import parse
 from metrics.instruments import Metrics
-from service import logs
 from service.accept import (
     PAUSE_SECONDS,
     TRIES_BEFORE_BROKEN,
@@ -26,6 +24,7 @@ from service.accept import (
 )
 from service.fates import Fate, fate
 from service.tokens import Token, Tokens
+from tests.conftest import Logged
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,16 +216,16 @@ def test_a_burst_of_any_errno_costs_what_its_fate_says_and_no_token() -> None:
         assert bench.tokens.taken == len(bench.taken), name
 
 
-def test_any_errno_for_three_seconds_never_spins(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("text")
+def test_any_errno_for_three_seconds_never_spins() -> None:
     for code in ERRNOS:
         name, bench, turns = errno.errorcode[code], Bench(*[code] * 500), 0
-        while bench.loop.now < 3.0 and not bench.broken and bench.listener.script:
-            if bench.loop.reading is None:
-                bench.loop.next_timer()
-            else:
-                bench.turn()
-                turns += 1
+        with capture_logs() as lines:
+            while bench.loop.now < 3.0 and not bench.broken and bench.listener.script:
+                if bench.loop.reading is None:
+                    bench.loop.next_timer()
+                else:
+                    bench.turn()
+                    turns += 1
         match fate(code):
             case Fate.CONNECTION:  # each is out of the queue: all are skipped without a pause
                 assert bench.loop.now == 0, name
@@ -237,20 +236,19 @@ def test_any_errno_for_three_seconds_never_spins(capsys: pytest.CaptureFixture[s
                 assert turns == 6, name
                 assert bench.value("listener_accept_pauses_total") == 6, name
         assert bench.tokens.taken == 0, name
-        assert len(capsys.readouterr().err.splitlines()) <= 1, f"{name}: one line per episode"
+        assert len(lines) <= 1, f"{name}: one line per episode"
 
 
 def test_an_episode_is_one_line_at_its_beginning_with_a_hint_and_one_at_its_end(
-    capsys: pytest.CaptureFixture[str],
+    logged: Logged,
 ) -> None:
-    logs.configure("json")
     bench = Bench(errno.EMFILE, "a", errno.EMFILE, "b", errno.EMFILE, "c")
     while bench.loop.timers or bench.listener.script:
         if bench.loop.reading is not None and bench.listener.script:
             bench.turn()
         else:
             bench.loop.next_timer()
-    first, last = map(json.loads, capsys.readouterr().err.splitlines())
+    first, last = logged()
     assert first["event"] == "accept paused"
     assert first["errno"] == "EMFILE"
     assert first["reason"] == "Too many open files"

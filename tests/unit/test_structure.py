@@ -16,8 +16,20 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 
 # A file of the chassis may import only files of ours that stand before it in this list.
 CHASSIS = [
-    *("shield", "background", "work", "binding", "settings", "sources", "logs", "tls", "tcp", "tokens"),
-    *("deadlines", "fates", "listener", "states", "orders", "watch"),
+    *(
+        "shield",
+        "background",
+        "work",
+        "binding",
+        "settings",
+        "sources",
+        "volume",
+        "logs",
+        "tls",
+        "tcp",
+        "tokens",
+    ),
+    *("deadlines", "fates", "listener", "states", "orders", "watch", "identity", "request_log"),
     *(
         "accept",
         "admission",
