@@ -8,6 +8,7 @@ The path of one connection, and the file that owns each step:
       -> connection.py  counts it at once: one record, from accept to its end; TLS, and the hand-over to
       -> refusal.py     a whole request that cannot be admitted is refused here and now
       -> protocol.py    HTTP, with a deadline for whatever the client must do (deadlines.py)
+      -> identity.py    the request gets a name, which every line logged for it bears
       -> app.py         routes and handlers; what a client is told when something fails
       -> binding.py     the query becomes the arguments of the work
       -> admission.py   who may enter: only what can be answered in time
@@ -16,11 +17,13 @@ The path of one connection, and the file that owns each step:
       -> lane.py        one worker: inline, a thread or a process
       -> runner.py      the worker's side: runs tasks, says what became of them
       -> work.py        the CPU-bound function itself
-      -> connection.py  the answer is written, the connection ends: counted as completed, once
+      -> request_log.py the answer is written, and logged if this request is to be
+      -> connection.py  the connection ends: counted as completed, once
 
 Around it: settings.py (what can be set), sources.py (flags, environment and file become settings), tls.py
-(certificates), logs.py, background.py and shield.py (a daemon thread to wait on, a fork server that signals
-do not end), loading.py (the work or the application that was named) and watch.py (does the loop turn?).
+(certificates), logs.py and volume.py (what log lines look like, and how many go out), background.py and
+shield.py (a daemon thread to wait on, a fork server that signals do not end), loading.py (the work or the
+application that was named) and watch.py (does the loop turn?).
 
 Its life: states.py (a table), listener.py (opened or handed over), server.py (puts the parts together and
 takes them down in order), orders.py (stop, reload), serve.py (from start to exit code) and __main__.py (argv

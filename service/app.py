@@ -6,6 +6,7 @@ Knows aiohttp and offload.py. Knows no socket and no process. Answers are counte
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import math
 from collections.abc import Awaitable, Callable
@@ -13,10 +14,21 @@ from http import HTTPStatus
 from typing import ParamSpec, TypeVar
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from metrics.instruments import Metrics
 from service.binding import Binding, QueryError
+from service.identity import (
+    REQUEST_ID,
+    REQUEST_ID_HEADER,
+    SERVER,
+    TRACEPARENT,
+    TRACEPARENT_HEADER,
+    request_id,
+    traceparent,
+)
 from service.offload import (
     ExpiredError,
     Offload,
@@ -25,7 +37,8 @@ from service.offload import (
     UnwantedError,
     WorkError,
 )
-from service.protocol import Protocol, tell_protocol
+from service.protocol import Protocol
+from service.request_log import is_logged
 from service.work import body
 
 log = structlog.get_logger("offloop.app")
@@ -115,11 +128,14 @@ def data_app(offload: Offloader, work: Binding) -> web.Application:
     return app
 
 
-def complete(app: web.Application, ready: Ready) -> web.Application:
-    """Add to an application what the chassis promises: health, and an answer for every failure.
+def complete(app: web.Application, ready: Ready, request_log: float = 0.0) -> web.Application:
+    """Add to an application what the chassis promises: names, health, and an answer for every failure.
 
     Health is served here as well as on the admin port because a balancer should judge the service by
     what its clients get: an answer from the loop itself.
+
+    Args:
+        request_log: the share of the requests that is logged.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -131,8 +147,47 @@ def complete(app: web.Application, ready: Ready) -> web.Application:
 
     for path, handler in (("/healthz", healthz), ("/readyz", readyz)):
         app.router.add_get(path, handler)
-    app.middlewares[:0] = [tell_protocol, _answer_failures]
+    app.middlewares[:0] = [_announce(request_log), _answer_failures]
+    app.on_response_prepare.append(_sign)
     return app
+
+
+def _announce(request_log: float) -> Middleware:
+    # The variable that `bind_contextvars(request_id=...)` sets. Set directly it costs a request 4 us less.
+    token = bind_contextvars(request_id="")["request_id"]
+    reset_contextvars(request_id=token)
+    bound_id: contextvars.ContextVar[str] = token.var
+
+    @web.middleware
+    async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Name the request, for its handler and for every line logged while it lasts, and tell its connection
+        which route it matched: the first to know of a whole request is a middleware.
+
+        Nothing need be unbound: aiohttp runs each request in a task, whose context ends with it.
+        """
+        headers = request.headers
+        name = request[REQUEST_ID] = request_id(headers.get(REQUEST_ID_HEADER))
+        bound_id.set(name)
+        said = headers.getall(TRACEPARENT_HEADER, ())
+        trace = traceparent(said) if said else None
+        if trace is not None:
+            request[TRACEPARENT] = trace
+            bind_contextvars(traceparent=trace)
+        if isinstance(request.protocol, Protocol):
+            resource = request.match_info.route.resource
+            logged = request_log > 0 and is_logged(request_log, name, trace)
+            request.protocol.matched(request, resource.canonical if resource else None, is_logged=logged)
+        return await handler(request)
+
+    return announce
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers[hdrs.SERVER] = SERVER
+    name = request.get(REQUEST_ID)
+    if name is not None:  # else no middleware has seen it: an expectation that failed
+        headers[REQUEST_ID_HEADER] = name
 
 
 @web.middleware

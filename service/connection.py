@@ -20,9 +20,11 @@ from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
+from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import Metrics
 from service.deadlines import Deadlines, Stage
+from service.identity import connection_ids
 from service.protocol import Protocol
 from service.refusal import Look
 from service.tokens import Token, Tokens
@@ -108,6 +110,7 @@ class Reception:
         self._metrics = metrics
         self._look = look if tls is None else lambda _: Look.PASSED  # nothing to be read yet
         self._under_way: dict[asyncio.Task[None], Record] = {}
+        self._ids = connection_ids()
         self._evicted = 0
         self._room = 0  # how many places were asked for last
         self._concluding = False
@@ -194,6 +197,9 @@ class Reception:
             self.make_room(self._room)
 
     async def _hand_over(self, record: Record, look: Look) -> None:
+        # In this task's context, of which transport, protocol and every request of the connection get copies.
+        bind_contextvars(connection=next(self._ids))
+
         def make() -> Protocol:
             return Protocol(
                 self._manager, record.socket, record.end, self._deadlines, self._tokens, self._metrics

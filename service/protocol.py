@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -22,8 +22,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from metrics.instruments import Metrics
-from service import tcp
+from service import request_log, tcp
 from service.deadlines import Deadlines, Stage
+from service.identity import SERVER
 from service.tokens import Tokens
 
 log = structlog.get_logger("offloop.protocol")
@@ -43,9 +44,9 @@ looks at one that is idle, and would keep a drain waiting for its goodbye."""
 NEVER_SECONDS = 365 * 24 * 3600.0
 
 TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 16\r\nConnection: close\r\n\r\nRequest Timeout\n"
-)
+    f"HTTP/1.1 408 Request Timeout\r\nServer: {SERVER}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Length: 16\r\nConnection: close\r\n\r\nRequest Timeout\n"
+).encode()
 
 SHUT_DOWN = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -76,6 +77,7 @@ class Protocol(web.RequestHandler):
         "_draining",
         "_ended",
         "_handling",
+        "_is_logged",
         "_metrics",
         "_moved",
         "_payload_late",
@@ -122,6 +124,7 @@ class Protocol(web.RequestHandler):
         self._answered = False
         self._since = time.perf_counter()
         self._route: str | None = None
+        self._is_logged = False
         self._draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -187,10 +190,14 @@ class Protocol(web.RequestHandler):
         if self._handling:
             self._work()
 
-    def matched(self, request: web.Request, route: str | None) -> None:
-        """The head of a request is complete and belongs to `route`; None when no route matched."""
+    def matched(self, request: web.Request, route: str | None, *, is_logged: bool) -> None:
+        """The head of a request is complete and belongs to `route`; None when no route matched.
+
+        Args:
+            is_logged: whether the request log is to hold it.
+        """
         self._handling, self._ahead = True, False
-        self._request, self._route = request, route
+        self._request, self._route, self._is_logged = request, route, is_logged
         self._work()
 
     async def finish_response(
@@ -205,8 +212,10 @@ class Protocol(web.RequestHandler):
         now = time.perf_counter()
         if not gone:
             self._metrics.request(request.method, self._route, written.status, now - self._since)
+            if self._is_logged:
+                request_log.write(request, self._route, written, now - self._since)
         self._arriving, self._handling, self._payload_late = self._ahead, False, False
-        self._answered, self._since, self._route = True, now, None
+        self._answered, self._since, self._route, self._is_logged = True, now, None, False
         if not self._is_body_unfinished():
             self._request = None
         if self._wire is not None and written.keep_alive:
@@ -232,14 +241,14 @@ class Protocol(web.RequestHandler):
         if isinstance(exc, web.RequestPayloadError):
             status = HTTPStatus.BAD_REQUEST  # a body that is not what its headers say
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return super().handle_error(request, status, exc, message)
+            return _signed(super().handle_error(request, status, exc, message))
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun: there is no place for another")
         if isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         resp = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
         resp.force_close()
-        return resp
+        return _signed(resp)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Log what is our mistake; a body that cannot be decoded is the client's, whoever reads it."""
@@ -382,12 +391,7 @@ class Protocol(web.RequestHandler):
             self._wire.close()
 
 
-@web.middleware
-async def tell_protocol(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Tell the connection which route its request matched; the first to know is a middleware."""
-    if isinstance(request.protocol, Protocol):
-        resource = request.match_info.route.resource
-        request.protocol.matched(request, resource.canonical if resource else None)
-    return await handler(request)
+def _signed(answer: web.StreamResponse) -> web.StreamResponse:
+    """What no route has matched is answered without `on_response_prepare`, which signs the others."""
+    answer.headers["Server"] = SERVER
+    return answer

@@ -18,6 +18,8 @@ import socket
 from collections.abc import Collection
 from typing import Final, Protocol
 
+from service.identity import SERVER
+
 MOST_BYTES: Final = 4096
 # As plain numbers: for flags of this type a single `|` costs as much as a system call.
 NOW: Final = int(socket.MSG_DONTWAIT)  # an accepted socket blocks until a transport has it
@@ -26,8 +28,9 @@ WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and en
 END: Final = b"\r\n\r\n"
 
 REFUSAL: Final = (
-    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    "Content-Length: 20\r\nConnection: close\r\n\r\nService Unavailable\n"
+    f"HTTP/1.1 503 Service Unavailable\r\nServer: {SERVER}\r\nRetry-After: {{}}\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 20\r\nConnection: close\r\n\r\n"
+    "Service Unavailable\n"
 )
 
 

@@ -187,7 +187,7 @@ class Service:
         offloader = app.Offloader(offload, settings.deadline, metrics)
         served = load_application(settings, offloader) if work is None else app.data_app(offloader, work)
         runner = web.AppRunner(
-            app.complete(served, self.ready),
+            app.complete(served, self.ready, settings.request_log),
             shutdown_timeout=0.1,
             handler_cancellation=True,  # a client that has gone must not keep its place in the queue
         )

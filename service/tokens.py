@@ -6,6 +6,8 @@ Knows how many connections may be held at once and who waits for the next free p
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +62,12 @@ class Tokens:
         return self.taken >= self.limit
 
     def when_free(self, callback: Callable[[], Any]) -> None:
-        """Call `callback` once, as soon as a place is free."""
-        self._waiting = callback
+        """Call `callback` once, as soon as a place is free, in the context of now.
+
+        Not in that of whoever gives its place back: what the callback sets going would bear the ids of a
+        connection that has ended.
+        """
+        self._waiting = functools.partial(contextvars.copy_context().run, callback)
 
     def retry(self) -> None:
         """The limit has changed: tell whoever waits if there is a place now."""

@@ -7,6 +7,7 @@ deadlines: what is handed over is opaque, and comes back finished or, if its wor
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 from collections import deque
@@ -88,6 +89,7 @@ class Workers(Generic[T]):
         self._bringing: set[asyncio.Task[None]] = set()
         self._retiring: dict[Lane, asyncio.Task[None]] = {}
         self._stopping = False
+        self._context = contextvars.copy_context()
 
     @property
     def up(self) -> int:
@@ -235,7 +237,8 @@ class Workers(Generic[T]):
         self._metrics.restarts[reason].inc()
         if not self._stopping:
             self._retire(lane, END_SECONDS)
-            task = asyncio.get_running_loop().create_task(self._bring_up())
+            # A worker outlives the request that it replaces another for: it must not log under its ids.
+            task = asyncio.get_running_loop().create_task(self._bring_up(), context=self._context)
             self._bringing.add(task)
             task.add_done_callback(self._bringing.discard)
 

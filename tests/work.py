@@ -221,3 +221,8 @@ def blocking_application(_: object) -> web.Application:
     app = web.Application()
     app.router.add_get("/block", block)
     return app
+
+
+def fails_with_a_width(width: int) -> bytes:
+    """Takes a number from the query and never works."""
+    raise LookupError(f"secret {width}")

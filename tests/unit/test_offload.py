@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import multiprocessing
 import os
@@ -565,3 +566,21 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     silent[0].dies()
     assert lost == [(["first", "second"][done:], blamed)]
     await crew.stop(1)
+
+
+async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = contextvars.ContextVar("request", default="none")
+    seen: list[str] = []
+
+    class Seeing(lane.Lane):
+        async def start(self, packed: object) -> None:  # noqa: ARG002  # nothing to warm
+            seen.append(request.get())
+
+    monkeypatch.setattr(workers, "make", lambda _strategy, _nice, *told: Seeing(*told))
+    bench = await make("inline", recycling=Recycling(tasks=1))
+    request.set("its id")
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
+    await bench.until(lambda: len(seen) == 2)
+    assert seen == ["none", "none"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+
 import pytest
 
 from service.tokens import MOST, Tokens, derive
@@ -60,3 +62,19 @@ def test_the_default_leaves_descriptors_for_everything_else(open_files: int, in_
     found, why = derive(open_files, in_use)
     assert found == limit
     assert str(open_files) in why
+
+
+def test_who_waits_is_called_in_its_own_context_and_not_in_that_of_whoever_leaves() -> None:
+    name = contextvars.ContextVar("name", default="nobody")
+    tokens = Tokens(1)
+    held = tokens.take()
+    assert held is not None
+    seen: list[str] = []
+
+    def wait() -> None:
+        name.set("waits")
+        tokens.when_free(lambda: seen.append(name.get()))
+
+    contextvars.copy_context().run(wait)
+    held.release()
+    assert seen == ["waits"]

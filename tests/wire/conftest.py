@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from aiohttp import web
 
 from metrics.exposition import parse
+from service import app
 from service.server import Service
 from service.settings import Settings
 from service.states import State
 
 Start = Callable[..., Awaitable["Running"]]
+Routes = Callable[[str, Callable[..., Awaitable[web.StreamResponse]]], None]
 
 
 class Running:
@@ -76,3 +80,19 @@ async def start() -> AsyncIterator[Start]:
     async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
         while asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
+    """Adds routes to the application of a service that is started afterwards."""
+    build = app.data_app
+    added: list[tuple[str, Any]] = []
+
+    def build_with_more(*arguments: Any) -> web.Application:
+        made = build(*arguments)
+        for path, handler in added:
+            made.router.add_route("*", path, handler)
+        return made
+
+    monkeypatch.setattr(app, "data_app", build_with_more)
+    return lambda path, handler: added.append((path, handler))

@@ -7,14 +7,14 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
 from metrics.exposition import total
-from service import accept, app, listener, server, tcp
+from service import accept, listener, server, tcp
 from service.connection import Record
 from service.fates import Fate, fate
 from service.protocol import Protocol
@@ -23,24 +23,6 @@ from .conftest import Running, Start
 
 KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 BIG = 8 * 1024 * 1024  # more than the socket buffers of both sides hold
-
-
-@pytest.fixture
-def routes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[str, Callable[..., Awaitable[web.StreamResponse]]], None]:
-    """Adds routes to the application of a service that is started afterwards."""
-    build = app.data_app
-    added: list[tuple[str, Any]] = []
-
-    def build_with_more(*arguments: Any) -> web.Application:
-        made = build(*arguments)
-        for path, handler in added:
-            made.router.add_route("*", path, handler)
-        return made
-
-    monkeypatch.setattr(app, "data_app", build_with_more)
-    return lambda path, handler: added.append((path, handler))
 
 
 def book(service: Running) -> dict[str, int]:
