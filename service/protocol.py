@@ -49,9 +49,9 @@ TOO_SLOW = (
 ).encode()
 
 SHUT_DOWN = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 20\r\nConnection: close\r\n\r\nService Unavailable\n"
-)
+    f"HTTP/1.1 503 Service Unavailable\r\nServer: {SERVER}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Length: 20\r\nConnection: close\r\n\r\nService Unavailable\n"
+).encode()
 
 Ended = Callable[[str], None]
 """Told once why the connection ended."""
