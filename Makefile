@@ -26,8 +26,8 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
 test: $(READY) ## Run the tests (under 5 minutes, no root)
-	$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal tests/unit tests/wire
-	$(BIN)/python -m pytest --quiet tests/process # one at a time: they put load on what they start
+	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --quiet -m alone
 
 lint: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

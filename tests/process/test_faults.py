@@ -8,6 +8,9 @@ import pytest
 
 from tests.proofs import faults
 
+pytestmark = pytest.mark.alone
+
+
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.process.tools_support import need
 from tests.proofs import front_door
+
+pytestmark = pytest.mark.alone
 
 
 def test_a_service_out_of_descriptors_survives_wrk(tmp_path: Path) -> None:

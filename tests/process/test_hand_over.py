@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.proofs import hand_over
 
 from .tools_support import need
+
+pytestmark = pytest.mark.alone
 
 
 async def test_our_hand_over_costs_less_than_the_executors() -> None:

@@ -14,15 +14,18 @@ from .support import service
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
 
 
+@pytest.mark.alone
 @proc
 def test_a_stop_under_load_answers_whoever_was_connected(tmp_path: Path) -> None:
     restarts.terminated(tmp_path, times=1, rate=80, seconds=0.8)
 
 
+@pytest.mark.alone
 def test_a_restart_on_a_listener_that_is_held_refuses_nobody(tmp_path: Path) -> None:
     restarts.handed_over(tmp_path, restarts=1, rate=80, seconds=0.8)
 
 
+@pytest.mark.alone
 def test_new_certificates_cost_no_request(tmp_path: Path) -> None:
     restarts.reloaded(tmp_path, seconds=0.8, rate=50)
 
@@ -43,6 +46,7 @@ def test_a_loop_that_stalls_is_not_alive(tmp_path: Path) -> None:
     restarts.stalled(tmp_path, 0.4)
 
 
+@pytest.mark.alone
 def test_a_loop_that_is_late_is_alive(tmp_path: Path) -> None:
     restarts.busy(tmp_path, seconds=1, threshold=2)
 

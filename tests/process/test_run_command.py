@@ -16,6 +16,9 @@ import pytest
 
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
 
+pytestmark = pytest.mark.alone
+
+
 COMMAND = [sys.executable, "-m", "loadtests", "run"]
 
 
