@@ -47,10 +47,13 @@ def states_table() -> str:
         for (before, event), after in TRANSITIONS.items()
     ]
     diagram = ["```mermaid", "stateDiagram-v2", "    [*] --> starting", *steps, "    stopped --> [*]", "```"]
-    lines = ["| state | /readyz | /healthz of the admin port | what happens |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| state | ready | alive (/healthz of the admin port) | what happens |",
+        "| --- | --- | --- | --- |",
+    ]
     for state, row in STATES.items():
-        alive = "200, or 503 if the loop does not turn" if row.watched else "200"
-        lines.append(f"| {state.value} | {200 if row.ready else 503} | {alive} | {row.meaning} |")
+        alive = "if the loop turns" if row.watched else "yes"
+        lines.append(f"| {state.value} | {'yes' if row.ready else 'no'} | {alive} | {row.meaning} |")
     return "\n".join([*diagram, "", *lines])
 
 

@@ -26,8 +26,8 @@ shield.py (a daemon thread to wait on, a fork server that signals do not end), l
 application that was named) and watch.py (does the loop turn?).
 
 Its life: states.py (a table), listener.py (opened or handed over), server.py (puts the parts together and
-takes them down in order), orders.py (stop, reload), serve.py (from start to exit code) and __main__.py (argv
-and signals in, exit code out).
+takes them down in order), drain.py (ends the connections), orders.py (stop, reload), serve.py (from start to
+exit code) and __main__.py (argv and signals in, exit code out).
 """
 
 __version__ = "0.1.0"

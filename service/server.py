@@ -14,7 +14,6 @@ import errno
 import math
 import os
 import socket
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -31,6 +30,7 @@ from service.background import in_background
 from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
+from service.drain import end_connections
 from service.listener import adopt, listen
 from service.loading import StartError, load_application, load_work
 from service.offload import Offload, WorkError, WorkerStartError
@@ -38,24 +38,13 @@ from service.protocol import LEAVE_SECONDS
 from service.refusal import Refusal
 from service.settings import Settings
 from service.states import Event, Life, State
-from service.tcp import backlog, half_open, shut_door
+from service.tcp import backlog
 from service.tokens import Tokens, derive, open_files, possible
 from service.watch import LoopWatch
 from service.work import body
 from service.workers import Recycling
 
 log = structlog.get_logger("offloop.server")
-
-ARRIVAL_SECONDS = 1.0
-"""How long a drain waits for a request that may be on its way: longer than a round trip round the
-world and a lost packet's first retransmission (200 ms), shorter than anybody's patience with a deploy."""
-
-
-HANDSHAKE_SECONDS = 1.2
-"""The same for a handshake that has begun; its first retransmission comes after a second (RFC 6298, 2.1)."""
-
-GOODBYE_SECONDS = 0.1
-"""For the last words to whoever the drain's deadline leaves without an answer."""
 
 TLS = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
 RELOADABLE = TLS | {"max_connections"}
@@ -153,7 +142,7 @@ class Service:
         seconds = self.settings.drain_notice
         if seconds:
             self._reception.conclude()
-            log.info("notice", seconds=seconds, active=self._active())
+            log.info("notice", seconds=seconds, active=self.metrics.connections.snapshot().active)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.broken.wait(), seconds)
         self.life.move(Event.BROKEN if self.broken.is_set() else Event.NOTICE_OVER)
@@ -170,9 +159,6 @@ class Service:
         await self._stack.aclose()
         self.life.move(Event.LATE if self._abandoned else Event.ENDED)
         return self._abandoned
-
-    def _active(self) -> int:
-        return self.metrics.connections.snapshot().active
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, metrics = self.settings, self.metrics
@@ -227,7 +213,7 @@ class Service:
             shared=self._is_shared,
         )
         metrics.watch_backlog(lambda: backlog(listener))
-        stack.push_async_callback(self._stop_accepting, listener)
+        stack.push_async_callback(self._end_connections, listener)
 
         self._watch.start()
         stack.callback(self._watch.close)
@@ -323,29 +309,15 @@ class Service:
         self._offload = offload
         return offload
 
-    async def _stop_accepting(self, listener: socket.socket) -> None:
-        clock = asyncio.get_running_loop().time
-        reception = self._reception
-        grace = min(ARRIVAL_SECONDS, self.settings.drain_timeout)
-        log.info("draining", active=self._active(), waiting=backlog(listener)[0])
-        reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
-        await asyncio.sleep(0)
-        if not self._is_shared and shut_door(listener):
-            await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, self._deadline))
-        taken, left = self._accepting.close()
-        log.info("listener closed", from_queue=taken, left_in_queue=left, active=self._active())
-        await reception.settled(max(0.0, min(grace, self._deadline - clock())))
-        reception.drain(grace)
-        await self._emptied(self._deadline)
-        late = self._active()
-        for _ in range(2):  # first with a word, then without
-            reception.abandon()
-            await self._emptied(clock() + GOODBYE_SECONDS)
-        self._abandoned += late + left
-        log.info("connections ended", abandoned=late)
-
-    async def _emptied(self, until: float) -> None:
-        await _until(lambda: not self._active(), until)
+    async def _end_connections(self, listener: socket.socket) -> None:
+        self._abandoned += await end_connections(
+            listener,
+            self._accepting,
+            self._reception,
+            self.metrics.connections,
+            shared=self._is_shared,
+            deadline=self._deadline,
+        )
 
     async def _stop_offload(self, offload: Offload) -> None:
         # A start that failed has no deadline yet, and nothing worth waiting for.
@@ -353,13 +325,6 @@ class Service:
         cut_off = await offload.stop(rest)
         self._abandoned += cut_off
         log.info("workers stopped", cut_off=cut_off)
-
-
-async def _until(condition: Callable[[], bool], moment: float) -> None:
-    # Polling, because an event would cost every connection something and this costs one drain.
-    clock = asyncio.get_running_loop().time
-    while not condition() and clock() < moment:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 def _cannot_bind(what: str, host: str, port: int, error: OSError | UnicodeError) -> StartError:

@@ -40,6 +40,7 @@ CHASSIS = [
         "refusal",
         "protocol",
         "connection",
+        "drain",
         "app",
         "loading",
         "server",
