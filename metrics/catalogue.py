@@ -22,6 +22,8 @@ class Row:
     question: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    across: Literal["sum", "max"] = "sum"
+    """What the gauges of several processes make together; counters and histograms are always added."""
 
 
 CATALOGUE = (
@@ -35,7 +37,7 @@ CATALOGUE = (
         "http_connections_completed_total",
         "counter",
         "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle at the limit), "
-        "abandoned (by a drain), handover, tls (no handshake).",
+        "abandoned (by a drain), handover, tls (no handshake); of several IO processes also killed.",
         "How many of them are done, and did they end well?",
         ("reason",),
     ),
@@ -84,18 +86,21 @@ CATALOGUE = (
         "gauge",
         "1 while the listener is paused for a shortage.",
         "Are we refusing to look at the queue right now?",
+        across="max",  # they share one listener
     ),
     Row(
         "listener_backlog_connections",
         "gauge",
         "Connections waiting in the kernel's accept queue (TCP_INFO, Linux).",
         "Does the queue stand before the service?",
+        across="max",  # they share one listener
     ),
     Row(
         "listener_backlog_limit",
         "gauge",
         "Size of the kernel's accept queue (TCP_INFO, Linux).",
         "When will the kernel start to drop handshakes?",
+        across="max",  # they share one listener
     ),
     Row(
         "http_requests_total",
@@ -175,6 +180,7 @@ CATALOGUE = (
         "Always 1; labels say what runs.",
         "Which version and strategy is this?",
         ("version", "offload", "loop"),
+        across="max",
     ),
 )
 

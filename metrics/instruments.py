@@ -93,28 +93,30 @@ class _ConnectionsCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Names alone: what lets a scrape ask for these three with `?name[]=`."""
-        return self._families(Snapshot(0, {}, 0))
+        return families(Snapshot(0, {}, 0))
 
     def collect(self) -> Iterable[Metric]:
         """The families of one snapshot."""
-        return self._families(self._connections.snapshot())
+        return families(self._connections.snapshot())
 
-    def _families(self, now: Snapshot) -> Iterable[Metric]:
-        row = BY_NAME["http_connections_accepted_total"]
-        yield CounterMetricFamily(row.name, row.help, value=now.accepted)
-        row = BY_NAME["http_connections_completed_total"]
-        completed = CounterMetricFamily(row.name, row.help, labels=row.labels)
-        for reason, count in now.completed.items():
-            completed.add_metric([reason], count)
-        yield completed
-        row = BY_NAME["http_connections_active"]
-        yield GaugeMetricFamily(row.name, row.help, value=now.active)
+
+def families(now: Snapshot) -> Iterable[Metric]:
+    """The book's three numbers as an exposition has them."""
+    row = BY_NAME["http_connections_accepted_total"]
+    yield CounterMetricFamily(row.name, row.help, value=now.accepted)
+    row = BY_NAME["http_connections_completed_total"]
+    completed = CounterMetricFamily(row.name, row.help, labels=row.labels)
+    for reason, count in now.completed.items():
+        completed.add_metric([reason], count)
+    yield completed
+    row = BY_NAME["http_connections_active"]
+    yield GaugeMetricFamily(row.name, row.help, value=now.active)
 
 
 class Metrics:
     """Every instrument, by a short name. `registry` is what the admin endpoint renders."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections | None = None) -> None:
         # auto_describe, because the standard collectors do not say their names, and a scrape that asks
         # for some names only (`?name[]=`) would silently leave theirs out.
         self.registry = CollectorRegistry(auto_describe=True)
@@ -122,7 +124,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-        self.connections = Connections()
+        self.connections = connections or Connections()
         self.registry.register(_ConnectionsCollector(self.connections))
 
         self.connections_limit = self._gauge("http_connections_limit")

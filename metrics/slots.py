@@ -1,0 +1,166 @@
+"""Slots in a folder: where each of several processes keeps its book of connections, and shows that it lives.
+
+A process takes the lowest free slot and holds its lock for as long as it lives. The kernel opens the lock
+however the process ends, kill -9 included, and the next process takes the slot over and counts on from
+where the other stopped. So no counter ever goes back, and there are never more slots than processes
+that lived at the same time (and one, if a start meets a scrape).
+
+Knows files, flock(2) and mmap(2). A file is one page:
+
+    8 bytes    how many records were written
+    64 bytes   whether the process is ready, and why (not)
+    2 records  accepted, active, completed by reason
+
+The last record written is the one at `count % 2`, and the other one is the next to be written. Whenever a
+process is killed, the last record is whole; and whoever reads knows by the count whether it still is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from metrics.instruments import CONNECTION_ENDS, Snapshot
+
+REASONS: Final = ("killed", *CONNECTION_ENDS)
+"""Why a connection ended, in the order of the record. To be added to at its end alone: after a USR2 a newer
+version goes on with the slots of an older one."""
+
+COUNT: Final = struct.Struct("=Q")
+STATE: Final = struct.Struct("=?63s")
+RECORD: Final = struct.Struct(f"=QQ{len(REASONS)}Q")
+STATE_AT: Final = 64
+RECORDS_AT: Final = 512
+RECORD_BYTES: Final = 1024
+FILE_BYTES: Final = 4096
+
+TRIES: Final = 100
+"""How often a record is read anew because others were written meanwhile. A read takes microseconds and a
+connection hundreds, so a second try is rare, and there is no hundredth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What somebody else sees in a slot."""
+
+    number: int
+    alive: bool
+    ready: bool
+    why: str
+    book: Snapshot
+
+
+class Slot:
+    """The slot of this process, from its start to its end. `close()` is for tests: a process just ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.number, self._file = _take(folder)
+        self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
+        self._count = _count(self._file)
+        self._before = settled(_record(self._file))
+        self.write(0, 0, {})
+        self.say(False, "starting")
+
+    def write(self, accepted: int, active: int, completed: Mapping[str, int]) -> None:
+        """Write down what this process has counted; what was in the slot before it is added."""
+        before, self._count = self._before, self._count + 1
+        RECORD.pack_into(
+            self._map,
+            _at(self._count),
+            before.accepted + accepted,
+            active,
+            *[count + completed.get(reason, 0) for reason, count in before.completed.items()],
+        )
+        # Not by pack_into, which clears what it is about to write: a reader would see a count of zero.
+        self._map[: COUNT.size] = COUNT.pack(self._count)
+
+    def say(self, ready: bool, why: str) -> None:
+        """Write down whether the process is ready, and why (not)."""
+        self._map[STATE_AT : STATE_AT + STATE.size] = STATE.pack(ready, why.encode()[:63])
+
+    def close(self) -> None:
+        """Give the slot up, as the end of the process does."""
+        self._map.close()
+        self._file.close()
+
+
+def look(folder: Path) -> list[Look]:
+    """All slots of the folder, living or dead."""
+    return list(filter(None, map(_look, sorted(folder.glob("slot-*")))))
+
+
+def settled(book: Snapshot) -> Snapshot:
+    """The book of a process that has ended: what was active then has ended with it."""
+    completed = book.completed | {"killed": book.completed["killed"] + book.active}
+    return Snapshot(book.accepted, completed, 0)
+
+
+def total(books: Iterator[Snapshot]) -> Snapshot:
+    """The sum of several books."""
+    accepted, active = 0, 0
+    completed = dict.fromkeys(REASONS, 0)
+    for book in books:
+        accepted, active = accepted + book.accepted, active + book.active
+        completed = {reason: count + book.completed[reason] for reason, count in completed.items()}
+    return Snapshot(accepted, completed, active)
+
+
+def _take(folder: Path) -> tuple[int, BinaryIO]:
+    for number in itertools.count():
+        file = (folder / f"slot-{number}").open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        file.truncate(FILE_BYTES)
+        return number, file
+    raise AssertionError("numbers do not end")
+
+
+def _look(path: Path) -> Look | None:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < FILE_BYTES:  # its process has just begun
+            return None
+        try:
+            # Held to the end of this look, so that nobody takes a dead slot over meanwhile.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            alive = False
+        except BlockingIOError:
+            alive = True
+        ready, why = STATE.unpack(os.pread(file.fileno(), STATE.size, STATE_AT))
+        book = _record(file)
+        return Look(
+            int(path.name.partition("-")[2]),
+            alive,
+            alive and ready,
+            why.rstrip(b"\0").decode(errors="replace"),
+            book if alive else settled(book),
+        )
+
+
+def _record(file: BinaryIO) -> Snapshot:
+    for _ in range(TRIES):
+        count = _count(file)
+        numbers = RECORD.unpack(os.pread(file.fileno(), RECORD.size, _at(count)))
+        if _count(file) == count:
+            break
+    accepted, active, *completed = numbers
+    return Snapshot(accepted, dict(zip(REASONS, completed, strict=True)), active)
+
+
+def _count(file: BinaryIO) -> int:
+    (count,) = COUNT.unpack(os.pread(file.fileno(), COUNT.size, 0))
+    return int(count)
+
+
+def _at(count: int) -> int:
+    return RECORDS_AT + count % 2 * RECORD_BYTES

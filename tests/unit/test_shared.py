@@ -1,0 +1,271 @@
+"""The metrics of several processes: slots that outlive their processes, one exposition for all of them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest, values
+
+from metrics import shared
+from metrics.catalogue import CATALOGUE
+from metrics.exposition import parse, total
+from metrics.instruments import CONNECTION_ENDS, Metrics
+from metrics.shared import Sampler, SharedMetrics, Together
+from metrics.slots import RECORD, RECORD_BYTES, Slot, look
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[[], SharedMetrics]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # to be restored
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    yield tmp_path
+    values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts what would be a process of its own, and ends those that still live."""
+    started: list[SharedMetrics] = []
+
+    def _start() -> SharedMetrics:
+        started.append(SharedMetrics(Slot(folder)))
+        return started[-1]
+
+    yield _start
+    for metrics in started:
+        die(metrics)
+
+
+def die(metrics: SharedMetrics) -> None:
+    """What the kernel does for a process that is killed: its lock is open, its files stay."""
+    metrics.slot.close()
+
+
+def scrape(folder: Path) -> dict[str, float]:
+    return parse(generate_latest(Together(folder).registry).decode())
+
+
+def test_a_process_takes_the_lowest_slot_that_is_free(folder: Path) -> None:
+    first, second, third = (Slot(folder) for _ in range(3))
+    assert [first.number, second.number, third.number] == [0, 1, 2]
+    second.close()
+    again = Slot(folder)
+    assert again.number == 1
+    assert [slot.alive for slot in look(folder)] == [True, True, True]
+    for slot in (first, again, third):
+        slot.close()
+    assert [slot.alive for slot in look(folder)] == [False, False, False]
+
+
+def test_counters_of_all_processes_are_added_and_go_on_over_generations(folder: Path, start: Start) -> None:
+    for generation in range(1, 4):
+        processes = start(), start()
+        for metrics in processes:
+            metrics.tasks["completed"].inc(10)
+            metrics.request("GET", "/data", 200, 0.003)
+        found = scrape(folder)
+        assert found["offload_tasks_total{outcome=completed}"] == 20 * generation
+        assert found["http_requests_total{method=GET,route=/data,status=200}"] == 2 * generation
+        assert found["http_request_duration_seconds_count{route=/data}"] == 2 * generation
+        assert found["http_request_duration_seconds_bucket{le=0.005,route=/data}"] == 2 * generation
+        for metrics in processes:
+            die(metrics)
+    assert scrape(folder)["offload_tasks_total{outcome=completed}"] == 60
+    assert len(list(folder.glob("counter_*"))) == len(list(folder.glob("slot-*"))) == 2
+
+
+def test_the_books_close_while_processes_live_and_after_they_were_killed(folder: Path, start: Start) -> None:
+    one, other = start(), start()
+    held = [object() for _ in range(5)]
+    for record in held:
+        one.connections.opened(record)
+        other.connections.opened(record)
+    one.connections.ended(held[0], "closed")
+    assert book(folder) == (10, {"closed": 1}, 9)
+    die(one)
+    assert book(folder) == (10, {"closed": 1, "killed": 4}, 5)
+    heir = start()
+    assert heir.slot.number == one.slot.number
+    assert book(folder) == (10, {"closed": 1, "killed": 4}, 5)
+    heir.connections.opened(held[0])
+    heir.connections.ended(held[0], "closed")
+    assert not heir.connections.ended(held[0], "error")
+    assert book(folder) == (11, {"closed": 2, "killed": 4}, 5)
+    assert heir.connections.snapshot().accepted == 1  # its own alone: the service decides by that
+
+
+def book(folder: Path) -> tuple[float, dict[str, float], float]:
+    found = scrape(folder)
+    reasons = {reason: total(found, "http_connections_completed_total", reason=reason) for reason in REASONS}
+    return (
+        found["http_connections_accepted_total"],
+        {reason: count for reason, count in reasons.items() if count},
+        found["http_connections_active"],
+    )
+
+
+REASONS = ("killed", *CONNECTION_ENDS)
+
+
+def test_gauges_of_the_dead_are_gone_and_an_heir_begins_anew(folder: Path, start: Start) -> None:
+    one, other = start(), start()
+    for metrics, depth in ((one, 3), (other, 4)):
+        metrics.offload_depth.set(depth)
+        metrics.backlog_limit.set(128)
+        metrics.offload_limit.set(math.inf)
+    found = scrape(folder)
+    assert found["offload_queue_depth"] == 7
+    assert found["listener_backlog_limit"] == 128  # it is one and the same listener
+    assert found["offload_queue_limit"] == math.inf
+    die(one)
+    assert scrape(folder)["offload_queue_depth"] == 4
+    start()
+    assert scrape(folder)["offload_queue_depth"] == 4
+
+
+def test_what_functions_answer_is_sampled_until_the_end(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "SAMPLE_SECONDS", 0.001)
+    metrics, depth = start(), [1]
+    metrics.offload_depth.set_function(lambda: depth[0])
+    metrics.watch_backlog(lambda: (5, 128))
+    sampler = Sampler(metrics)
+    deadline = time.monotonic() + 20
+    while scrape(folder)["offload_queue_depth"] != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    depth[0] = 2
+    sampler.close()
+    found = scrape(folder)
+    assert found["offload_queue_depth"] == 2
+    assert found["listener_backlog_connections"] == 5
+
+
+def test_one_ready_process_makes_the_service_ready(folder: Path, start: Start) -> None:
+    together = Together(folder)
+    assert together.ready() == (False, "no process")
+    one, other = start(), start()
+    assert together.ready() == (False, "starting, starting")
+    one.slot.say(True, "serving")
+    other.slot.say(False, "workers keep dying, " * 9)
+    ready, why = together.ready()
+    assert ready
+    assert why.startswith("serving, workers keep dying")
+    die(one)
+    assert not together.ready()[0]
+
+
+def test_the_whole_catalogue_is_published_as_by_one_process(folder: Path, start: Start) -> None:
+    def use(metrics: Metrics) -> None:
+        metrics.info(version="1", offload="inline", loop="uvloop")
+        metrics.connections.opened(metrics)
+        metrics.request("GET", "/data", 200, 0.1)
+        metrics.handshake("ok", 0.1)
+        metrics.accept_errors.labels("shortage", "EMFILE").inc()
+
+    single = Metrics()
+    use(single)
+    use(start())
+    text = generate_latest(Together(folder).registry).decode()
+    for row in CATALOGUE:
+        assert f"# HELP {row.name} {row.help}" in text
+        assert f"# TYPE {row.name} {'gauge' if row.type == 'info' else row.type}" in text
+    ours = parse(text)
+    assert ours.pop("http_connections_completed_total{reason=killed}") == 0
+    theirs = parse(generate_latest(single.registry).decode())
+    assert ours == {name: theirs[name] for name in theirs if not name.startswith(("process_", "python_"))}
+
+
+def test_one_scrape_can_ask_for_some_names_alone(folder: Path, start: Start) -> None:
+    start()
+    names = ["http_connections_active", "offload_workers"]
+    restricted = Together(folder).registry.restricted_registry(names)
+    assert parse(generate_latest(restricted).decode()) == dict.fromkeys(names, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1 << 16])
+def test_a_scrape_bears_files_that_have_just_been_made(folder: Path, start: Start, size: int) -> None:
+    start().tasks["failed"].inc()
+    for name in ("counter_7.db", "histogram_7.db", "gauge_livesum_7.db", "slot-7"):
+        (folder / name).write_bytes(bytes(size))
+    assert scrape(folder)["offload_tasks_total{outcome=failed}"] == 1
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_record_that_was_half_written_is_not_read(folder: Path, start: Start, connections: int) -> None:
+    metrics = start()
+    for _ in range(connections):
+        metrics.connections.opened(object())
+    content = (folder / "slot-0").read_bytes()
+    count = int.from_bytes(content[:8], sys.byteorder)
+    die(metrics)
+    with (folder / "slot-0").open("r+b") as file:
+        file.seek(512 + (count + 1) % 2 * RECORD_BYTES)  # where the next record would have gone
+        file.write(b"\xff" * (RECORD.size // 2))
+    assert book(folder) == (connections, {"killed": connections}, 0)
+
+
+def test_a_record_that_changes_under_its_reader_is_read_again(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, pread = start(), os.pread
+
+    def torn_at_first(fd: int, size: int, at: int) -> bytes:
+        if size == RECORD.size and not metrics.connections.snapshot().accepted:
+            metrics.connections.opened(object())
+            return b"\xff" * size
+        return pread(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", torn_at_first)
+    assert look(folder)[0].book.accepted == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from metrics.shared import KeptConnections
+from metrics.slots import Slot
+
+connections = KeptConnections(Slot(Path(sys.argv[1])))
+print("begun", flush=True)
+while True:
+    records = [object() for _ in range(7)]
+    for record in records:
+        connections.opened(record)
+    for record in records:
+        connections.ended(record, "closed")
+"""
+
+
+def test_the_books_close_in_every_look_at_a_busy_process_and_after_its_kill(folder: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, folder], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None
+        with writer.stdout as said:
+            said.readline()
+        last = 0
+        for _ in range(2000):
+            (seen,) = look(folder)
+            assert seen.alive
+            assert seen.book.accepted == sum(seen.book.completed.values()) + seen.book.active
+            assert seen.book.accepted >= last
+            last = seen.book.accepted
+    finally:
+        writer.send_signal(signal.SIGKILL)
+        writer.wait(10)
+    (seen,) = look(folder)
+    assert not seen.alive
+    assert seen.book.active == 0
+    assert seen.book.accepted == sum(seen.book.completed.values()) >= last > 0
