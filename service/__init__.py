@@ -28,6 +28,9 @@ application that was named) and watch.py (does the loop turn?).
 Its life: states.py (a table), listener.py (opened or handed over), server.py (puts the parts together and
 takes them down in order), drain.py (ends the connections), orders.py (stop, reload), serve.py (from start to
 exit code) and __main__.py (argv and signals in, exit code out).
+
+Several IO processes, under gunicorn: gunicorn_conf.py (the arbiter's configuration), worker.py (one of the IO
+processes), share.py (what each gets) and exporter.py (the metrics of all).
 """
 
 __version__ = "0.1.0"

@@ -12,13 +12,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
-import uvloop
 
 from service import logs
 from service.loading import StartError
+from service.loops import LOOPS
 from service.orders import Orders
 from service.serve import (
     EXIT_CANNOT_START,
@@ -34,11 +34,6 @@ from service.states import Event
 from service.tokens import raise_open_files
 
 log = structlog.get_logger("offloop")
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "uvloop": uvloop.new_event_loop,
-    "asyncio": asyncio.new_event_loop,
-}
 
 
 def handed_over(environ: Mapping[str, str], pid: int) -> int | None:

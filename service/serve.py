@@ -38,7 +38,7 @@ async def serve(
     listener: socket.socket | None = None,
     metrics: Metrics | None = None,
     admin: bool = True,
-    heartbeat: Callable[[bool], object] | None = None,
+    heartbeat: Callable[[bool, str], object] | None = None,
 ) -> int:
     """Run until an order to stop or a broken listener; return the exit code.
 
@@ -47,7 +47,7 @@ async def serve(
         listener: a listening socket that others hold, too; without one, it binds its own.
         metrics: instruments to use; without them, it makes its own.
         admin: whether to serve the admin endpoint; not, if somebody else publishes `metrics`.
-        heartbeat: called once a second for as long as the loop turns, with whether the service is ready.
+        heartbeat: called once a second for as long as the loop turns, with readiness and its reason.
 
     Raises:
         StartError: the service could not start.
@@ -85,9 +85,9 @@ async def serve(
     return EXIT_DRAIN_DEADLINE if abandoned else EXIT_CLEAN
 
 
-async def _beat(service: Service, heartbeat: Callable[[bool], object]) -> None:
+async def _beat(service: Service, heartbeat: Callable[[bool, str], object]) -> None:
     while True:
-        heartbeat(service.ready()[0])
+        heartbeat(*service.ready())
         await asyncio.sleep(HEARTBEAT_SECONDS)
 
 

@@ -1,0 +1,153 @@
+"""What gunicorn is told and what it tells us, without a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from gunicorn.config import Config
+from prometheus_client import values
+
+from metrics.shared import SharedMetrics
+from metrics.slots import Slot, look
+from service import logs
+from service.orders import Orders
+from service.settings import Settings
+from service.states import Event
+from service.worker import IOProcess
+
+CONF = Path(__file__).parents[2] / "service/gunicorn_conf.py"
+Configure = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+    """Executes the configuration as gunicorn does at its start and at each SIGHUP."""
+    monkeypatch.setattr(logs, "configure", lambda _: None)
+    for name in [name for name in os.environ if name.startswith(("SERVICE_", "WEB_", "PYTHONWARN"))]:
+        monkeypatch.delenv(name)
+
+    def execute(**environment: str) -> dict[str, Any]:
+        with monkeypatch.context() as context:
+            for name, value in environment.items():
+                context.setenv(name, value)
+            return runpy.run_path(str(CONF))
+
+    yield execute
+    structlog.contextvars.clear_contextvars()
+    if hasattr(IOProcess, "settings"):
+        del IOProcess.settings
+
+
+def test_gunicorn_gets_what_our_settings_say(configure: Configure) -> None:
+    conf = configure(
+        SERVICE_PORT="1234", SERVICE_BACKLOG="77", SERVICE_WORKERS="30", SERVICE_DRAIN_TIMEOUT="19"
+    )
+    assert conf["bind"] == "127.0.0.1:1234"
+    assert conf["backlog"] == 77
+    assert conf["workers"] == 3
+    assert conf["graceful_timeout"] == 21
+    assert configure(SERVICE_HOST="::1", WEB_CONCURRENCY="4")["bind"] == "[::1]:8080"
+    config = Config()
+    for name, value in configure(WEB_CONCURRENCY="4", SERVICE_WORKERS="8").items():
+        if name in config.settings:
+            config.set(name, value)  # raises for what gunicorn does not take
+    assert config.workers == 4
+    assert config.worker_class is IOProcess
+    IOProcess.check_config(config, None)
+
+
+def test_wrong_settings_end_the_start_and_not_a_reload(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        configure(SERVICE_WORKERS="none")
+    assert ended.value.code == 2
+    assert "SERVICE_WORKERS" in capsys.readouterr().err
+    configure(SERVICE_WORKERS="7")
+    assert configure(SERVICE_WORKERS="none")["settings"].workers == 7
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"bind": ["127.0.0.1:0", "127.0.0.1:0"]}, "one TCP address"),
+        ({"bind": "unix:/tmp/socket"}, "one TCP address"),
+        ({"certfile": "cert.pem"}, "SERVICE_TLS_CERT"),
+        ({"reuse_port": True}, "--reuse-port"),
+        ({"workers": 3}, "--workers is 2"),
+        ({"graceful_timeout": 1}, "--drain-notice 1"),
+    ],
+)
+def test_what_gunicorn_can_do_and_we_cannot_is_refused(
+    chosen: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IOProcess, "settings", Settings(workers=2, drain_notice=1), raising=False)
+    config = Config()
+    for name, value in chosen.items():
+        config.set(name, value)
+    with pytest.raises(RuntimeError, match=says):
+        IOProcess.check_config(config, None)
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IOProcess]:
+    """A worker that has come as far as its heartbeat, and may answer three requests."""
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # to be restored
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    config = Config()
+    config.set("max_requests", 3)
+    made = IOProcess(1, os.getppid(), [], None, 30, config, logging.getLogger("test"))
+    made._orders = Orders(force=lambda: pytest.fail("forced"))
+    made._metrics = SharedMetrics(Slot(tmp_path))
+    yield made
+    made._metrics.slot.close()
+    made.tmp.close()
+    values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+
+async def test_a_heartbeat_is_seen_by_arbiter_and_exporter(worker: IOProcess, tmp_path: Path) -> None:
+    os.utime(worker.tmp.fileno(), (0, 0))
+    worker._beat(True, "serving")
+    assert worker.tmp.last_update() > 0
+    (slot,) = look(tmp_path)
+    assert (slot.ready, slot.why) == (True, "serving")
+    assert worker.alive
+
+
+async def test_max_requests_end_it_once_with_notice(worker: IOProcess) -> None:
+    for _ in range(3):
+        assert worker.alive
+        worker._metrics.request("GET", "/data", 200, 0.1)
+        worker._beat(True, "serving")
+    assert not worker.alive
+    worker._beat(False, "notice")
+    assert await worker._orders.stopped() is Event.TERMINATE
+
+
+async def test_an_arbiter_that_has_gone_ends_it_without_notice(worker: IOProcess) -> None:
+    worker.ppid = -1
+    worker._beat(True, "serving")
+    assert await worker._orders.stopped() is Event.INTERRUPT
+
+
+async def test_the_arbiter_may_say_stop_again_and_again(worker: IOProcess) -> None:
+    for _ in range(3):
+        worker._stop(Event.TERMINATE)
+        await asyncio.sleep(0.01)
+    assert await worker._orders.stopped() is Event.TERMINATE
+
+
+def test_one_worker_that_cannot_start_halts_the_arbiter(
+    worker: IOProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IOProcess, "folder", tmp_path, raising=False)
+    assert worker._cannot_start(ValueError("no")) == 3
+    assert worker._cannot_start(ValueError("no")) == 1
