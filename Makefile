@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts bench-accept hand-over memory clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
 
 restarts: $(READY) ## Stop, restart and reload under load (8 minutes)
 	$(BIN)/python -m tests.proofs.restarts
+
+io-processes: $(READY) ## gunicorn under load: kill, HUP, USR2, max-requests, wrk (2 minutes, needs wrk)
+	$(BIN)/python -m tests.proofs.io_processes
 
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)

@@ -124,7 +124,10 @@ def _peer_line(row: dict[str, Any], load: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-PROOF_NAMES = ("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts")
+PROOF_NAMES = (
+    *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
+    "io-processes",
+)
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {

@@ -1,0 +1,33 @@
+"""Several IO processes under gunicorn are one service; the first is the short form of `make io-processes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.proofs import io_processes
+from tests.proofs.io_processes import Gunicorn
+
+from .support import gone
+
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+
+
+@proc
+def test_kill_hup_and_usr2_under_load_cost_nothing_but_what_was_killed(tmp_path: Path) -> None:
+    io_processes.under_load(tmp_path, 2.0, 80, Gunicorn.kill, Gunicorn.hang_up, Gunicorn.upgrade)
+
+
+@proc
+def test_wrk_and_all_io_processes_together_count_the_same(tmp_path: Path) -> None:
+    io_processes.through_wrk(tmp_path, 1)
+
+
+def test_work_that_cannot_run_ends_it_at_start_with_one_sentence(tmp_path: Path) -> None:
+    with io_processes.gunicorn(tmp_path / "log", work="tests.work:raises") as child:
+        assert child.process.wait(30) == 3
+        assert gone(child.process.pid)
+        (line,) = child.events("cannot start")
+    assert "ZeroDivisionError" in line["reason"]
+    assert "Traceback" not in (tmp_path / "log").read_text()
