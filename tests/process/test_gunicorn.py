@@ -11,6 +11,8 @@ from tests.proofs.io_processes import Gunicorn
 
 from .support import gone
 
+pytestmark = pytest.mark.alone
+
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 
