@@ -152,8 +152,8 @@ class AcceptLoop:
         self._tokens.limit = min(limit, self._tokens.limit) if lowered else limit
         self._tokens.retry()
 
-    def close(self) -> tuple[int, int]:
-        """Take what is left in the queue, above the limit too, then close the listener.
+    def empty(self) -> tuple[int, int]:
+        """Take what is left in the queue, above the limit too; `close()` comes next.
 
         Closing first would reset every connection that the kernel has already accepted for us. The
         limit protects a service that goes on; one that ends rather answers whom it has.
@@ -162,7 +162,7 @@ class AcceptLoop:
         waits now is taken, for it could be that nobody does.
 
         Returns:
-            Connections taken, and connections that had to be left behind in a shortage.
+            Connections taken, and connections that a shortage left behind: for them, try again.
         """
         self._closing = True
         self._loop.remove_reader(self._listener)
@@ -175,9 +175,11 @@ class AcceptLoop:
         most = backlog(self._listener)[0] if self._shared else math.inf
         while self._taken - before < most and self._accept_one():
             pass
-        left = 0 if self._shared else backlog(self._listener)[0]
+        return self._taken - before, 0 if self._shared else backlog(self._listener)[0]
+
+    def close(self) -> None:
+        """Close the listener; whoever is left in its queue is reset, unless it is shared."""
         self._listener.close()
-        return self._taken - before, left
 
     def _on_readable(self) -> None:
         for number in range(self._batch):

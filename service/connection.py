@@ -156,6 +156,10 @@ class Reception:
         for protocol in self._protocols():
             protocol.drain(grace_seconds)
 
+    def unanswered(self) -> int:
+        """Connections whose clients have more to expect of us than the end."""
+        return sum(protocol.expects_more() for protocol in self._protocols())
+
     def abandon(self) -> None:
         """End every connection that is left, now."""
         for protocol in self._protocols():
@@ -164,15 +168,22 @@ class Reception:
     def _protocols(self) -> list[Protocol]:
         return [one for one in self._manager.connections if isinstance(one, Protocol)]
 
-    async def settled(self, seconds: float) -> None:
-        """Wait until every hand-over under way has ended; whose handshake is longer than that is let go."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
+    async def settled(self, patience_seconds: float, deadline: float) -> None:
+        """Wait until every hand-over under way has ended; then, or at the deadline, the others are let go.
+
+        Not for each of them so long, but for as long as any has ended in that time: a thousand handshakes
+        share one core. The last are those whose clients say nothing.
+        """
+        while self._under_way and (rest := deadline - self._loop.time()) > 0:
+            before = len(self._under_way)
+            await asyncio.wait(self._under_way, timeout=min(patience_seconds, rest))
+            if len(self._under_way) == before:
+                break
         for record in self._under_way.values():
             with contextlib.suppress(OSError):  # not connected any more
                 record.socket.shutdown(socket.SHUT_RDWR)
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
+            await asyncio.wait(self._under_way, timeout=patience_seconds)
 
     def close(self) -> None:
         """Stop looking for the late."""

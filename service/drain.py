@@ -62,12 +62,17 @@ async def end_connections(
     await asyncio.sleep(0)
     if not shared and shut_door(listener):
         await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, deadline))
-    taken, left = accepting.close()
+    taken, left = accepting.empty()
+    while left and clock() < deadline:  # a shortage: whoever is answered makes room
+        await asyncio.sleep(0.05)
+        more, left = accepting.empty()
+        taken += more
+    accepting.close()
     log.info("listener closed", active=active(), from_queue=taken, left_in_queue=left)
-    await reception.settled(max(0.0, min(grace, deadline - clock())))
+    await reception.settled(grace, deadline)
     reception.drain(grace)
     await emptied(deadline)
-    late = active()
+    late = reception.unanswered()
     for _ in range(2):  # first with a word, then without
         reception.abandon()
         await emptied(clock() + GOODBYE_SECONDS)

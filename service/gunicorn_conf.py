@@ -17,9 +17,9 @@ import structlog
 
 from service import logs, share
 from service.exporter import Exporter
-from service.serve import EXIT_CANNOT_START
 from service.settings import Settings
 from service.sources import read
+from service.states import EXIT_CANNOT_START
 from service.worker import IOProcess
 
 log = structlog.get_logger("offloop")

@@ -278,6 +278,10 @@ class Protocol(web.RequestHandler):
         if self.stage is Stage.IDLE:
             self._hang_up("evicted")
 
+    def expects_more(self) -> bool:
+        """Whether the client has more to expect than the end of the connection."""
+        return self._wire is not None and self.stage is not Stage.LEAVE
+
     def conclude(self) -> None:
         """Let the next answer be the last one."""
         self._draining = True
@@ -290,24 +294,18 @@ class Protocol(web.RequestHandler):
         if self._wire is None:
             return
         again = self._reason == "abandoned"
-        self._reason = "abandoned"
+        if self.stage is not Stage.LEAVE:  # who has only to go has had its answer
+            self._reason = "abandoned"
         self._enter(None)
-        if (
-            not again
-            and self._handling
-            and self._request is not None
-            and not self._request.writer.output_size
-        ):
-            self._wire.write(SHUT_DOWN)
-            self._metrics.request(
-                self._request.method,
-                self._route,
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                time.perf_counter() - self._since,
-            )
-            self._wire.close()
-        else:
+        asked = self._request if self._handling and not again else None
+        if asked is None or asked.writer.output_size:
             self._wire.abort()
+            return
+        self._wire.write(SHUT_DOWN)
+        self._metrics.request(
+            asked.method, self._route, HTTPStatus.SERVICE_UNAVAILABLE, time.perf_counter() - self._since
+        )
+        self._wire.close()
 
     def drain(self, grace_seconds: float) -> None:
         """End this connection without losing a request.

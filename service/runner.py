@@ -88,19 +88,19 @@ def run(packed: Packed, submitted: float) -> Done:
 def prepare(nice: int, service: socket.socket) -> None:
     """First call in a new worker process, which serves tasks that come over `service`.
 
-    Ctrl-C goes to the whole process group, and systemd sends SIGTERM to the whole control group, but
-    ending is the parent's decision: it lets running requests finish. And a worker must not outlive a
-    parent that was killed: neither fork, spawn nor forkserver see to that, and PR_SET_PDEATHSIG does
-    nothing under forkserver, whose children have another parent. A thread that waits for the
-    parent's sentinel works everywhere and takes about 10 ms.
+    Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
+    that means "reload" may go to either; but ending is the parent's decision: it lets running requests
+    finish. And a worker must not outlive a parent that was killed: neither fork, spawn nor forkserver see to
+    that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
+    that waits for the parent's sentinel works everywhere and takes about 10 ms.
     """
     global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
     _service = service
     service.setblocking(True)  # whatever the work's module has set as the default
     # A child that the work forks must not hold this end open: its end says that the worker is dead.
     os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
 
     def watch() -> None:

@@ -17,12 +17,9 @@ from metrics.instruments import Metrics
 from service.orders import Orders
 from service.server import Service
 from service.settings import Settings
-from service.states import Event
+from service.states import EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_LISTENER_BROKEN, Event
 
 log = structlog.get_logger("offloop.serve")
-
-EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
-EXIT_FORCED = EXIT_DRAIN_DEADLINE  # in both cases somebody did not get an answer
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -63,7 +60,11 @@ async def serve(
         service.life.move(stopped.result())
         log.info("stopped", reason="signal during start")
         return EXIT_CLEAN
-    starting.result()
+    try:
+        starting.result()
+    except Exception:
+        service.life.move(Event.CANNOT_START)
+        raise
     _collect_less()
     beating = asyncio.create_task(_beat(service, heartbeat)) if heartbeat else None
 
@@ -97,11 +98,11 @@ async def _reload_when_ordered(
     while True:
         await orders.reloaded()
         try:
-            settings = reread() if reread else service.settings
+            await service.reload(reread() if reread else service.settings)
         except ValueError as error:
             log.error("reload refused", reason=str(error))  # noqa: TRY400  # the sentences are enough
-        else:
-            await service.reload(settings)
+        except Exception:  # whatever it was, the next order must be heard
+            log.exception("reload failed")
 
 
 def _collect_less() -> None:

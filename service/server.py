@@ -24,14 +24,14 @@ from metrics.admin import Admin
 from metrics.instruments import Metrics
 from service import __version__, app
 from service import tls as encryption
-from service.accept import AcceptLoop
+from service.accept import AcceptLoop, Ballast
 from service.admission import Admission
 from service.background import in_background
 from service.binding import Binding
 from service.connection import Reception, Tls
 from service.deadlines import Stage
 from service.drain import end_connections
-from service.listener import adopt, listen
+from service.listener import listen
 from service.loading import StartError, load_application, load_work
 from service.offload import Offload, WorkError, WorkerStartError
 from service.protocol import LEAVE_SECONDS
@@ -56,6 +56,7 @@ class Service:
     Args:
         metrics: instruments to use; without them, it makes its own.
         listener: a listening socket that others hold, too; without one, it opens what the settings say.
+            It is closed in the end.
         admin: whether to serve the admin endpoint.
     """
 
@@ -72,7 +73,6 @@ class Service:
         self.life = Life()
         self.broken = asyncio.Event()
         self._listener = listener
-        self._is_shared = listener is not None or settings.fd is not None
         self._has_admin = admin
         self._admin_address = ""
         self._watch = LoopWatch(settings.loop_stall, self.metrics)
@@ -115,22 +115,27 @@ class Service:
         encrypted already keep their certificate, and connections above a lower limit stay.
         """
         changed = {name for name, value in settings if value != getattr(self.settings, name)}
-        if fixed := changed - RELOADABLE:
-            log.warning("settings need a restart", settings=sorted(fixed))
-        if (self._reception.tls is None) is (settings.tls_cert is None):
-            try:
-                self._reception.tls = await in_background("certificates", _encryption, settings)
-            except StartError as error:
-                log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
-                settings = settings.model_copy(update={name: getattr(self.settings, name) for name in TLS})
-        self.settings = self.settings.model_copy(
-            update={name: getattr(settings, name) for name in RELOADABLE}
-        )
+        takes = RELOADABLE
+        if (self.settings.tls_cert is None) is not (settings.tls_cert is None):
+            takes -= TLS  # who connects to this port expects the one or the other
+        if changed - takes:
+            log.warning("settings need a restart", settings=sorted(changed - takes))
+        after = self._with(settings, takes)
+        try:
+            self._reception.tls = await in_background("certificates", _encryption, after)
+        except StartError as error:
+            log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
+            after = self._with(settings, takes - TLS)
+        self.settings = after
         with contextlib.suppress(StartError):  # the open files cannot be counted now: the old limit stays
             self._accepting.set_limit(self._max_connections(self.tokens.taken))
         log.info(
             "reloaded", max_connections=self.tokens.limit, tls_cert=str(self.settings.tls_cert or "none")
         )
+
+    def _with(self, settings: Settings, names: frozenset[str]) -> Settings:
+        """The present settings, but these from others."""
+        return self.settings.model_copy(update={name: getattr(settings, name) for name in names})
 
     async def notice(self) -> None:
         """Serve on for `drain_notice` seconds, but say that it will not for long.
@@ -177,11 +182,15 @@ class Service:
             shutdown_timeout=0.1,
             handler_cancellation=True,  # a client that has gone must not keep its place in the queue
         )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        try:
+            await runner.setup()
+        except Exception as error:
+            raise StartError(f"the application does not start: {type(error).__name__}: {error}") from error
+        stack.push_async_callback(self._clean_up, runner)
 
-        listener = self._open_listener()
+        listener = self._listener or self._listen()
         stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
+        ballast = Ballast()  # before the open files are counted: it is some of them
         self.tokens = Tokens(self._max_connections())
         metrics.connections_limit.set_function(lambda: self.tokens.limit)
         reception = Reception(
@@ -210,7 +219,8 @@ class Service:
             broken=lambda _: self.broken.set(),
             possible=self._possible_connections,
             metrics=metrics,
-            shared=self._is_shared,
+            shared=self._listener is not None,
+            ballast=ballast,
         )
         metrics.watch_backlog(lambda: backlog(listener))
         stack.push_async_callback(self._end_connections, listener)
@@ -236,15 +246,8 @@ class Service:
         stack.callback(admin.close)
         self._admin_address = _url(admin.address)
 
-    def _open_listener(self) -> socket.socket:
-        if self._listener is not None:
-            return self._listener
+    def _listen(self) -> socket.socket:
         settings = self.settings
-        if settings.fd is not None:
-            try:
-                return adopt(settings.fd)
-            except OSError as error:
-                raise StartError(f"cannot serve on --fd {settings.fd}: {error.strerror}") from error
         try:
             return listen(settings.host, settings.port, settings.backlog)
         except (OSError, UnicodeError) as error:
@@ -315,9 +318,20 @@ class Service:
             self._accepting,
             self._reception,
             self.metrics.connections,
-            shared=self._is_shared,
+            shared=self._listener is not None,
             deadline=self._deadline,
         )
+
+    async def _clean_up(self, runner: web.AppRunner) -> None:
+        """Let the application clean up, for as long as the drain may take."""
+        rest = max(0.1, self._deadline - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait_for(runner.cleanup(), rest)
+        except TimeoutError:
+            log.warning("clean-up of the application cut off")
+            self._abandoned += 1
+        except Exception:
+            log.exception("clean-up of the application failed")
 
     async def _stop_offload(self, offload: Offload) -> None:
         # A start that failed has no deadline yet, and nothing worth waiting for.

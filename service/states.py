@@ -11,6 +11,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
+EXIT_FORCED = EXIT_DRAIN_DEADLINE  # in both cases somebody did not get an answer
+
 
 class State(enum.Enum):
     """Where in its life a service is; the value is what /readyz says."""
@@ -58,6 +61,7 @@ TRANSITIONS = {
     (State.STARTING, Event.CANNOT_START): State.STOPPED,
     (State.STARTING, Event.TERMINATE): State.STOPPED,
     (State.STARTING, Event.INTERRUPT): State.STOPPED,
+    (State.STARTING, Event.FORCE): State.STOPPED,
     (State.SERVING, Event.TERMINATE): State.NOTICE,
     (State.SERVING, Event.INTERRUPT): State.DRAINING,
     (State.SERVING, Event.BROKEN): State.DRAINING,

@@ -34,11 +34,15 @@ def context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
         made.load_cert_chain(cert, key, password=_no_passphrase)
     except ssl.SSLError as error:
         raise TlsError(f"--tls-cert {cert} and --tls-key {key}: {_reason(error)}") from error
+    except OSError as error:  # gone, since it was looked at: SSLError is an OSError, too, and comes first
+        raise TlsError(f"--tls-cert {cert} and --tls-key {key}: {error.strerror}") from error
     if client_ca is not None:
         try:
             made.load_verify_locations(client_ca)
         except ssl.SSLError as error:
             raise TlsError(f"--tls-client-ca {client_ca} holds no PEM certificate") from error
+        except OSError as error:
+            raise TlsError(f"--tls-client-ca {client_ca}: {error.strerror}") from error
         made.verify_mode = ssl.CERT_REQUIRED
     return made
 
@@ -48,6 +52,8 @@ def _readable(flag: str, path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise TlsError(f"{flag} {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a null byte
+        raise TlsError(f"{flag} {str(path)!r} cannot be read: {error}") from error
 
 
 def _no_passphrase() -> str:

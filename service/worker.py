@@ -24,10 +24,10 @@ from metrics.slots import Slot
 from service.loading import StartError
 from service.loops import LOOPS
 from service.orders import Orders
-from service.serve import EXIT_CLEAN, EXIT_FORCED, serve
+from service.serve import serve
 from service.settings import Settings
 from service.share import ShareError, share
-from service.states import Event
+from service.states import EXIT_CLEAN, EXIT_FORCED, Event
 from service.tokens import raise_open_files
 
 log = structlog.get_logger("offloop.worker")

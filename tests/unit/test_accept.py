@@ -376,7 +376,7 @@ def test_connections_that_all_fail_are_looked_at_again_after_a_pause() -> None:
 
 def test_closing_ends_although_every_accept_fails() -> None:
     bench = Bench(*[errno.EPERM] * (2 * TRIES_BEFORE_PAUSE))
-    taken, left = bench.accepting.close()
+    taken, left = bench.accepting.empty()
     assert taken == 0
     assert left == TRIES_BEFORE_PAUSE
 
@@ -459,7 +459,7 @@ def test_one_success_clears_the_count_of_an_unknown_errno() -> None:
 def test_closing_in_a_shortage_pauses_nothing_and_ends() -> None:
     bench = Bench(errno.EMFILE, "a", errno.EMFILE)
     bench.turn()
-    assert bench.accepting.close() == (1, 0)
+    assert bench.accepting.empty() == (1, 0)
     assert bench.taken == ["a"]
     assert not bench.loop.timers
     assert bench.value("listener_accept_paused") == 0
@@ -467,10 +467,11 @@ def test_closing_in_a_shortage_pauses_nothing_and_ends() -> None:
 
 def test_closing_empties_the_queue_first() -> None:
     bench = Bench("a", errno.ECONNABORTED, "b", batch=1)
-    assert bench.accepting.close() == (2, 0)
+    assert bench.accepting.empty() == (2, 0)
     assert bench.taken == ["a", "b"]
-    assert bench.listener.closed
     assert bench.loop.reading is None
+    bench.accepting.close()
+    assert bench.listener.closed
 
 
 def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_others() -> None:
@@ -480,7 +481,7 @@ def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_othe
             self.listener.script.append("another")  # others hold the listener: clients go on to come
 
     bench = Crowd("a", "b", shared=True)
-    assert bench.accepting.close() == (2, 0)
+    assert bench.accepting.empty() == (2, 0)
     assert bench.taken == ["a", "b"]
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from metrics.instruments import Metrics
-from service.__main__ import handed_over
+from service.command import handed_over
 from service.orders import ONE_STOP_SECONDS, Orders
 from service.states import STATES, TRANSITIONS, Event, Life, State
 from service.watch import INTERVAL_SECONDS, LoopWatch
@@ -94,13 +94,15 @@ def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -
         ({"LISTEN_PID": "7", "LISTEN_FDS": "1"}, 3),
         ({"LISTEN_PID": "8", "LISTEN_FDS": "1"}, None),  # meant for our parent
         ({"LISTEN_FDS": "1"}, None),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "0"}, None),
+        ({"LISTEN_PID": "7"}, None),
     ],
 )
 def test_a_socket_is_taken_if_it_was_handed_to_this_process(environ: dict[str, str], fd: int | None) -> None:
     assert handed_over(environ, 7) == fd
 
 
-@pytest.mark.parametrize("count", ["2", "0", "", "x"])
+@pytest.mark.parametrize("count", ["2", "", "x"])
 def test_any_other_number_of_sockets_is_refused(count: str) -> None:
     with pytest.raises(ValueError, match="LISTEN_FDS: one socket"):
         handed_over({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)

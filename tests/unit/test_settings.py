@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import main
+from service.command import run
+from service.orders import Orders
 from service.settings import Settings
 from service.sources import flag, listing, read, read_settings, variable
 
@@ -297,6 +298,10 @@ def test_a_path_that_is_no_utf_8_is_listed_all_the_same() -> None:
     assert r"caf\udce9" in listing(reading, colors=False)
 
 
+def command(argv: list[str]) -> int:
+    return run(argv, os.environ, Orders(force=lambda: None))
+
+
 @pytest.mark.parametrize(
     ("terminal", "no_color", "dim"), [(True, "", True), (True, "1", False), (False, "", False)]
 )
@@ -309,7 +314,7 @@ def test_only_a_terminal_gets_colors_unless_told_not_to(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    assert main(["--show-settings", "--port", "1"]) == 0
+    assert command(["--show-settings", "--port", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.startswith("\033[2m") for line in lines if line.endswith(("default", "default\033[0m"))} == {
         dim
@@ -321,9 +326,9 @@ def test_show_settings_tells_what_is_wrong_and_what_is_no_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SERVICE_PROT", "1")
-    assert main(["--show-settings"]) == 0
+    assert command(["--show-settings"]) == 0
     assert capsys.readouterr().err == "offloop: SERVICE_PROT is not a setting; did you mean SERVICE_PORT?\n"
-    assert main(["--port", "x", "--show-settings"]) == 2
+    assert command(["--port", "x", "--show-settings"]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "offloop: --port (SERVICE_PORT): must be a whole number, not 'x'\n")
 

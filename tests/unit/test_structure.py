@@ -46,6 +46,7 @@ CHASSIS = [
         "loading",
         "server",
         "serve",
+        "command",
         "__main__",
         "worker",
         "exporter",

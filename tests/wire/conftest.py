@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.request import urlopen
@@ -62,9 +63,9 @@ async def start() -> AsyncIterator[Start]:
     """Starts services; afterwards drains each and checks that its book adds up and every token is back."""
     running: list[Running] = []
 
-    async def _start(**changes: object) -> Running:
+    async def _start(listener: socket.socket | None = None, **changes: object) -> Running:
         defaults: dict[str, object] = {"port": 0, "admin_port": 0, "work_units": 10, "offload": "inline"}
-        service = Service(Settings.model_validate(defaults | changes))
+        service = Service(Settings.model_validate(defaults | changes), listener=listener)
         await service.start()
         running.append(Running(service))
         return running[-1]

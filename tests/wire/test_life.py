@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -14,7 +15,7 @@ import pytest
 import trustme
 
 from service import tcp
-from service.loading import StartError
+from service.listener import adopt
 from service.server import Service
 from service.settings import Settings
 from service.states import Event, State
@@ -148,9 +149,9 @@ async def test_a_shared_listener_is_left_open_and_what_waited_in_it_is_answered(
     del start
 
 
-async def test_a_descriptor_that_was_handed_over_is_served_with_the_backlog_it_has(start: Start) -> None:
+async def test_a_listener_that_was_handed_over_is_served_with_the_backlog_it_has(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=37) as ours:
-        service = await start(fd=ours.dup().detach(), backlog=99)
+        service = await start(adopt(ours.dup().detach()), backlog=99)
         assert service.port == ours.getsockname()[1]
         assert b"200 OK" in await service.get()
         assert tcp.backlog(ours)[1] == 37
@@ -165,18 +166,19 @@ def datagram() -> socket.socket:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: socket.socket(), "it does not listen"),
+        (socket.socket, "it does not listen"),
         (datagram, "it is no TCP socket"),
         (lambda: socket.socket(socket.AF_UNIX), "it is no TCP socket"),
     ],
     ids=["not listening", "udp", "unix"],
 )
-async def test_a_descriptor_that_cannot_be_served_is_named(make: object, says: str) -> None:
-    with make() as sock:  # type: ignore[operator]  # a table of factories
-        service = Service(Settings(admin_port=0, work_units=1, offload="inline", fd=sock.fileno()))
-        with pytest.raises(StartError, match=f"--fd {sock.fileno()}: {says}"):
-            await service.start()
-        assert sock.fileno() >= 0  # still its owner's
+def test_a_descriptor_that_cannot_be_served_is_left_to_its_owner(
+    make: Callable[[], socket.socket], says: str
+) -> None:
+    with make() as sock:
+        with pytest.raises(OSError, match=says):
+            adopt(sock.fileno())
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # still open
 
 
 async def test_a_loop_that_stalls_is_not_alive_while_metrics_are_served(start: Start) -> None:
