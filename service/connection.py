@@ -114,7 +114,7 @@ class Reception:
         self._evicted = 0
         self._room = 0  # how many places were asked for last
         self._concluding = False
-        self._drain_grace: float | None = None
+        self._draining = False
         self._swept = self._loop.time()
         self._pause = SWEEP_SECONDS
         self._sweep = self._loop.call_later(self._pause, self._end_the_late)
@@ -150,11 +150,11 @@ class Reception:
         for protocol in self._protocols():
             protocol.conclude()
 
-    def drain(self, grace_seconds: float) -> None:
+    def drain(self) -> None:
         """Close what is idle, and the rest after its answer; see `Protocol.drain`."""
-        self._drain_grace = grace_seconds
+        self._draining = True
         for protocol in self._protocols():
-            protocol.drain(grace_seconds)
+            protocol.drain()
 
     def unanswered(self) -> int:
         """Connections whose clients have more to expect of us than the end."""
@@ -168,22 +168,26 @@ class Reception:
     def _protocols(self) -> list[Protocol]:
         return [one for one in self._manager.connections if isinstance(one, Protocol)]
 
-    async def settled(self, patience_seconds: float, deadline: float) -> None:
-        """Wait until every hand-over under way has ended; then, or at the deadline, the others are let go.
+    async def settled(self, deadline: float) -> None:
+        """Wait until every hand-over under way has ended; at the deadline the rest is let go.
 
-        Not for each of them so long, but for as long as any has ended in that time: a thousand handshakes
-        share one core. The last are those whose clients say nothing.
+        So is it if none has ended in the time that a request has to arrive: these clients say nothing. Only
+        what the loop listened counts, as with any deadline: a thousand handshakes can keep it busy for seconds
+        in which none is finished.
         """
-        while self._under_way and (rest := deadline - self._loop.time()) > 0:
-            before = len(self._under_way)
-            await asyncio.wait(self._under_way, timeout=min(patience_seconds, rest))
-            if len(self._under_way) == before:
+        silence = 0.0
+        while self._under_way and silence < self._deadlines.seconds[Stage.ARRIVE]:
+            began, before = self._loop.time(), len(self._under_way)
+            if began >= deadline:
                 break
+            await asyncio.wait(self._under_way, timeout=SWEEP_SECONDS)
+            listened = min(self._loop.time() - began, 2 * SWEEP_SECONDS)
+            silence = silence + listened if len(self._under_way) == before else 0.0
         for record in self._under_way.values():
             with contextlib.suppress(OSError):  # not connected any more
                 record.socket.shutdown(socket.SHUT_RDWR)
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=patience_seconds)
+            await asyncio.wait(self._under_way, timeout=1.0)
 
     def close(self) -> None:
         """Stop looking for the late."""
@@ -228,8 +232,8 @@ class Reception:
                 _, protocol = await self._loop.connect_accepted_socket(make, record.socket)
             else:
                 protocol = await self._shake_hands(make, record.socket, self.tls)
-            if self._drain_grace is not None:
-                protocol.drain(self._drain_grace)
+            if self._draining:
+                protocol.drain()
             elif self._concluding:
                 protocol.conclude()
         except Exception as error:

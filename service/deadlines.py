@@ -25,6 +25,7 @@ class Stage(enum.Enum):
     BODY = "body"  # the rest of the request
     WRITE = "write"  # that the client reads what was written
     IDLE = "idle"  # the next request
+    ARRIVE = "arrive"  # a request that may be on its way while we drain
     LEAVE = "leave"  # that the client ends the connection, too, which we have closed
 
 

@@ -19,12 +19,9 @@ from service.tcp import backlog, half_open, shut_door
 
 log = structlog.get_logger("offloop.drain")
 
-ARRIVAL_SECONDS = 1.0
-"""How long a request that may be on its way is waited for: longer than a round trip round the world and a
-lost packet's first retransmission (200 ms), shorter than anybody's patience with a deploy."""
-
 HANDSHAKE_SECONDS = 1.2
-"""The same for a handshake that has begun; its first retransmission comes after a second (RFC 6298, 2.1)."""
+"""How long a handshake that has begun is waited for; its first retransmission comes after a second (RFC 6298,
+2.1)."""
 
 GOODBYE_SECONDS = 0.1
 """For the last words to whoever the deadline leaves without an answer."""
@@ -57,8 +54,7 @@ async def end_connections(
         await _until(lambda: not active(), moment)
 
     log.info("draining", active=active(), waiting=backlog(listener)[0])
-    grace = min(ARRIVAL_SECONDS, max(0.0, deadline - clock()))
-    reception.drain(grace)  # what is idle first: in a shortage that frees the descriptors to accept with
+    reception.drain()  # what is idle first: in a shortage that frees the descriptors to accept with
     await asyncio.sleep(0)
     if not shared and shut_door(listener):
         await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, deadline))
@@ -69,8 +65,7 @@ async def end_connections(
         taken += more
     accepting.close()
     log.info("listener closed", active=active(), from_queue=taken, left_in_queue=left)
-    await reception.settled(grace, deadline)
-    reception.drain(grace)
+    await reception.settled(deadline)
     await emptied(deadline)
     late = reception.unanswered()
     for _ in range(2):  # first with a word, then without

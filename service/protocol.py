@@ -41,6 +41,10 @@ LEAVE_SECONDS = 2.0
 """From our close to the client's under TLS: a few round trips. Many a client that pools its connections never
 looks at one that is idle, and would keep a drain waiting for its goodbye."""
 
+ARRIVAL_SECONDS = 1.0
+"""How long a drain waits for a request that may be on its way: longer than a round trip round the world and a
+lost packet's first retransmission (200 ms), shorter than anybody's patience with a deploy."""
+
 NEVER_SECONDS = 365 * 24 * 3600.0
 
 TOO_SLOW = (
@@ -266,6 +270,8 @@ class Protocol(web.RequestHandler):
                 self._expire_write()
             case Stage.IDLE:
                 self._hang_up("deadline")
+            case Stage.ARRIVE:
+                self._hang_up("")
             case Stage.LEAVE:
                 self._expire_leave()
 
@@ -307,11 +313,11 @@ class Protocol(web.RequestHandler):
         )
         self._wire.close()
 
-    def drain(self, grace_seconds: float) -> None:
+    def drain(self) -> None:
         """End this connection without losing a request.
 
-        A request that is being handled is answered first. One that may still be on its way gets
-        `grace_seconds` to arrive: the connection is new, or its first bytes are here. An idle
+        A request that is being handled is answered first. One that may still be on its way gets the
+        stage ARRIVE: the connection is new, or its first bytes are here. An idle
         connection that has had its answers is closed at once. (aiohttp's own `close()` stops
         reading, and a request of which half has arrived would hang.)
         """
@@ -319,13 +325,9 @@ class Protocol(web.RequestHandler):
         if self._handling:
             return
         if self._answered and not self._arriving:
-            self._close_unless_handling()
-        else:
-            asyncio.get_running_loop().call_later(grace_seconds, self._close_unless_handling)
-
-    def _close_unless_handling(self) -> None:
-        if not self._handling:
             self._hang_up("")
+        elif self._wire is not None and not self._wire.is_closing():
+            self._enter(Stage.ARRIVE)
 
     def _enter(self, stage: Stage | None) -> None:
         self._deadlines.enter(self, stage)

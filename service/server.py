@@ -34,7 +34,7 @@ from service.drain import end_connections
 from service.listener import listen
 from service.loading import StartError, load_application, load_work
 from service.offload import Offload, WorkError, WorkerStartError
-from service.protocol import LEAVE_SECONDS
+from service.protocol import ARRIVAL_SECONDS, LEAVE_SECONDS
 from service.refusal import Refusal
 from service.settings import Settings
 from service.states import Event, Life, State
@@ -201,6 +201,7 @@ class Service:
                 Stage.BODY: settings.body_timeout,
                 Stage.WRITE: settings.write_timeout,
                 Stage.IDLE: settings.idle_timeout,
+                Stage.ARRIVE: min(ARRIVAL_SECONDS, settings.drain_timeout / 2),
                 Stage.LEAVE: LEAVE_SECONDS,
             },
             tls,
