@@ -171,9 +171,9 @@ class Reception:
     async def settled(self, deadline: float) -> None:
         """Wait until every hand-over under way has ended; at the deadline the rest is let go.
 
-        So is it if none has ended in the time that a request has to arrive: these clients say nothing. Only
-        what the loop listened counts, as with any deadline: a thousand handshakes can keep it busy for seconds
-        in which none is finished.
+        So is it if none has ended in the time that a request has to arrive: these clients say nothing.
+        Only what the loop listened counts, as with any deadline: a thousand handshakes can keep it busy for
+        seconds in which none is finished.
         """
         silence = 0.0
         while self._under_way and silence < self._deadlines.seconds[Stage.ARRIVE]:
