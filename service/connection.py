@@ -215,11 +215,6 @@ class Reception:
         # In this task's context, of which transport, protocol and every request of the connection get copies.
         bind_contextvars(connection=next(self._ids))
 
-        def make() -> Protocol:
-            return Protocol(
-                self._manager, record.socket, record.end, self._deadlines, self._tokens, self._metrics
-            )
-
         try:
             for pause in PATIENCE:
                 if look is not Look.SILENT:
@@ -228,10 +223,14 @@ class Reception:
                 look = self._looked(record)
             if look is Look.REFUSED:
                 return
+            # What the loop returns is not always it: under uvloop with TLS it is the loop's own protocol.
+            protocol = Protocol(
+                self._manager, record.socket, record.end, self._deadlines, self._tokens, self._metrics
+            )
             if self.tls is None:
-                _, protocol = await self._loop.connect_accepted_socket(make, record.socket)
+                await self._loop.connect_accepted_socket(lambda: protocol, record.socket)
             else:
-                protocol = await self._shake_hands(make, record.socket, self.tls)
+                await self._shake_hands(protocol, record.socket, self.tls)
             if self._draining:
                 protocol.drain()
             elif self._concluding:
@@ -245,18 +244,17 @@ class Reception:
             if not is_clients:  # anybody can send garbage: what clients do wrong is counted, not logged
                 log.warning("hand-over failed", error=repr(error))
 
-    async def _shake_hands(self, make: Callable[[], Protocol], sock: socket.socket, tls: Tls) -> Protocol:
+    async def _shake_hands(self, protocol: Protocol, sock: socket.socket, tls: Tls) -> None:
         begun = self._loop.time()
         outcome = "failed"
         try:
-            _, protocol = await self._loop.connect_accepted_socket(
-                make,
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
                 sock,
                 ssl=tls.context,
                 ssl_handshake_timeout=tls.handshake_seconds,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS,
             )
             outcome = "ok"
-            return protocol
         finally:
             self._metrics.handshake(outcome, self._loop.time() - begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -226,3 +227,25 @@ def blocking_application(_: object) -> web.Application:
 def fails_with_a_width(width: int) -> bytes:
     """Takes a number from the query and never works."""
     raise LookupError(f"secret {width}")
+
+
+def lingering_application(_: object) -> web.Application:
+    """Leaves a thread behind at its end that takes a minute, and an idle one would not do."""
+
+    async def linger(_: web.Application) -> None:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+
+    app = web.Application()
+    app.on_cleanup.append(linger)
+    return app
+
+
+def failing_application(_: object) -> web.Application:
+    """Its start-up fails."""
+
+    async def fail(_: web.Application) -> None:
+        raise ZeroDivisionError("no data base")
+
+    app = web.Application()
+    app.on_startup.append(fail)
+    return app

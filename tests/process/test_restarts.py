@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.proofs import restarts
 
-from .support import service
+from .support import gone, service
 
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
 
@@ -81,3 +82,21 @@ def test_a_hangup_reads_the_file_again_and_refuses_one_that_is_wrong(tmp_path: P
         child.wait_until(lambda: child.events("reload refused"))
         assert child.scrape()["http_connections_limit"] == 70
         assert child.end() == 0
+
+
+@proc
+def test_a_hangup_of_the_whole_group_reloads_and_kills_no_worker(tmp_path: Path) -> None:
+    with service(tmp_path / "log", "--work-units", "1", "--workers", "1") as child:
+        child.ready()
+        os.killpg(child.process.pid, signal.SIGHUP)
+        child.wait_until(lambda: child.events("reloaded"))
+        assert not child.events("worker lost")
+        assert child.end() == 0
+
+
+@proc
+def test_a_thread_that_an_application_leaves_behind_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    with service(tmp_path / "log", "--app", "tests.work:lingering_application") as child:
+        child.ready()
+        assert child.end() == 0  # within the 30 s of `end`; the thread takes a minute
+        assert gone(child.process.pid)

@@ -160,6 +160,8 @@ def run(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
         (["--work", "tests.work:raises"], "ZeroDivisionError"),
         (["--work", "tests.work:not_json", "--work-units", "1"], "TypeError"),
         (["--work", "tests.work:absent"], "absent"),
+        (["--app", "tests.work:failing_application"], "no data base"),
+        (["--fd", "9"], "--fd 9"),
         (["--work", "no.such.module:function"], "no.such.module"),
         (
             ["--work", "tests.work:slow", "--work-units", "1", "--host", "no.such.host.invalid"],

@@ -421,3 +421,17 @@ async def test_a_shortage_for_a_while_recovers_by_itself(
     answers = await asyncio.gather(*(service.get() for _ in range(20)))
     assert all(b"200 OK" in answer for answer in answers)
     assert (await service.scrape())["listener_accept_pauses_total"] >= 5
+
+
+async def test_a_shortage_in_the_last_moment_is_waited_out(
+    start: Start, faulty: type[FaultyListener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start()
+    clients = [socket.create_connection((service.host, service.port)) for _ in range(3)]
+    for client in clients:
+        client.sendall(KEEP_ALIVE)
+    monkeypatch.setattr(faulty, "faults", iter([errno.EMFILE] * 3))
+    assert await service.service.drain() == 0
+    for client in clients:
+        assert client.recv(12) == b"HTTP/1.1 200"
+        client.close()

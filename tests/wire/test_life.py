@@ -8,14 +8,19 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 import trustme
+from aiohttp import web
 
-from service import tcp
+from metrics.instruments import Metrics
+from service import app, tcp
 from service.listener import adopt
+from service.orders import Orders
+from service.serve import serve
 from service.server import Service
 from service.settings import Settings
 from service.states import Event, State
@@ -273,3 +278,55 @@ async def test_a_reload_without_a_change_changes_nothing(start: Start) -> None:
     await service.service.reload(service.service.settings)
     assert service.service.tokens.limit == limit
     assert b"200 OK" in await service.get()
+
+
+async def test_no_reload_switches_encryption_on_or_off(start: Start, tmp_path: Path) -> None:
+    issue(trustme.CA(), tmp_path, "late.test")
+    files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    service = await start()
+    await service.service.reload(service.service.settings.model_copy(update=files))
+    assert b"200 OK" in await service.get()
+    assert service.service.settings.tls_cert is None
+
+
+async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
+    settings = Settings(port=0, admin_port=0, work_units=1, offload="inline", max_connections=50)
+    metrics, orders = Metrics(), Orders(force=lambda: None)
+    found: list[Settings] = []
+
+    def reread() -> Settings:
+        return found.pop()  # an IndexError at first
+
+    def limit() -> float:
+        return metrics.registry.get_sample_value("http_connections_limit") or 0
+
+    serving = asyncio.create_task(serve(settings, orders, reread=reread, metrics=metrics))
+    async with asyncio.timeout(20):
+        while limit() != 50:
+            await asyncio.sleep(0.01)
+        orders.reload()
+        await asyncio.sleep(0.05)
+        found.append(settings.model_copy(update={"max_connections": 70}))
+        orders.reload()
+        while limit() != 70:
+            await asyncio.sleep(0.01)
+        orders.stop(Event.INTERRUPT)
+        assert await serving == 0
+
+
+async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = app.data_app
+
+    async def linger(_: web.Application) -> None:
+        await asyncio.sleep(60)
+
+    def build_lingering(*arguments: Any) -> web.Application:
+        made = build(*arguments)
+        made.on_cleanup.append(linger)
+        return made
+
+    monkeypatch.setattr(app, "data_app", build_lingering)
+    service = await start(drain_timeout=0.2)
+    assert await service.service.drain() == 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from service import app, tls
+from service import app, server, tls
 from service.loading import StartError
 
 from .conftest import Running, Start
@@ -232,3 +233,27 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(files: Fi
     )
     with pytest.raises(tls.TlsError, match="passphrase"):
         tls.context(files.cert, locked, None)
+
+
+async def test_a_drain_whose_loop_is_busy_waits_for_handshakes_that_it_has_not_read(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.5)
+    service = await start(**files.settings)
+
+    def ask() -> bytes:
+        with (
+            socket.create_connection((service.host, service.port)) as plain,
+            files.client.wrap_socket(plain, server_hostname=service.host) as client,
+        ):
+            client.sendall(b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            return client.recv(12)
+
+    answer = asyncio.get_running_loop().run_in_executor(None, ask)
+    await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
+    drained = asyncio.create_task(service.service.drain())
+    for _ in range(8):  # other handshakes, as it were
+        time.sleep(0.15)  # noqa: ASYNC251  # a busy loop is what is tried
+        await asyncio.sleep(0)
+    assert await answer == b"HTTP/1.1 200"
+    assert await drained == 0
