@@ -26,7 +26,7 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
 test: $(READY) ## Run the tests (under 5 minutes, no root)
-	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone
 
 lint: $(READY) ## Check format, lint and types

@@ -16,8 +16,6 @@ from loadtests.verdict import rules_for
 
 from .support import PARENT, ROOT, gone, processes
 
-pytestmark = pytest.mark.alone
-
 
 SHORT = ("--rounds", "1", "--phase-seconds", "0.4", "--overload-seconds", "1", "--work-ms", "4")
 
@@ -33,6 +31,7 @@ def loadtests(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.alone
 def test_a_short_experiment_measures_judges_and_draws(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     short = (*SHORT, "--preset", "as-published", "--loads", "0.8,1.1")
@@ -89,6 +88,7 @@ def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
     assert "No connection is unexplained." in text
 
 
+@pytest.mark.alone
 def test_a_service_that_dies_in_a_phase_is_named_and_ends_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     child = loadtests("experiment", "--rounds", "1", "--phase-seconds", "3", "--out", str(folder))
