@@ -16,7 +16,6 @@ from loadtests.verdict import rules_for
 
 from .support import PARENT, ROOT, gone, processes
 
-
 SHORT = ("--rounds", "1", "--phase-seconds", "0.4", "--overload-seconds", "1", "--work-ms", "4")
 
 
