@@ -59,7 +59,9 @@ def terminated(folder: Path, times: int, rate: float, seconds: float) -> Figures
             assert child.end() == 0
             drains.append(time.monotonic() - began)
             assert gone(child.process.pid), "workers outlive their service"
-            socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+            with socket.socket() as port:  # without listening, or clients of the load would connect to it
+                port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                port.bind(("127.0.0.1", int(address.rpartition(":")[2])))
             outcomes.update(under.outcomes())
             busy_after += sum(
                 sample.label == BUSY and (sample.connected or 0) > began for sample in under.samples()
