@@ -94,12 +94,13 @@ def handed_over(folder: Path, restarts: int, rate: float, seconds: float) -> Fig
             with service(folder / f"log{number}", *flags, listener=listener) as child:
                 child.ready()
                 if under is None:
-                    under = Load(address, (restarts + 0.5) * seconds, rate, folder / "load")
+                    under = Load(address, (restarts + 1) * seconds, rate, folder / "load")
                 else:
                     gaps.append(time.monotonic() - began)
-                child.wait_until(lambda child=child: accepted(child) > seconds * rate / 2)
                 if number == restarts:
                     outcomes = under.outcomes()
+                else:
+                    child.wait_until(lambda child=child: accepted(child) > seconds * rate / 2)
                 assert child.end() == 0
     figures: Figures = {
         "restarts": restarts,
