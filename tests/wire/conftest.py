@@ -26,6 +26,7 @@ class Running:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.clients: list[asyncio.Task[bytes]] = []
         self.url, self.admin_url = service.addresses
         self.host, _, port = self.url.partition("://")[2].rpartition(":")
         self.port = int(port)
