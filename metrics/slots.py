@@ -148,11 +148,15 @@ def _look(path: Path) -> Look | None:
 
 
 def _record(file: BinaryIO) -> Snapshot:
+    descriptor = file.fileno()
     for _ in range(TRIES):
-        count = _count(file)
-        numbers = RECORD.unpack(os.pread(file.fileno(), RECORD.size, _at(count)))
-        if _count(file) == count:
+        # Right after each other: in between is all the time that a writer has to interfere.
+        page = os.pread(descriptor, FILE_BYTES, 0)
+        after = os.pread(descriptor, COUNT.size, 0)
+        if page.startswith(after):
             break
+    (count,) = COUNT.unpack_from(page)
+    numbers = RECORD.unpack_from(page, _at(count))
     accepted, active, *completed = numbers
     return Snapshot(accepted, dict(zip(REASONS, completed, strict=True)), active)
 
