@@ -19,7 +19,7 @@ from metrics.catalogue import CATALOGUE
 from metrics.exposition import parse, total
 from metrics.instruments import CONNECTION_ENDS, Metrics
 from metrics.shared import Sampler, SharedMetrics, Together
-from metrics.slots import RECORD, RECORD_BYTES, Slot, look
+from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[[], SharedMetrics]
@@ -223,10 +223,11 @@ def test_a_record_that_changes_under_its_reader_is_read_again(
     metrics, pread = start(), os.pread
 
     def torn_at_first(fd: int, size: int, at: int) -> bytes:
-        if size == RECORD.size and not metrics.connections.snapshot().accepted:
+        page = pread(fd, size, at)
+        if size == FILE_BYTES and not metrics.connections.snapshot().accepted:
             metrics.connections.opened(object())
-            return b"\xff" * size
-        return pread(fd, size, at)
+            return page[:RECORDS_AT] + b"\xff" * (size - RECORDS_AT)
+        return page
 
     monkeypatch.setattr(os, "pread", torn_at_first)
     assert look(folder)[0].book.accepted == 1
