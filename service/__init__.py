@@ -27,7 +27,8 @@ application that was named) and watch.py (does the loop turn?).
 
 Its life: states.py (a table), listener.py (opened or handed over), server.py (puts the parts together and
 takes them down in order), drain.py (ends the connections), orders.py (stop, reload), serve.py (from start to
-exit code) and __main__.py (argv and signals in, exit code out).
+exit code), command.py (arguments in, exit code out; loops.py: on which loop) and __main__.py (argv,
+environment and signals).
 
 Several IO processes, under gunicorn: gunicorn_conf.py (the arbiter's configuration), worker.py (one of the IO
 processes), share.py (what each gets) and exporter.py (the metrics of all).

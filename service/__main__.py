@@ -1,7 +1,7 @@
 """The command `python -m service`: argv, environment and signals in, exit code out.
 
-The only place that reads argv and the environment. It is short, and it imports next to nothing before the
-signal handlers are there: process 1 of a container does not even get a SIGTERM that it has no handler for.
+It imports next to nothing before the signal handlers are there: process 1 of a container does not even get a
+SIGTERM that it has no handler for.
 """
 
 from __future__ import annotations

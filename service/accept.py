@@ -133,6 +133,8 @@ class AcceptLoop:
         self._failed_in_a_row = 0
         self._taken = 0
         self._closing = False
+        self.is_short = False
+        """Whether a shortage has ended the last `empty()`: then another may take more."""
         self._resume: asyncio.TimerHandle | None = None
         self._calm: asyncio.TimerHandle | None = None
         self._episode_since: float | None = None
@@ -162,7 +164,7 @@ class AcceptLoop:
         waits now is taken, for it could be that nobody does.
 
         Returns:
-            Connections taken, and connections that a shortage left behind: for them, try again.
+            Connections taken, and connections that are left behind, see `is_short`.
         """
         self._closing = True
         self._loop.remove_reader(self._listener)
@@ -171,7 +173,7 @@ class AcceptLoop:
                 timer.cancel()
         self._metrics.accept_paused.set(0)
         self._ballast.drop()
-        before = self._taken
+        before, self.is_short = self._taken, False
         most = backlog(self._listener)[0] if self._shared else math.inf
         while self._taken - before < most and self._accept_one():
             pass
@@ -234,6 +236,7 @@ class AcceptLoop:
         if kind is Fate.CONNECTION and self._failed_in_a_row < TRIES_BEFORE_PAUSE:
             return True
         if self._closing:
+            self.is_short = kind is Fate.SHORTAGE
             return False
         if kind is Fate.UNKNOWN:
             self._unknown_in_a_row += 1

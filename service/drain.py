@@ -59,7 +59,7 @@ async def end_connections(
     if not shared and shut_door(listener):
         await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, deadline))
     taken, left = accepting.empty()
-    while left and clock() < deadline:  # a shortage: whoever is answered makes room
+    while left and accepting.is_short and clock() < deadline:  # whoever is answered makes room
         await asyncio.sleep(0.05)
         more, left = accepting.empty()
         taken += more

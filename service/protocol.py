@@ -316,8 +316,8 @@ class Protocol(web.RequestHandler):
     def drain(self) -> None:
         """End this connection without losing a request.
 
-        A request that is being handled is answered first. One that may still be on its way gets the
-        stage ARRIVE: the connection is new, or its first bytes are here. An idle
+        A request that is being handled is answered first. One that may still be on its way gets the stage
+        ARRIVE: the connection is new, or its first bytes are here. An idle
         connection that has had its answers is closed at once. (aiohttp's own `close()` stops
         reading, and a request of which half has arrived would hang.)
         """

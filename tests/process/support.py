@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.request import urlopen
 
 from metrics.exposition import parse
@@ -125,8 +125,25 @@ def gone(leader: int, seconds: float = 10.0) -> bool:
 def service(
     log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
 ) -> Iterator[Child]:
-    """A child that is ended whatever the test does, with all that belongs to it."""
-    child = Child(log, *flags, files=files, listener=listener)
+    """A child that is ended whatever the test does."""
+    with ended(Child(log, *flags, files=files, listener=listener)) as child:
+        yield child
+
+
+class Leader(Protocol):
+    """A child with a session of its own."""
+
+    process: subprocess.Popen[bytes]
+
+    def session(self) -> set[int]: ...
+
+
+L = TypeVar("L", bound=Leader)
+
+
+@contextmanager
+def ended(child: L) -> Iterator[L]:
+    """End a child afterwards, with all that belongs to it."""
     try:
         yield child
     finally:

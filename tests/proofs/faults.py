@@ -7,7 +7,6 @@ what must hold and returns the figures. The tests call the same functions for le
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -15,7 +14,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ from urllib.request import urlopen
 from metrics.exposition import total
 from tests.process.support import Child, gone, service
 from tests.proofs.front_door import load, torn, watched
-from tests.proofs.record import keep
+from tests.proofs.record import prove
 
 Figures = dict[str, Any]
 NICE = 7  # unlike anybody else's: how workers are told from the fork server
@@ -274,14 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.faults", description=__doc__)
     parser.add_argument("--soak", action="store_true", help="300,000 requests instead of the short faults")
     chosen = parser.parse_args().soak
-    found = {}
-    for name, proof in (SOAK if chosen else FAULTS).items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = proof(Path(folder))
-        print(json.dumps(found[name]), file=sys.stderr)
-    keep("soak" if chosen else "faults", "make soak" if chosen else "make faults", found)
-    return 0
+    return prove("soak", SOAK) if chosen else prove("faults", FAULTS)
 
 
 if __name__ == "__main__":

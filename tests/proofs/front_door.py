@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from metrics.exposition import total
 from tests.process.support import ROOT, Child, service
 from tests.process.tools_support import run
-from tests.proofs.record import keep
+from tests.proofs.record import prove
 
 Figures = dict[str, Any]
 TICKS = 100  # USER_HZ: /proc/PID/stat counts CPU time in hundredths of a second, on every Linux
@@ -326,14 +326,7 @@ def main() -> int:
         "slow clients": lambda folder: slow_clients(folder, 15, 1000, 10),
         "tls": tls,
     }
-    found = {}
-    for name, proof in proofs.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = proof(Path(folder))
-        print(json.dumps(found[name]), file=sys.stderr)
-    keep("front-door", "make front-door", found)
-    return 0
+    return prove("front-door", proofs)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from metrics.exposition import total
-from tests.process.support import PARENT, ROOT, Child, gone, processes
+from tests.process.support import PARENT, ROOT, Child, ended, gone, processes
 from tests.process.test_tools import books, check_wrk
 from tests.process.tools_support import need, poll, run
-from tests.proofs.record import keep
+from tests.proofs.record import prove
 from tests.proofs.restarts import Load, accepted
 
 Figures = dict[str, Any]
@@ -121,11 +120,6 @@ class Gunicorn(Child):
         self.wait_until(lambda: self.arbiter not in self.session())
         self.arbiter = self._pids(r"Listening at: .* \((\d+)\)")[-1]
 
-    def recycle(self) -> None:
-        """Wait until one has had its --max-requests, and its heir is up."""
-        with self._until_ready(1):
-            pass
-
     @contextmanager
     def _until_ready(self, more: int) -> Iterator[None]:
         before = len(self.events("ready"))
@@ -160,14 +154,8 @@ def argv(pid: int) -> list[str]:
 @contextmanager
 def gunicorn(log: Path, *flags: str, **settings: str) -> Iterator[Gunicorn]:
     """gunicorn, ended whatever the test does with all that belongs to it."""
-    child = Gunicorn(log, *flags, **settings)
-    try:
+    with ended(Gunicorn(log, *flags, **settings)) as child:
         yield child
-    finally:
-        for pid in child.session():
-            with suppress(ProcessLookupError):  # gone meanwhile
-                os.kill(pid, signal.SIGKILL)
-        child.process.wait(10)
 
 
 class Watch:
@@ -240,9 +228,11 @@ def under_load(
             child.wait_until(lambda: accepted(child) > 0.1 * rate)
             times = 0
             while under.is_running() or times < len(actions):
-                actions[times % len(actions)](child)
-                times += 1
+                if actions:
+                    actions[times % len(actions)](child)
+                    times += 1
                 time.sleep(0.2)
+            times = times or len(child.events("ending"))  # without actions: those that end by themselves
             outcomes = under.outcomes()
             client = json.loads((folder / "load/summary.json").read_text())["ledger"]
             values = at_rest(child, client["connected"] - times)
@@ -261,6 +251,7 @@ def under_load(
         "scrapes": watch.scrapes,
         "wrong_scrapes": len(watch.wrong),
     }
+    assert times > 0, figures
     assert not watch.wrong, (figures, watch.wrong[:5])
     assert watch.scrapes > 5 * seconds, figures
     lost = child.held + sum(count for name, count in outcomes.items() if name != "ok")
@@ -319,19 +310,12 @@ def main() -> int:
         "SIGHUP": lambda folder: under_load(folder, 10, 200, Gunicorn.hang_up),
         "SIGUSR2": lambda folder: under_load(folder, 20, 200, Gunicorn.upgrade),
         "--max-requests": lambda folder: under_load(
-            folder, 10, 200, Gunicorn.recycle, flags=("--max-requests", "100", "--max-requests-jitter", "100")
+            folder, 10, 200, flags=("--max-requests", "100", "--max-requests-jitter", "100")
         ),
         "wrk, then SIGKILL to the arbiter": lambda folder: through_wrk(folder, 5),
         "a loop that does not turn": stalled,
     }
-    found = {}
-    for name, proof in proofs.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = proof(Path(folder))
-        print(found[name], flush=True)
-    keep("io-processes", "make io-processes", found)
-    return os.EX_OK
+    return prove("io-processes", proofs)
 
 
 if __name__ == "__main__":

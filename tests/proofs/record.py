@@ -1,14 +1,31 @@
-"""Keeps the last full result of a proof: figures with date, machine and command, in docs/proofs/."""
+"""Runs proofs in full and keeps the last results: figures, date, machine and command, in docs/proofs/."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from loadtests.machine import environment
 from tests.process.support import ROOT
 
 FOLDER = ROOT / "docs/proofs"
+
+
+def prove(name: str, proofs: Mapping[str, Callable[[Path], Any]]) -> int:
+    """Run all parts of `make NAME`, each in a folder of its own, and keep the figures; 0 if all hold."""
+    found = {}
+    for part, proof in proofs.items():
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            found[part] = proof(Path(folder))
+        print(json.dumps(found[part]), file=sys.stderr, flush=True)
+    keep(name, f"make {name}", found)
+    return os.EX_OK
 
 
 def keep(name: str, command: str, figures: Any) -> None:

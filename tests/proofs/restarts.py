@@ -12,7 +12,6 @@ shared with others can do there are some, and they are counted apart, before the
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -31,7 +30,7 @@ import trustme
 from loadtests.sample import Sample, from_columns
 from tests.process.support import Child, gone, service
 from tests.proofs.front_door import load
-from tests.proofs.record import keep
+from tests.proofs.record import prove
 
 Figures = dict[str, Any]
 TOO_LATE = "connect_ECONNREFUSED"
@@ -283,14 +282,7 @@ def main() -> int:
         "second signal": lambda folder: forced(folder, signal.SIGTERM, "process"),
         "second signal, the loop blocked": lambda folder: forced(folder, signal.SIGINT, "inline"),
     }
-    found = {}
-    for name, proof in proofs.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = proof(Path(folder))
-        print(found[name], flush=True)
-    keep("restarts", "make restarts", found)
-    return os.EX_OK
+    return prove("restarts", proofs)
 
 
 if __name__ == "__main__":

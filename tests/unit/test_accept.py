@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
+import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
@@ -495,3 +496,12 @@ def test_a_higher_limit_lets_in_who_waits_and_a_lower_one_throws_nobody_out() ->
     bench.accepting.set_limit(1)
     assert bench.tokens.taken == 3
     assert bench.tokens.all_taken()
+
+
+@pytest.mark.parametrize(("code", "short"), [(errno.EMFILE, True), (errno.EBADF, False)])
+def test_only_a_shortage_is_worth_another_try_at_the_end(code: int, short: bool) -> None:
+    bench = Bench(code, "a")
+    assert bench.accepting.empty() == (0, 1)
+    assert bench.accepting.is_short is short
+    assert bench.accepting.empty() == (1, 0)
+    assert not bench.accepting.is_short
