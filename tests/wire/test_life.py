@@ -293,8 +293,11 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
     settings = Settings(port=0, admin_port=0, work_units=1, offload="inline", max_connections=50)
     metrics, orders = Metrics(), Orders(force=lambda: None)
     found: list[Settings] = []
+    failed = asyncio.Event()
 
     def reread() -> Settings:
+        if not found:
+            failed.set()
         return found.pop()  # an IndexError at first
 
     def limit() -> float:
@@ -305,7 +308,7 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
         while limit() != 50:
             await asyncio.sleep(0.01)
         orders.reload()
-        await asyncio.sleep(0.05)
+        await failed.wait()
         found.append(settings.model_copy(update={"max_connections": 70}))
         orders.reload()
         while limit() != 70:
