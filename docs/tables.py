@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loadtests.experiment.presets import PRESETS
 from loadtests.peers.report import LOADS, TITLES
-from loadtests.presets import PRESETS
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings, shown_default
 from service.sources import flag

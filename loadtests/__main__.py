@@ -16,17 +16,19 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from loadtests import compare, experiment, report
-from loadtests.child import ServiceError
-from loadtests.folder import FolderError, RunFolder
-from loadtests.generator import GeneratorError
-from loadtests.matrix import Factors, PlanError
+from loadtests.experiment import compare, report
+from loadtests.experiment import run as experiment
+from loadtests.experiment.child import ServiceError
+from loadtests.experiment.folder import FolderError, RunFolder
+from loadtests.experiment.matrix import Factors, PlanError
+from loadtests.experiment.presets import PRESETS
+from loadtests.files import write_json
+from loadtests.load.generator import GeneratorError
+from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
+from loadtests.load.run import UsageError, run
+from loadtests.load.thresholds import Threshold
 from loadtests.peers import race
 from loadtests.peers import report as peers_report
-from loadtests.plan import ARRIVALS, CLOSERS, Phase, write_json
-from loadtests.presets import PRESETS
-from loadtests.run import UsageError, run
-from loadtests.thresholds import Threshold
 
 PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}

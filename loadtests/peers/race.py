@@ -26,14 +26,14 @@ from urllib.request import urlopen
 from rich.console import Console
 
 from loadtests import machine
-from loadtests.child import ServiceChild, ServiceError
-from loadtests.generator import read_samples, run_phase
-from loadtests.matrix import DATA
+from loadtests.experiment.child import ServiceChild, ServiceError
+from loadtests.experiment.counters import scrape
+from loadtests.experiment.matrix import DATA
+from loadtests.load.generator import read_samples, run_phase
+from loadtests.load.phase import Phase
+from loadtests.load.sample import OK, Sample
+from loadtests.load.summary import summarise
 from loadtests.peers.report import LOADS, TITLES, milliseconds
-from loadtests.plan import Phase
-from loadtests.sample import OK, Sample
-from loadtests.summary import summarise
-from loadtests.watch import scrape
 
 GIVE_UP_SECONDS: Final = 1.0
 MOST_PER_SECOND: Final = 5000.0

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.figures import BLUE, GREY, ORANGE, STYLE
+from loadtests.experiment.figures import BLUE, GREY, ORANGE, STYLE
 
 Row = dict[str, Any]
 LOADS: Final = ("3x", "10x")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.verdict import rules_for
+from loadtests.experiment.verdict import rules_for
 
 from .support import PARENT, ROOT, gone, processes
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from loadtests import report
-from loadtests.folder import RunFolder
-from loadtests.verdict import judge
+from loadtests.experiment import report
+from loadtests.experiment.folder import RunFolder
+from loadtests.experiment.verdict import judge
 from tests.process.browser_support import Page, chromium, page_at
 from tests.process.support import ROOT
 

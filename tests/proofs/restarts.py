@@ -27,7 +27,7 @@ from urllib.request import urlopen
 
 import trustme
 
-from loadtests.sample import Sample, from_columns
+from loadtests.load.sample import Sample, from_columns
 from tests.process.support import Child, gone, service
 from tests.proofs.front_door import load
 from tests.proofs.record import prove

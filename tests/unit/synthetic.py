@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from loadtests.ledger import Ledger
-from loadtests.matrix import DATA, Cost, Factors, Plan
-from loadtests.presets import DIGEST, PRESETS, plan
+from loadtests.experiment.ledger import Ledger
+from loadtests.experiment.matrix import DATA, Cost, Factors, Plan
+from loadtests.experiment.presets import DIGEST, PRESETS, plan
 
 COSTS = {work: Cost(work_units=30_000, s_seconds=0.004) for work in (DATA, DIGEST)}
 

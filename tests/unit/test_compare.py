@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests import compare
 from loadtests.__main__ import main
-from loadtests.compare import BETTER, SAME, WORSE, Block, Measure, Rounds
-from loadtests.folder import FolderError
-from loadtests.plan import Phase
-from loadtests.sample import to_columns
+from loadtests.experiment import compare
+from loadtests.experiment.compare import BETTER, SAME, WORSE, Block, Measure, Rounds
+from loadtests.experiment.folder import FolderError
+from loadtests.load.phase import Phase
+from loadtests.load.sample import to_columns
 from tests.unit.test_loadtests_summary import FACTS, answered, failed
 
 

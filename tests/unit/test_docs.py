@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.tables import PAGES, README, rewrite
-from loadtests.report import as_text
+from loadtests.experiment.report import as_text
 from service.work import data
 
 ROOT = README.parent

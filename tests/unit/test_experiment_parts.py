@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from loadtests import report
-from loadtests.figures import COLOURS
-from loadtests.folder import FolderError, RunFolder
-from loadtests.ledger import reconcile
-from loadtests.matrix import DATA, Cost, Factors, Plan, PlanError
-from loadtests.presets import PRESETS, plan
-from loadtests.results import phase_result
-from loadtests.sample import Sample
-from loadtests.verdict import judge
-from loadtests.watch import COLUMNS
+from loadtests.experiment import report
+from loadtests.experiment.counters import COLUMNS
+from loadtests.experiment.figures import COLOURS
+from loadtests.experiment.folder import FolderError, RunFolder
+from loadtests.experiment.ledger import reconcile
+from loadtests.experiment.matrix import DATA, Cost, Factors, Plan, PlanError
+from loadtests.experiment.presets import PRESETS, plan
+from loadtests.experiment.results import phase_result
+from loadtests.experiment.verdict import judge
+from loadtests.load.sample import Sample
 
 from .synthetic import COSTS, PLAN, plan_of, summary
 

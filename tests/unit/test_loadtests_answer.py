@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.answer import Answer
+from loadtests.load.answer import Answer
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.histogram import caution, minimum_samples, quantiles
+from loadtests.load.histogram import caution, minimum_samples, quantiles
 
 
 def test_quantiles_of_a_known_set_are_right_to_three_digits() -> None:

@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from loadtests.live import Display, render, seconds
-from loadtests.plan import Phase
-from loadtests.sample import Sample
-from loadtests.summary import summarise
-from loadtests.thresholds import Threshold
+from loadtests.load.live import Display, render, seconds
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
+from loadtests.load.summary import summarise
+from loadtests.load.thresholds import Threshold
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=3)
 FACTS = {

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.endpoint import request_bytes
-from loadtests.plan import Phase, Target, write_json
+from loadtests.files import write_json
+from loadtests.load.endpoint import request_bytes
+from loadtests.load.phase import Phase, Target
 
 URL = "http://127.0.0.1:8080/data"
 

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from loadtests.sample import LOCAL_ERRORS, OUTCOMES, Sample, explain, from_columns, reason_of, to_columns
+from loadtests.load.sample import LOCAL_ERRORS, OUTCOMES, Sample, explain, from_columns, reason_of, to_columns
 
 SAMPLES = [
     Sample(10.0, 10.0000011, 10.5, 11.0, 11.25, "ok", 200, None),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.schedule import intended_offsets
+from loadtests.load.schedule import intended_offsets
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from loadtests.plan import Phase
-from loadtests.sample import Sample
-from loadtests.summary import ledger, summarise
-from loadtests.thresholds import Threshold
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
+from loadtests.load.summary import ledger, summarise
+from loadtests.load.thresholds import Threshold
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=10)
 FACTS: dict[str, Any] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.thresholds import Threshold, evaluate
+from loadtests.load.thresholds import Threshold, evaluate
 
 SUMMARY: dict[str, Any] = {
     "latency_seconds": {"p50": 0.004, "p90": 0.01, "p99": 0.1, "p99_9": None, "max": 1.5},

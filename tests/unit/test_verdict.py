@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.evidence import DID_NOT_HOLD, HELD, INCONCLUSIVE, Range, ledger_gaps
-from loadtests.presets import PRESETS
-from loadtests.verdict import RULES, answer, judge
+from loadtests.experiment.evidence import DID_NOT_HOLD, HELD, INCONCLUSIVE, Range, ledger_gaps
+from loadtests.experiment.presets import PRESETS
+from loadtests.experiment.verdict import RULES, answer, judge
 
 from .synthetic import of, plan_of, serve, summary
 

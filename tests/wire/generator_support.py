@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from loadtests.endpoint import make_endpoint
-from loadtests.loop import OpenLoop
-from loadtests.plan import Phase
+from loadtests.load.endpoint import make_endpoint
+from loadtests.load.loop import OpenLoop
+from loadtests.load.phase import Phase
 
 Behaviour = Callable[[socket.socket], None]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.generator import GeneratorError, read_samples, run_phase
-from loadtests.plan import Phase
-from loadtests.summary import ledger, summarise
+from loadtests.load.generator import GeneratorError, read_samples, run_phase
+from loadtests.load.phase import Phase
+from loadtests.load.summary import ledger, summarise
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
 
 

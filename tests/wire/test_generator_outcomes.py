@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.endpoint import Endpoint
-from loadtests.summary import ledger
+from loadtests.load.endpoint import Endpoint
+from loadtests.load.summary import ledger
 from tests.wire.generator_support import OK_ANSWER, Behaviour, ScriptedServer, answer_with, drive, outcomes
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close(2) sends RST, socket(7)

@@ -11,10 +11,10 @@ import socket
 import time
 from pathlib import Path
 
-from loadtests.generator import read_samples, run_phase
-from loadtests.histogram import quantiles
-from loadtests.plan import Phase
-from loadtests.summary import summarise
+from loadtests.load.generator import read_samples, run_phase
+from loadtests.load.histogram import quantiles
+from loadtests.load.phase import Phase
+from loadtests.load.summary import summarise
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer
 
 RATE = 200

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
-from loadtests.plan import Phase
+from loadtests.load.phase import Phase
 
 DATA: Final = "service.work:data"
 

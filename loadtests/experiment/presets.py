@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from loadtests.matrix import DATA, Cost, Factors, Plan, PlanError, Variant, Visit, alternate, step_of
+from loadtests.experiment.matrix import (
+    DATA,
+    Cost,
+    Factors,
+    Plan,
+    PlanError,
+    Variant,
+    Visit,
+    alternate,
+    step_of,
+)
 
 PUBLISHED_SHARE: Final = 1 / 5
 """The post's public history has N = 5000 in the inline figures and N = 1000 in the commit that added

@@ -10,12 +10,12 @@ import dataclasses
 from bisect import bisect_right
 from typing import Any
 
-from loadtests.folder import DISCARDED, RunFolder
-from loadtests.ledger import reconcile
-from loadtests.matrix import Plan, Step
-from loadtests.plan import Phase
-from loadtests.sample import Sample
-from loadtests.summary import summarise
+from loadtests.experiment.folder import DISCARDED, RunFolder
+from loadtests.experiment.ledger import reconcile
+from loadtests.experiment.matrix import Plan, Step
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
+from loadtests.load.summary import summarise
 
 SLOWEST_WATCH = 5.0  # rows per second: with fewer, a lead or a queue can come and go unseen
 

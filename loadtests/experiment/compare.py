@@ -16,14 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests import results
-from loadtests.evidence import Evidence, UnusableError
-from loadtests.folder import FolderError, RunFolder
-from loadtests.generator import read_samples
-from loadtests.histogram import minimum_samples
-from loadtests.plan import Phase
-from loadtests.sample import Sample
-from loadtests.summary import in_time, summarise
+from loadtests.experiment import results
+from loadtests.experiment.evidence import Evidence, UnusableError
+from loadtests.experiment.folder import FolderError, RunFolder
+from loadtests.load.generator import read_samples
+from loadtests.load.histogram import minimum_samples
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
+from loadtests.load.summary import in_time, summarise
 
 BETTER: Final = "better"
 WORSE: Final = "worse"

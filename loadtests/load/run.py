@@ -14,12 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from loadtests.endpoint import make_endpoint
-from loadtests.generator import read_samples, run_phase
-from loadtests.live import Display, render
-from loadtests.plan import Phase, write_json
-from loadtests.summary import summarise
-from loadtests.thresholds import Threshold
+from loadtests.files import write_json
+from loadtests.load.endpoint import make_endpoint
+from loadtests.load.generator import read_samples, run_phase
+from loadtests.load.live import Display, render
+from loadtests.load.phase import Phase
+from loadtests.load.summary import summarise
+from loadtests.load.thresholds import Threshold
 
 
 class UsageError(Exception):

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadtests.plan import Phase, Target
+from loadtests.load.phase import Phase, Target
 
 # ip(7): leave the choice of the local port to connect(), which then shares a port between
 # destinations; a plain bind() must find one that nobody uses at all. Python names it from 3.12 on.

@@ -1,15 +1,11 @@
 """The plan of one phase of load: what will be sent, from where, when to give up.
 
-Knows the fields and their limits, and how to keep a JSON file whole. Touches only the file it is
-told to write. Never opens a connection, never reads the clock.
+Knows the fields and their limits. Touches nothing: never opens a connection, never reads the clock.
 """
 
 import dataclasses
 import ipaddress
-import json
 import math
-import os
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -114,18 +110,3 @@ class Target:
         """Host and port as the Host header wants them (RFC 9110, 7.2); default ports are left out."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
-
-
-def write_json(path: Path, value: object, *, indent: int | None = None) -> None:
-    """Write `value` so that a reader sees the whole new file or the old one, never a half.
-
-    rename(2) replaces atomically within one file system, so the temporary file is a neighbour.
-    """
-    separators = (",", ":") if indent is None else None
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        neighbour.write_text(json.dumps(value, separators=separators, indent=indent) + "\n", encoding="utf-8")
-        neighbour.replace(path)
-    except BaseException:
-        neighbour.unlink(missing_ok=True)
-        raise

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from loadtests.histogram import caution, quantiles
-from loadtests.plan import Phase
-from loadtests.sample import (
+from loadtests.load.histogram import caution, quantiles
+from loadtests.load.phase import Phase
+from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
     LOCAL_ERRORS,
@@ -23,7 +23,7 @@ from loadtests.sample import (
     Sample,
     explain,
 )
-from loadtests.thresholds import Threshold, evaluate
+from loadtests.load.thresholds import Threshold, evaluate
 
 # Lateness is part of every latency from the intended time, so it bounds the generator's own error.
 # A tenth of the p99 is an error one can live with; below 10 ms it is the scheduler of a shared

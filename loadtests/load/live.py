@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.generator import Progress
-from loadtests.plan import Phase
+from loadtests.load.generator import Progress
+from loadtests.load.phase import Phase
 
 STATE_STYLES = {"ok": "bold green", "missed": "bold red", "invalid": "bold yellow"}
 COLUMNS = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p99_9"), ("max", "max"))

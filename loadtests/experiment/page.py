@@ -13,9 +13,9 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadtests.evidence import Evidence, Summary, ledger_gaps, ledger_totals
-from loadtests.figures import COLOURS, as_svg
-from loadtests.verdict import answer, judge
+from loadtests.experiment.evidence import Evidence, Summary, ledger_gaps, ledger_totals
+from loadtests.experiment.figures import COLOURS, as_svg
+from loadtests.experiment.verdict import answer, judge
 
 TEMPLATE: Final = "report.html.j2"
 CAPTIONS: Final = {

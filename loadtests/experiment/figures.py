@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from loadtests.evidence import Evidence, Summary, UnusableError
+from loadtests.experiment.evidence import Evidence, Summary, UnusableError
 
 # Each colour means one thing in every figure; the page replaces them by its own, light or dark.
 COLOURS: Final = {

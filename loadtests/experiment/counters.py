@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlencode, urlsplit
 
-from loadtests.child import ServiceError
+from loadtests.experiment.child import ServiceError
 from metrics.exposition import parse, total
 
 INTERVAL_SECONDS: Final = 0.1

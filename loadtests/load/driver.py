@@ -1,4 +1,4 @@
-"""The load generator as a process of its own: `python -m loadtests.driver`.
+"""The load generator as a process of its own: `python -m loadtests.load.driver`.
 
 Reads `{"phase": {...}, "samples_path": "..."}` from stdin, writes a line of progress in JSON to
 stdout (a pipe) five times a second, and leaves a file of samples. Knows the clock: nobody else in
@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtests.endpoint import make_endpoint
-from loadtests.loop import OpenLoop
-from loadtests.plan import Phase, write_json
-from loadtests.sample import to_columns
+from loadtests.files import write_json
+from loadtests.load.endpoint import make_endpoint
+from loadtests.load.loop import OpenLoop
+from loadtests.load.phase import Phase
+from loadtests.load.sample import to_columns
 
 
 class GcPauses:

@@ -13,9 +13,19 @@ import ssl
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from loadtests.answer import Answer
-from loadtests.endpoint import Endpoint
-from loadtests.sample import CONNECT_ERROR, MALFORMED, OK, RESET, SHORT, STATUS, TLS_ERROR, Sample, reason_of
+from loadtests.load.answer import Answer
+from loadtests.load.endpoint import Endpoint
+from loadtests.load.sample import (
+    CONNECT_ERROR,
+    MALFORMED,
+    OK,
+    RESET,
+    SHORT,
+    STATUS,
+    TLS_ERROR,
+    Sample,
+    reason_of,
+)
 
 # Larger than a TLS record (16 KiB), so OpenSSL never keeps back bytes that epoll cannot see.
 RECEIVE_BYTES: Final = 65_536

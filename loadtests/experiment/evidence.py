@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from loadtests.ledger import Ledger
+from loadtests.experiment.ledger import Ledger
 
 HELD: Final = "held"
 DID_NOT_HOLD: Final = "did not hold"

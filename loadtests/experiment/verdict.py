@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
-from loadtests.evidence import DID_NOT_HOLD, HELD, INCONCLUSIVE, Evidence, Summary, UnusableError
+from loadtests.experiment.evidence import DID_NOT_HOLD, HELD, INCONCLUSIVE, Evidence, Summary, UnusableError
 
 TRACKS_BATCHES: Final = 8
 """Accepted "tracks" completed when it leads by at most this many accept batches: a connection passes

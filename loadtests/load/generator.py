@@ -11,8 +11,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
-from loadtests.plan import Phase
-from loadtests.sample import Sample, from_columns
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample, from_columns
 
 # The driver notices SIGTERM at its next line of progress; the rest is for writing the samples.
 STOP_SECONDS: Final = 20.0
@@ -32,7 +32,7 @@ def run_phase(phase: Phase, samples_path: Path) -> Generator[Progress, None, Non
     exception such as KeyboardInterrupt, stops the driver, waits for it and still leaves the samples,
     marked as interrupted. Raises `GeneratorError` when the driver cannot start.
     """
-    command = [sys.executable, "-m", "loadtests.driver"]
+    command = [sys.executable, "-m", "loadtests.load.driver"]
     # A session of its own: Ctrl-C reaches the parent alone, which then decides.
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -13,14 +13,15 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtests import machine, results
-from loadtests.child import ServiceChild
-from loadtests.folder import RunFolder
-from loadtests.generator import read_samples, run_phase
-from loadtests.matrix import Cost, Factors, Plan, Step
-from loadtests.presets import PRESETS
-from loadtests.presets import plan as make_plan
-from loadtests.watch import Watch
+from loadtests import machine
+from loadtests.experiment import results
+from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.counters import Watch
+from loadtests.experiment.folder import RunFolder
+from loadtests.experiment.matrix import Cost, Factors, Plan, Step
+from loadtests.experiment.presets import PRESETS
+from loadtests.experiment.presets import plan as make_plan
+from loadtests.load.generator import read_samples, run_phase
 
 OVERHEAD_SECONDS: Final = 1.5
 """Per phase, besides sending: starting the generator, draining what an overload left, starting services."""

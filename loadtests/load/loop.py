@@ -15,10 +15,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from loadtests.connection import Connection
-from loadtests.endpoint import Endpoint
-from loadtests.plan import Phase
-from loadtests.sample import (
+from loadtests.load.connection import Connection
+from loadtests.load.endpoint import Endpoint
+from loadtests.load.phase import Phase
+from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
     LOCAL_ERRORS,
@@ -28,7 +28,7 @@ from loadtests.sample import (
     TOO_MANY_IN_FLIGHT,
     Sample,
 )
-from loadtests.schedule import intended_offsets
+from loadtests.load.schedule import intended_offsets
 
 PROGRESS_SECONDS: Final = 0.2
 

@@ -16,10 +16,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loadtests.generator import read_samples
-from loadtests.matrix import Plan, Step
-from loadtests.plan import Phase, write_json
-from loadtests.sample import Sample
+from loadtests.experiment.matrix import Plan, Step
+from loadtests.files import write_json
+from loadtests.load.generator import read_samples
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
 
 DISCARDED = "-discarded"
 

@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from loadtests import figures, page, results
-from loadtests.evidence import Evidence, ledger_gaps, ledger_totals
-from loadtests.folder import FolderError, RunFolder
-from loadtests.verdict import answer, judge
+from loadtests.experiment import figures, page, results
+from loadtests.experiment.evidence import Evidence, ledger_gaps, ledger_totals
+from loadtests.experiment.folder import FolderError, RunFolder
+from loadtests.experiment.verdict import answer, judge
 
 WIDTH = 78
 MARKS = {"held": "+", "did not hold": "-", "inconclusive": "?"}

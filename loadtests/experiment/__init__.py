@@ -1,0 +1,1 @@
+"""The experiment: plan, cycles, evidence, verdict, report."""

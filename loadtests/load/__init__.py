@@ -1,0 +1,1 @@
+"""One phase of load: everything that sends, and what came of it."""
