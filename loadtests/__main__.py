@@ -20,7 +20,7 @@ from loadtests.experiment import compare, report
 from loadtests.experiment import run as experiment
 from loadtests.experiment.child import ServiceError
 from loadtests.experiment.folder import FolderError, RunFolder
-from loadtests.experiment.matrix import Factors, PlanError
+from loadtests.experiment.plan import Factors, PlanError
 from loadtests.experiment.presets import PRESETS
 from loadtests.files import write_json
 from loadtests.load.generator import GeneratorError
@@ -171,18 +171,24 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
     factor("--work-ms", type=_positive, metavar="MS", help="CPU time of one request")
-    factor("--rounds", type=_count, metavar="N", help="visits to each variant; every other in reverse")
-    factor("--loads", type=_loads, metavar="X,X,...", help="loads to measure at, as shares of the limit")
+    factor("--cycles", type=_count, metavar="N", help="cycles before claims are judged; below 12 few can be")
+    factor("--more-cycles", type=_whole, metavar="N", help="at most so many more if a claim is undecided")
+    factor("--block-seconds", type=_positive, metavar="SECONDS", help="measured length of a block")
+    factor("--settle-seconds", type=_positive, metavar="SECONDS", help="discarded beginning of a block")
+    factor("--clients", type=_count, metavar="N", help="clients of a block, per worker, in a closed loop")
     factor(
-        "--phase-seconds",
+        "--overload", type=_positive, metavar="X", help="load of an overload, times what was just measured"
+    )
+    factor(
+        "--overload-seconds",
         type=_positive,
         metavar="SECONDS",
-        help="length of a measuring phase; keep those just above the limit short, or no answer is in time",
+        help="length of an overload, or of a ramp's phase",
     )
+    factor("--overload-repeats", type=_count, metavar="N", help="overloads of each variant")
     factor(
-        "--overload", type=_positive, metavar="X", help="load of an overload phase, as a share of the limit"
+        "--budget-seconds", type=_positive, metavar="SECONDS", help="time after which no more cycles begin"
     )
-    factor("--overload-seconds", type=_positive, metavar="SECONDS", help="length of an overload phase")
     factor("--accept-batch", type=_count, metavar="N", help="connections accepted per turn of the loop")
     factor("--backlog", type=_count, metavar="N", help="size of the kernel's accept queue")
     factor("--loop", choices=("uvloop", "asyncio"), help="event loop of the service")
@@ -190,6 +196,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--slo-seconds", type=_positive, metavar="SECONDS", help="an answer later than this is not in time"
     )
     factor("--timeout-seconds", type=_positive, metavar="SECONDS", help="when a client gives up")
+    factor("--seed", type=_whole, metavar="N", help="of the order in which variants are measured")
 
 
 def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -276,6 +283,12 @@ def _positive(text: str) -> float:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 

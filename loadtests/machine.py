@@ -5,13 +5,15 @@ Touches /proc and package metadata. Nothing in it names the machine or its user.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import resource
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from loadtests.neighbours import effective_cores
 
 SYSCTLS = (
     "net/core/somaxconn",
@@ -23,31 +25,36 @@ SYSCTLS = (
 PACKAGES = ("aiohttp", "uvloop", "prometheus-client", "httptools", "hdrhistogram")
 
 
-def environment() -> dict[str, Any]:
-    """Facts that a reader needs to judge or repeat a run; what cannot be read is null."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_model(),
-        "cores": cores(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": {name: _version(name) for name in PACKAGES},
-        "sysctl": {name.replace("/", "."): _read(Path("/proc/sys") / name) for name in SYSCTLS},
-        "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        "load_average": list(os.getloadavg()),
-    }
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Facts that a reader needs to judge or repeat a run; what cannot be read is None."""
+
+    date: str
+    cpu: str | None
+    cores: float
+    memory_bytes: int
+    kernel: str
+    python: str
+    packages: dict[str, str | None]
+    sysctl: dict[str, str | None]
+    open_files_limit: int
+    load_average: float  # of the minute before the run
 
 
-def cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def stolen_seconds() -> float | None:
-    """CPU seconds that a hypervisor gave to somebody else since boot, all cores; None off Linux."""
-    line = _read(Path("/proc/stat"))
-    return int(line.split()[8]) / os.sysconf("SC_CLK_TCK") if line else None
+def environment() -> Environment:
+    """The facts of this moment."""
+    return Environment(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=_cpu_model(),
+        cores=effective_cores(),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        packages={name: _version(name) for name in PACKAGES},
+        sysctl={name.replace("/", "."): _read(Path("/proc/sys") / name) for name in SYSCTLS},
+        open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        load_average=os.getloadavg()[0],
+    )
 
 
 def _cpu_model() -> str | None:

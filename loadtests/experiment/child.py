@@ -31,6 +31,7 @@ class ServiceChild:
         self._log = log
         self._flags = list(flags)
         self._offset = log.stat().st_size if log.exists() else 0  # several children may share a log
+        self._process: subprocess.Popen[bytes] | None = None
         self.url = self.admin_url = ""
         self.work: dict[str, Any] = {}
 
@@ -40,6 +41,22 @@ class ServiceChild:
         Raises:
             ServiceError: it ended or stayed silent instead.
         """
+        try:
+            self.launch()
+            self.wait_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it with SIGTERM, if it was launched; a bad end is an error unless one is under way already."""
+        code = self._end()
+        if code and kind is None:
+            raise ServiceError(f"the service ended with exit code {code}; its log is {self._log}")
+
+    def launch(self) -> None:
+        """Start the process and do not wait: several can then start side by side."""
         with self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", *self._flags],
@@ -47,25 +64,20 @@ class ServiceChild:
                 stderr=stderr,
                 start_new_session=True,
             )
-        try:
-            self._await_ready()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End it with SIGTERM; a bad end is an error unless one is under way already."""
-        code = self._end()
-        if code and kind is None:
-            raise ServiceError(f"the service ended with exit code {code}; its log is {self._log}")
 
     @property
     def pid(self) -> int:
         """Of the service's own process."""
+        assert self._process is not None
         return self._process.pid
 
-    def _await_ready(self) -> None:
+    def wait_ready(self) -> None:
+        """Wait for its ready line, which tells its addresses.
+
+        Raises:
+            ServiceError: it ended or stayed silent instead.
+        """
+        assert self._process is not None
         deadline = time.monotonic() + READY_SECONDS
         while True:
             for event in self._events():
@@ -87,6 +99,8 @@ class ServiceChild:
             return [json.loads(line) for line in log if line.startswith("{") and line.endswith("}\n")]
 
     def _end(self) -> int:
+        if self._process is None:
+            return 0
         self._process.terminate()
         try:
             return self._process.wait(STOP_SECONDS)

@@ -1,33 +1,32 @@
-"""Watches the server while a phase runs: its counters and the kernel's, ten times a second.
+"""Reads the counters of the service under test and of the machine: once, or ten times a second.
 
-Knows the names of the metrics and /proc/net/netstat. Touches the admin port only, which is another
-port than the one under load, so watching adds nothing to what is accepted.
+Knows the names of the metrics and /proc/net. Touches the admin port only, which is another port than the one
+under load, so reading adds nothing to what is accepted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 from loadtests.experiment.child import ServiceError
+from loadtests.neighbours import Neighbours
 from metrics.exposition import parse, total
 
 INTERVAL_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 30.0
 QUIET_SECONDS: Final = 1.0
-HALF_OPEN_SECONDS: Final = 7.0
-"""A half-open connection may still come in when its client retransmits: 0.2, 0.6, 1.4, 3.0 and 6.2 s after
-the first try (RFC 6298 with Linux's minimum of 200 ms), so gaps of up to 3.2 s belong to clients that are
-at most five seconds old, and 6.4 s to the last one. Without a dropped handshake there is none to wait for."""
 
 METRICS: Final = {
     "accepted": "http_connections_accepted_total",
     "completed": "http_connections_completed_total",
     "active": "http_connections_active",
+    "peak": "http_connections_active_peak",
     "kernel_queue": "listener_backlog_connections",
     "kernel_queue_limit": "listener_backlog_limit",
     "offload_queue": "offload_queue_depth",
@@ -36,13 +35,52 @@ METRICS: Final = {
     "task_cpu_seconds": "offload_task_cpu_seconds_sum",
     "io_cpu_seconds": "process_cpu_seconds_total",
 }
-COLUMNS: Final = ("time", *METRICS)
 
-Row = dict[str, float]
+SYN_RECV: Final = "03"  # include/net/tcp_states.h
 
 
-def scrape(admin_url: str) -> Row:
-    """One row of what the server says of itself; `time` is the monotonic clock's.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What service and machine say of themselves at one moment of the monotonic clock; counters grow only.
+
+    `peak`: the most connections held in the last ten seconds. `io_cpu_seconds`: of the service's own process,
+    in which inline work and threads run as well.
+    """
+
+    seconds: float
+    accepted: int
+    completed: int
+    active: int
+    peak: int
+    kernel_queue: int
+    kernel_queue_limit: int
+    offload_queue: int
+    running: int
+    tasks: int
+    task_cpu_seconds: float
+    io_cpu_seconds: float
+    busy_seconds: float
+    ours_seconds: float
+    stolen_seconds: float
+    throttled_seconds: float
+
+
+def read(admin_url: str, neighbours: Neighbours) -> Reading:
+    """One reading; its moment is the middle of the call.
+
+    Raises:
+        ServiceError: the service does not answer.
+    """
+    began = time.monotonic()
+    values = scrape(admin_url)
+    ended = time.monotonic()
+    usage = dataclasses.asdict(neighbours.read())
+    whole = {name: int(value) for name, value in values.items() if not name.endswith("_seconds")}
+    return Reading(**{**values, **whole, **usage, "seconds": (began + ended) / 2})
+
+
+def scrape(admin_url: str) -> dict[str, float]:
+    """The service's own figures by their short names.
 
     Raises:
         ServiceError: it does not answer.
@@ -57,7 +95,7 @@ def scrape(admin_url: str) -> Row:
         raise ServiceError(f"the service's admin port does not answer any more: {error!r}") from error
     finally:
         connection.close()
-    return {"time": time.monotonic()} | {short: total(values, name) for short, name in METRICS.items()}
+    return {short: total(values, name) for short, name in METRICS.items()}
 
 
 def listen_overflows() -> int:
@@ -72,34 +110,49 @@ def listen_overflows() -> int:
     return 0
 
 
-class Watch:
-    """A thread that scrapes while the `with` block runs; `rows` in the order of time."""
+def half_open_ports(service_port: int) -> frozenset[int]:
+    """Local ports of clients whose handshake with a service of this machine the kernel has not finished.
 
-    def __init__(self, admin_url: str) -> None:
+    Their connections may still be accepted, seconds later, when the client's kernel sends again. Both sides
+    know a connection by its client's port, so the books can name it (proc(5), /proc/net/tcp).
+    """
+    found = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            _, local, remote, state, *_ = line.split()
+            if state == SYN_RECV and int(local.rpartition(":")[2], 16) == service_port:
+                found.add(int(remote.rpartition(":")[2], 16))
+    return frozenset(found)
+
+
+class Watch:
+    """A thread that reads while the `with` block runs; `rows` in the order of time."""
+
+    def __init__(self, admin_url: str, neighbours: Neighbours) -> None:
         self._admin_url = admin_url
+        self._neighbours = neighbours
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._failure: ServiceError | None = None
-        self.rows: list[Row] = []
-        self.overflows_before = listen_overflows()
-        self.overflows_after = self.overflows_before
+        self.rows: list[Reading] = []
 
     def __enter__(self) -> Self:
-        """Take the first row and start."""
-        self.rows.append(scrape(self._admin_url))
+        """Take the first reading and start."""
+        self.rows.append(read(self._admin_url, self._neighbours))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the thread; `settle` may have taken the last row already."""
+        """Stop the thread; `settle` may have taken the last reading already."""
         self._stop.set()
         self._thread.join()
 
     def settle(self, connected: int) -> None:
-        """Wait until the server is done with what the client connected, then take the last row.
-
-        Done: nothing is active or queued, and as many were accepted as the client saw connected; or
-        nothing has moved for a while, and the ledger names what is missing.
+        """Wait until the service is done with what the clients connected, then take the last reading.
 
         Raises:
             ServiceError: the admin port stopped answering, now or while the phase ran.
@@ -108,37 +161,39 @@ class Watch:
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        base = self.rows[0]["accepted"]
-        started = changed = time.monotonic()
-        last = self.rows[-1]
-        while True:
-            row = scrape(self._admin_url)
-            if (row["accepted"], row["completed"]) != (last["accepted"], last["completed"]):
-                changed = row["time"]
-            last = row
-            idle = row["active"] == row["kernel_queue"] == 0
-            matched = row["accepted"] - base == connected
-            dropped = listen_overflows() > self.overflows_before
-            quiet = row["time"] - changed > (HALF_OPEN_SECONDS if dropped else QUIET_SECONDS)
-            if (idle and (matched or quiet)) or row["time"] - started > SETTLE_SECONDS:
-                break
-            time.sleep(INTERVAL_SECONDS)
-        self.rows.append(last)
-        self.overflows_after = listen_overflows()
-
-    def to_json(self) -> dict[str, Any]:
-        """Rows as columns, and how many handshakes the kernel dropped meanwhile."""
-        rows = [[round(row[name], 6) for name in COLUMNS] for row in self.rows]
-        dropped = self.overflows_after - self.overflows_before
-        return {"columns": list(COLUMNS), "rows": rows, "listen_overflows": dropped}
+        self.rows.append(settled(self._admin_url, self._neighbours, self.rows[0], connected))
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
             try:
-                self.rows.append(scrape(self._admin_url))
+                self.rows.append(read(self._admin_url, self._neighbours))
             except ServiceError as error:
                 self._failure = error
                 return
             due += INTERVAL_SECONDS
             self._stop.wait(max(0.0, due - time.monotonic()))
+
+
+def settled(admin_url: str, neighbours: Neighbours, before: Reading, connected: int) -> Reading:
+    """The reading once the service is done with `connected` connections since `before`.
+
+    Done: nothing is active or queued, and as many were accepted as the clients saw connected; or nothing has
+    moved for a second, and the ledger names what is missing.
+
+    Raises:
+        ServiceError: the admin port does not answer.
+    """
+    started = changed = time.monotonic()
+    last = before
+    while True:
+        row = read(admin_url, neighbours)
+        if (row.accepted, row.completed) != (last.accepted, last.completed):
+            changed = row.seconds
+        last = row
+        idle = row.active == row.kernel_queue == 0
+        matched = row.accepted - before.accepted == connected
+        quiet = row.seconds - changed > QUIET_SECONDS
+        if (idle and (matched or quiet)) or row.seconds - started > SETTLE_SECONDS:
+            return row
+        time.sleep(INTERVAL_SECONDS / 5)

@@ -1,35 +1,33 @@
 """Reads the numbers that verdicts and drawings need out of a summary. Pure.
 
-Knows capacity, its limit and their ratio between variants; refuses phases that say nothing about the
-server. Judges nothing.
+Knows which blocks and phases may be used, how blocks are paired, and the level at which all claims of a plan
+together are judged. Judges nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from loadtests.experiment.ledger import Ledger
+from loadtests.experiment.plan import Plan
+from loadtests.experiment.results import Block, PhaseResult, Summary
+from loadtests.experiment.statistics import Estimate, Region, geometric
 
-HELD: Final = "held"
-DID_NOT_HOLD: Final = "did not hold"
-INCONCLUSIVE: Final = "inconclusive"
-
-SATURATED: Final = 0.97
-"""A service that answers less than this share of what is offered has reached its capacity."""
-
-SHORT: Final = 0.9
-RECOVERED: Final = 1.15
-"""A phase was disturbed if less than `SHORT` of it was answered and a higher rate of the same round saw
-`RECOVERED` times as much work done: a saturated service works about the same at every higher rate. Work is
-answers x S, with the S of the phase: a machine that clocks lower for a while is no disturbance."""
+ALPHA: Final = 0.05
+"""How often a whole run may be wrong: one claim or more, at one look or another (Bonferroni over both)."""
 
 PRESSED: Final = 1.2
-"""An overload is offered at least this share of the limit; nearer to it a queue may not build up."""
+"""An overload offers at least this share of workers / S, or a queue may not build up."""
 
-Summary = Mapping[str, Any]
+SATURATED: Final = 1.1
+"""The same for a stretch of the ramp: from here on the workers never run out of work."""
+
+SAME_DEMAND: Final = Region(0.9, 1 / 0.9)
+"""Equal units should cost the same CPU everywhere; within this they do, and U speaks for throughput."""
+
+Figure = Callable[[Block], float]
 
 
 class UnusableError(Exception):
@@ -37,162 +35,136 @@ class UnusableError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Range:
-    """What the rounds measured: every rule must hold for both ends, or it is inconclusive."""
+class Gain:
+    """What one variant does more than another, split exactly: X = U / S in every single pair.
 
-    low: float
-    high: float
+    `throughput`: ratio of units of work per second; `utilisation`: of CPU seconds of work per second;
+    `demand`: of CPU seconds per unit.
+    """
 
-    def within(self, low: float, high: float) -> str:
-        """Held if all of it lies in [low, high], did not hold if none of it does."""
-        if low <= self.low and self.high <= high:
-            return HELD
-        return DID_NOT_HOLD if self.high < low or self.low > high else INCONCLUSIVE
+    throughput: Estimate
+    utilisation: Estimate
+    demand: Estimate
 
-    def __str__(self) -> str:
-        low, high = f"{self.low:.2f}", f"{self.high:.2f}"
-        return low if low == high else f"{low} to {high}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CapacityRow:
-    """Capacity (answers in time per second) of a variant, as a share of workers / S, and S itself."""
-
-    title: str
-    capacity: float
-    share: Range
-    s_seconds: float
+    @property
+    def demand_differs(self) -> bool:
+        """Whether a unit costs another amount of CPU on one side than on the other, interval and all."""
+        return self.demand.finite and SAME_DEMAND.excludes(self.demand)
 
 
 class Evidence:
-    """Reads what the rules need out of a summary; refuses phases that say nothing about the server."""
+    """Reads what the rules need out of a summary; refuses what says nothing about the service.
 
-    def __init__(self, summary: Summary) -> None:
-        self.plan = summary["plan"]
-        self._phases = summary["phases"]
+    Args:
+        claims: how many claims are judged by an interval; the level is shared out among them.
+    """
 
-    def capacities(self, variant: str) -> dict[int, float]:
-        """Capacity by round: the most answers 200 within the SLO per second in any phase of it.
+    def __init__(self, summary: Summary, claims: int = 1) -> None:
+        self.plan: Plan = summary.plan
+        self.alpha = ALPHA / (max(claims, 1) * len(self.plan.looks))
+        self._blocks = summary.blocks
+        self._phases = summary.phases
 
-        Only if the load is known to have reached it: in some phase of the variant the service must
-        have answered clearly less than was offered. Otherwise the figure is the load's and not the
-        service's.
+    def blocks(self, variant: str, parts: tuple[str, ...] = ("cycle", "ramp")) -> dict[int, Block]:
+        """The blocks of a variant that may be judged, by cycle."""
+        return {
+            block.cycle: block
+            for block in self._blocks
+            if block.variant == variant
+            and block.part in parts
+            and not block.void_because
+            and block.pressure >= SATURATED
+        }
+
+    def typical(self, variant: str, figure: Figure, parts: tuple[str, ...] = ("cycle", "ramp")) -> Estimate:
+        """A figure of one variant over its blocks.
+
+        Raises:
+            UnusableError: there are none.
         """
-        best: dict[int, float] = {}
-        everything = self._usable(variant, ("measure", "ramp"))
-        for phase in everything:
-            best[phase["round"]] = max(best.get(phase["round"], 0.0), phase["goodput_per_second"])
-        if not best:
-            raise UnusableError(f"no phase of {variant} was measured")
-        with contextlib.suppress(UnusableError):  # an overload may prove saturation; it is not needed
-            everything = everything + self._usable(variant, ("overload",))
-        if not any(phase["achieved_per_second"] < SATURATED * phase["rate"] for phase in everything):
-            raise UnusableError(f"the load never reached the capacity of {variant}")
-        self._refuse_disturbed(everything)
-        return best
+        found = [figure(block) for block in self.blocks(variant, parts).values()]
+        if not found:
+            raise UnusableError(f"no block of {variant} can be judged")
+        return geometric(found, self.alpha)
 
-    def ratio(self, variant: str, baseline: str) -> Range:
-        """Capacity of one variant over another's, round by round: neighbours in time, same machine."""
-        above, below = self.capacities(variant), self.capacities(baseline)
-        rounds = above.keys() & below.keys()
-        if not rounds or not all(below[number] for number in rounds):
-            raise UnusableError(f"{variant} and {baseline} share no round with answers")
-        ratios = [above[number] / below[number] for number in rounds]
-        return Range(min(ratios), max(ratios))
+    def ratio(
+        self, variant: str, baseline: str, figure: Figure, parts: tuple[str, ...] = ("cycle", "ramp")
+    ) -> Estimate:
+        """A figure of one variant over another's, pair by pair: neighbours in time, one ratio a cycle.
 
-    def share_of_limit(self, variant: str) -> Range:
-        """Capacity over workers / S, with S as the workers measured it in the same round."""
-        capacities, limits = self.capacities(variant), self.limits(variant)
-        shares = [capacities[number] / limit for number, limit in limits.items() if number in capacities]
-        if not shares:
-            raise UnusableError(f"the workers of {variant} reported no CPU time")
-        return Range(min(shares), max(shares))
+        Raises:
+            UnusableError: no cycle has both.
+        """
+        above, below = self.blocks(variant, parts), self.blocks(baseline, parts)
+        pairs = [figure(above[cycle]) / figure(below[cycle]) for cycle in above if cycle in below]
+        if not pairs:
+            raise UnusableError(f"no cycle has a block of both {variant} and {baseline}")
+        return geometric(pairs, self.alpha)
 
-    def limits(self, variant: str) -> dict[int, float]:
-        """workers / S by round, the mean of its phases."""
-        found: dict[int, list[float]] = {}
-        for phase in self._usable(variant, ("measure", "ramp")):
-            if phase["limit_per_second"]:
-                found.setdefault(phase["round"], []).append(phase["limit_per_second"])
-        return {number: sum(limits) / len(limits) for number, limits in found.items()}
+    def gain(self, variant: str, baseline: str, parts: tuple[str, ...] = ("cycle", "ramp")) -> Gain:
+        """What `variant` does more than `baseline`.
 
-    def overload(self, variant: str) -> Mapping[str, Any]:
-        """The phase that pressed a variant hardest, well above its limit."""
-        pressed = [phase for phase in self._usable(variant, ("overload", "ramp")) if phase["load"] >= PRESSED]
-        if not pressed:
-            raise UnusableError(f"{variant} has no overload phase")
-        return max(pressed, key=lambda phase: float(phase["load"]))
-
-    def capacity_table(self) -> list[CapacityRow]:
-        """Capacity beside its limit for every variant that was measured, in the order of the plan."""
-        titles = {visit["variant"]["name"]: visit["variant"]["title"] for visit in self.plan["visits"]}
-        rows = []
-        for name, title in titles.items():
-            try:
-                capacity, share = max(self.capacities(name).values()), self.share_of_limit(name)
-            except UnusableError:
-                continue
-            costs = [
-                phase["s_seconds"] for phase in self._usable(name, ("measure", "ramp")) if phase["s_seconds"]
-            ]
-            rows.append(CapacityRow(title, capacity, share, sum(costs) / len(costs)))
-        return rows
-
-    def batch(self, variant: str) -> int:
-        """The accept batch of a variant."""
-        return next(
-            int(visit["variant"]["accept_batch"])
-            for visit in self.plan["visits"]
-            if visit["variant"]["name"] == variant
+        Raises:
+            UnusableError: no cycle has both.
+        """
+        return Gain(
+            self.ratio(variant, baseline, lambda block: block.throughput_per_second, parts),
+            self.ratio(variant, baseline, lambda block: block.utilisation, parts),
+            self.ratio(variant, baseline, lambda block: block.demand_seconds, parts),
         )
 
-    def _usable(self, variant: str, kinds: tuple[str, ...]) -> list[Mapping[str, Any]]:
-        """The phases of these kinds; one invalid phase among them decides that they cannot be used."""
-        found = [
-            phase
-            for phase in self._phases
-            if phase["variant"] == variant and phase["kind"] in kinds and not phase["interrupted"]
-        ]
-        for phase in found:
-            if phase["state"] == "invalid":
-                raise UnusableError(f"phase {phase['id']} is invalid: {phase['invalid_because'][0]}")
-        return found
+    def share_of_left(self, variant: str) -> Estimate:
+        """U over the cores that generator and IO process leave, all from the same block.
 
-    @staticmethod
-    def _refuse_disturbed(phases: list[Mapping[str, Any]]) -> None:
-        """A phase that fell short although a higher rate of its round was met was disturbed from outside.
-
-        The best phase alone would hide that, and a ratio of two such figures means nothing.
+        Raises:
+            UnusableError: there is no block.
         """
-        short = [phase for phase in phases if phase["achieved_per_second"] < SHORT * phase["rate"]]
-        for low in short:
-            recovered = RECOVERED * _work_done(low)
-            higher = [p for p in phases if p["round"] == low["round"] and p["rate"] > low["rate"]]
-            if any(_work_done(phase) > recovered for phase in higher):
-                raise UnusableError(f"phase {low['id']} fell short although a higher rate was met")
+        return self.typical(variant, lambda block: block.share_of_left(self.plan.cores))
+
+    def overloads(self, variant: str) -> list[PhaseResult]:
+        """The valid phases that pressed a variant well above its limit.
+
+        Raises:
+            UnusableError: there is none; the message says what became of them.
+        """
+        found = [p for p in self._phases if p.variant == variant and p.kind in ("overload", "ramp")]
+        valid = [p for p in found if not p.invalid_because and not p.interrupted]
+        pressed = [p for p in valid if p.pressure is not None and p.pressure >= PRESSED]
+        if pressed:
+            return pressed
+        if valid:
+            most = max(p.pressure or 0.0 for p in valid)
+            raise UnusableError(
+                f"the load on {variant} never reached {PRESSED:g}x its limit, only {most:.2f}x"
+            )
+        invalid = next((p.invalid_because[0] for p in found if p.invalid_because), "none was measured")
+        raise UnusableError(f"{variant} has no valid overload phase: {invalid}")
 
 
-def _work_done(phase: Mapping[str, Any]) -> float:
-    """Cores' worth of answered work."""
-    return float(phase["achieved_per_second"] * (phase["s_seconds"] or 1.0))
-
-
-def ledger_totals(summary: Summary) -> dict[str, int]:
-    """The books of all phases, discarded ones too, added up by class."""
-    books = [phase["ledger"] for phase in (*summary["phases"], *summary["discarded"])]
-    return {field.name: sum(book[field.name] for book in books) for field in dataclasses.fields(Ledger)}
+def ledger(summary: Summary) -> Ledger:
+    """The books of all blocks and phases, void and invalid ones too, added up by class."""
+    return Ledger.total(book for _, book in _books(summary))
 
 
 def ledger_gaps(summary: Summary) -> list[str]:
-    """One sentence for each phase whose books do not close; empty when all do."""
+    """One sentence for each part whose books do not close; empty when all do."""
     names = {
         "unexplained": "unexplained",
-        "server_gap": "missing from the server's own books",
+        "server_gap": "missing from the service's own books",
         "active": "still active",
     }
     gaps = []
-    for phase in (*summary["phases"], *summary["discarded"]):
-        found = [f"{phase['ledger'][name]} {what}" for name, what in names.items() if phase["ledger"][name]]
-        if not Ledger(**phase["ledger"]).closes:
-            gaps.append(f"{phase['id']}: connections {', '.join(found) or 'miscounted by the client itself'}")
+    for title, book in _books(summary):
+        if not book.closes:
+            found = [f"{getattr(book, name)} {what}" for name, what in names.items() if getattr(book, name)]
+            gaps.append(f"{title}: connections {', '.join(found) or 'miscounted by the client itself'}")
     return gaps
+
+
+def _books(summary: Summary) -> list[tuple[str, Ledger]]:
+    blocks = [
+        (f"{block.variant}, cycle {block.cycle}", block.ledger)
+        for block in summary.blocks
+        if block.ledger is not None
+    ]
+    return blocks + [(phase.id, phase.ledger) for phase in summary.phases]

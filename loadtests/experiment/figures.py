@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from loadtests.experiment.evidence import Evidence, Summary, UnusableError
+from loadtests.experiment.results import Block, PhaseResult, Summary, Timeline
 
 # Each colour means one thing in every figure; the page replaces them by its own, light or dark.
 COLOURS: Final = {
@@ -47,7 +48,7 @@ STYLE: Final[Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 MOST_COLUMNS: Final = 3
-CONTRASTS: Final = ("inline", "process-1", "process-1-protected", "inline-batch")
+PALETTE: Final = (BLUE, VERMILION, GREEN, ORANGE, GREY, INK)
 
 
 def draw(summary: Summary, folder: Path) -> None:
@@ -72,9 +73,10 @@ def _svg(name: str, figure: Figure, *, transparent: bool) -> str:
 
 def _figures(summary: Summary) -> list[tuple[str, Figure]]:
     drawings: tuple[tuple[str, Callable[[Summary], Figure | None]], ...] = (
+        ("cycles", cycles),
         ("queues", queues),
         ("ramp", ramp),
-        ("capacity", capacity),
+        ("latency", latency),
         ("cpu", cpu),
     )
     with mpl.rc_context(STYLE):
@@ -82,36 +84,95 @@ def _figures(summary: Summary) -> list[tuple[str, Figure]]:
         return [(name, figure) for name, figure in drawn if figure is not None]
 
 
-def queues(summary: Summary) -> Figure | None:
-    """Overload phases side by side: three cumulative curves above, the queues below."""
-    phases = [phase for phase in summary["phases"] if phase["kind"] == "overload"]
-    preferred = [phase for phase in phases if phase["variant"] in CONTRASTS]
-    shown = (preferred if len(phases) > 2 * MOST_COLUMNS - 1 or len(preferred) >= 2 else phases)[
-        : 2 * MOST_COLUMNS
+def cycles(summary: Summary) -> Figure | None:
+    """Every block: raw throughput beside U, each as a share of its variant's median, cycle by cycle."""
+    names = [name for name in summary.plan.measured if _valid(summary, name)]
+    if not names or max(len(_valid(summary, name)) for name in names) < 2:
+        return None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(
+        "The machine's speed drifts and throughput with it; U = throughput x S does not",
+        weight="bold",
+        size=12,
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    views: tuple[tuple[Axes, str, Callable[[Block], float]], ...] = (
+        (left, "throughput X, units of work per second", lambda block: block.throughput_per_second),
+        (right, "U, CPU seconds of work per second", lambda block: block.utilisation),
+    )
+    for axis, title, value in views:
+        spreads = []
+        for name, colour in zip(names, PALETTE, strict=False):
+            blocks = _valid(summary, name)
+            middle = median(value(block) for block in blocks)
+            shares = [100 * value(block) / middle for block in blocks]
+            spreads.append(_deviation(shares))
+            axis.plot(
+                [block.cycle for block in blocks],
+                shares,
+                color=colour,
+                marker="o",
+                ms=3.5,
+                lw=1.2,
+                label=name,
+            )
+            void = [
+                block
+                for block in summary.blocks
+                if block.variant == name and block.part == "cycle" and block.void_because and block.tasks
+            ]
+            heights = [100 * value(block) / middle for block in void]
+            axis.scatter([b.cycle for b in void], heights, facecolors="none", edgecolors=colour, s=22)
+        axis.axhline(100, color=GREY, lw=0.8, ls=":")
+        axis.set_title(f"{title}\nscatter {min(spreads):.1f} to {max(spreads):.1f} %")
+        axis.set_xlabel("cycle")
+    left.set_ylabel("% of the variant's median")
+    left.legend(loc="best", ncols=2)
+    return figure
+
+
+def _valid(summary: Summary, name: str) -> list[Block]:
+    return [
+        block
+        for block in summary.blocks
+        if block.variant == name and block.part == "cycle" and not block.void_because
     ]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    middle = sum(values) / len(values)
+    return math.sqrt(sum((value - middle) ** 2 for value in values) / max(len(values) - 1, 1))
+
+
+def queues(summary: Summary) -> Figure | None:
+    """One overload phase of each variant side by side: three cumulative curves above, the queues below."""
+    first: dict[str, tuple[PhaseResult, Timeline]] = {}
+    for phase in summary.phases:
+        if phase.kind == "overload" and phase.timeline is not None and not phase.invalid_because:
+            first.setdefault(phase.variant, (phase, phase.timeline))
+    shown = list(first.values())[: 2 * MOST_COLUMNS]
     if not shown:
         return None
     titles = _titles(summary)
-    columns = len(shown)
-    figure = Figure(figsize=(max(3.6 * columns, 6), 5.6), layout="constrained")
+    figure = Figure(figsize=(max(3.6 * len(shown), 6), 5.6), layout="constrained")
     figure.suptitle(
-        f"At {shown[0]['load']:g}x the limit the queue does not vanish, it moves", weight="bold", size=12
+        f"At {summary.plan.factors.overload:g}x the capacity the queue does not vanish, it moves",
+        weight="bold",
+        size=12,
     )
-    axes = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
-    for column, phase in enumerate(shown):
-        counts, waiting, line = axes[0][column], axes[1][column], phase["timeline"]
+    axes = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
+    for column, (phase, line) in enumerate(shown):
+        counts, waiting = axes[0][column], axes[1][column]
         _lines(counts, line, (("offered", GREY, ":"), ("accepted", BLUE, "-"), ("completed", ORANGE, "-")))
         _lines(waiting, line, (("kernel_queue", VERMILION, "-"), ("offload_queue", GREEN, "-")))
-        held = [more - less for more, less in zip(line["accepted"], line["completed"], strict=True)]
-        waiting.plot(line["seconds"], held, color=BLUE, lw=1.2, ls=":")
-        counts.fill_between(
-            line["seconds"], line["completed"], line["accepted"], color=BLUE, alpha=0.12, lw=0
-        )
-        counts.set_title(f"{titles[phase['variant']]}\naccepted leads by up to {phase['lead_max']}")
+        held = [more - less for more, less in zip(line.accepted, line.completed, strict=True)]
+        waiting.plot(line.seconds, held, color=BLUE, lw=1.2, ls=":")
+        counts.fill_between(line.seconds, line.completed, line.accepted, color=BLUE, alpha=0.12, lw=0)
+        counts.set_title(f"{titles[phase.variant]}\nup to {phase.peak} in flight")
         waiting.set_xlabel("seconds since the phase began")
         counts.set_ylim(bottom=0)
-        counts.set_xlim(0, 2 * phase["window_seconds"])
-    highest = max(max(phase["lead_max"], phase["kernel_queue_max"]) for phase in shown)
+        counts.set_xlim(0, 2 * phase.seconds)
+    highest = max(max(phase.peak, phase.kernel_queue_max) for phase, _ in shown)
     axes[1][0].set_ylim(0, max(highest, 1) * 1.35)  # room for the legend
     axes[0][0].set_ylabel("connections, cumulative")
     axes[1][0].set_ylabel("connections waiting")
@@ -123,27 +184,28 @@ def queues(summary: Summary) -> Figure | None:
 
 def ramp(summary: Summary) -> Figure | None:
     """The post's own picture: rates over the rising phases, inline above, offloaded below."""
-    by_variant: dict[str, list[Mapping[str, Any]]] = {}
-    for phase in summary["phases"]:
-        if phase["kind"] == "ramp":
-            by_variant.setdefault(phase["variant"], []).append(phase)
+    by_variant: dict[str, list[PhaseResult]] = {}
+    for phase in summary.phases:
+        if phase.kind == "ramp":
+            by_variant.setdefault(phase.variant, []).append(phase)
     if not by_variant:
         return None
     titles = _titles(summary)
     figure = Figure(figsize=(11, 2.9 * len(by_variant) + 0.4), layout="constrained")
     figure.suptitle("Rising rates: what is offered, accepted and completed", weight="bold", size=12)
     axes = figure.subplots(len(by_variant), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axis, (name, phases) in zip(axes, by_variant.items(), strict=True):
+    for axis, name in zip(axes, [v.name for v in summary.plan.variants if v.name in by_variant], strict=True):
         begin = 0.0
-        for number, phase in enumerate(phases):
-            line, length = phase["timeline"], phase["window_seconds"]
-            inside = [k for k, second in enumerate(line["seconds"]) if 0 <= second <= length]
+        for number, phase in enumerate(by_variant[name]):
+            line = phase.timeline
+            assert line is not None
+            inside = [k for k, second in enumerate(line.seconds) if 0 <= second <= phase.seconds]
             for series, colour in (("offered", GREY), ("accepted", BLUE), ("completed", ORANGE)):
                 points = _rates(line, series, inside)
                 style = {"ls": ":" if series == "offered" else "-", "label": None if number else series}
                 times = [begin + at for at, _ in points]
                 axis.plot(times, [rate for _, rate in points], color=colour, lw=1.2, **style)
-            begin += length
+            begin += phase.seconds
         axis.set_title(titles[name])
         axis.set_ylabel("per second")
         axis.set_ylim(bottom=0)
@@ -153,72 +215,52 @@ def ramp(summary: Summary) -> Figure | None:
     return figure
 
 
-def capacity(summary: Summary) -> Figure | None:
-    """Latency against offered rate, one panel per variant, with capacity and limit marked."""
-    evidence, titles = Evidence(summary), _titles(summary)
-    slo = summary["plan"]["factors"]["slo_seconds"]
+def latency(summary: Summary) -> Figure | None:
+    """Latency against the offered rate, one panel per variant."""
     panels = {
-        name: [p for p in summary["phases"] if p["variant"] == name and p["latency_seconds"]["p50"]]
-        for name in titles
+        name: [p for p in summary.phases if p.variant == name and p.kind == "curve"]
+        for name in summary.plan.curve
     }
-    panels = {name: phases for name, phases in panels.items() if any(p["kind"] != "overload" for p in phases)}
+    panels = {name: phases for name, phases in panels.items() if phases}
     if not panels:
         return None
-    columns = min(2 if len(panels) <= 4 else MOST_COLUMNS, len(panels))
+    titles, slo = _titles(summary), summary.plan.factors.slo_seconds
+    columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(11, 3.0 * rows + 0.4), layout="constrained")
-    figure.suptitle("Latency against offered rate: where capacity ends", weight="bold", size=12)
+    figure.suptitle("Latency against offered rate", weight="bold", size=12)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for spare in axes.flat[len(panels) :]:
         spare.set_visible(False)
     for axis, (name, phases) in zip(axes.flat, panels.items(), strict=False):
         _latency_panel(axis, phases, slo)
         axis.set_title(titles[name])
-        try:
-            limits = evidence.limits(name)
-            number, reached = max(evidence.capacities(name).items(), key=lambda found: found[1])
-            if number in limits:
-                _mark_capacity(axis, reached, limits[number])
-        except UnusableError:
-            continue
     first = axes.flat[0]
     first.legend(loc="upper left")
-    first.text(
-        0.01,
-        slo * 1e3,
-        f"SLO {slo * 1e3:.0f} ms",
-        transform=first.get_yaxis_transform(),
-        va="bottom",
-        color=GREY,
-    )
+    place = first.get_yaxis_transform()
+    first.text(0.01, slo * 1e3, f"SLO {slo * 1e3:.0f} ms", transform=place, va="bottom", color=GREY)
     for row in axes:
         row[0].set_ylabel("latency from the intended time, ms")
     return figure
 
 
 def cpu(summary: Summary) -> Figure | None:
-    """Where the CPU went in the phase that answered most in time: work, IO, generator, the rest."""
-    titles = _titles(summary)
-    best: dict[str, Mapping[str, Any]] = {}
-    for phase in summary["phases"]:
-        name = phase["variant"]
-        if name not in best or phase["goodput_per_second"] > best[name]["goodput_per_second"]:
-            best[name] = phase
-    if not best:
+    """Where the CPU went while each variant was saturated: work, IO, generator, the rest."""
+    names = [name for name in summary.plan.measured if _valid(summary, name)][::-1]
+    if not names:
         return None
-    cores = summary["plan"]["cores"]
-    figure = Figure(figsize=(11, 0.45 * len(best) + 1.5), layout="constrained")
-    figure.suptitle("Where the CPU went, in the phase with the most answers in time", weight="bold", size=12)
+    titles, cores = _titles(summary), summary.plan.cores
+    figure = Figure(figsize=(11, 0.45 * len(names) + 1.5), layout="constrained")
+    figure.suptitle("Where the CPU went while the service was saturated", weight="bold", size=12)
     axis = figure.subplots()
-    names = list(best)[::-1]
     left = [0.0] * len(names)
-    parts = (
-        ("work", ORANGE, "the work"),
-        ("io", BLUE, "the rest of the IO process"),
-        ("generator", GREY, "the load generator"),
+    parts: tuple[tuple[Callable[[Block], float], str, str], ...] = (
+        (lambda block: block.utilisation, ORANGE, "the work (U)"),
+        (lambda block: block.io_cpu_seconds / block.seconds, BLUE, "the rest of the IO process"),
+        (lambda block: block.generator_cpu_seconds / block.seconds, GREY, "the load generator"),
     )
     for part, colour, label in parts:
-        values = [best[name]["cpu"][part] for name in names]
+        values = [median(part(block) for block in _valid(summary, name)) for name in names]
         axis.barh([titles[name] for name in names], values, left=left, color=colour, height=0.62, label=label)
         for row, (value, start) in enumerate(zip(values, left, strict=True)):
             if value >= 0.08:
@@ -227,7 +269,7 @@ def cpu(summary: Summary) -> Figure | None:
                 )
         left = [start + value for start, value in zip(left, values, strict=True)]
     axis.axvline(cores, color=INK, lw=1)
-    axis.text(cores, len(names) - 0.45, f"{cores} cores ", ha="right", va="bottom")
+    axis.text(cores, len(names) - 0.45, f"{cores:g} cores ", ha="right", va="bottom")
     axis.set_xlim(0, max(cores, *left) * 1.01)
     axis.set_xlabel("cores in use")
     axis.grid(visible=False, axis="y")
@@ -236,61 +278,44 @@ def cpu(summary: Summary) -> Figure | None:
 
 
 def _titles(summary: Summary) -> dict[str, str]:
-    return {visit["variant"]["name"]: visit["variant"]["title"] for visit in summary["plan"]["visits"]}
+    return {variant.name: variant.title for variant in summary.plan.variants}
 
 
-def _lines(axis: Axes, line: Mapping[str, list[float]], series: tuple[tuple[str, str, str], ...]) -> None:
+def _lines(axis: Axes, line: Timeline, series: tuple[tuple[str, str, str], ...]) -> None:
     for name, colour, style in series:
-        axis.plot(line["seconds"], line[name], color=colour, ls=style, lw=1.6, label=name)
+        axis.plot(line.seconds, getattr(line, name), color=colour, ls=style, lw=1.6, label=name)
 
 
-def _rates(line: Mapping[str, list[float]], series: str, inside: list[int]) -> list[tuple[float, float]]:
+def _rates(line: Timeline, series: str, inside: list[int]) -> list[tuple[float, float]]:
     """Change per second of a cumulative series, over about a second each."""
-    points, last = [], inside[:1]
+    counts, points, last = getattr(line, series), [], inside[:1]
     for k in inside:
-        elapsed = line["seconds"][k] - line["seconds"][last[0]]
-        if elapsed >= 1.0:
-            points.append(
-                (line["seconds"][k] - elapsed / 2, (line[series][k] - line[series][last[0]]) / elapsed)
-            )
+        elapsed = line.seconds[k] - line.seconds[last[0]]
+        if elapsed >= 0.9:
+            points.append((line.seconds[k] - elapsed / 2, (counts[k] - counts[last[0]]) / elapsed))
             last = [k]
     return points
 
 
-def _latency_panel(axis: Axes, phases: list[Mapping[str, Any]], slo: float) -> None:
+def _latency_panel(axis: Axes, phases: list[PhaseResult], slo: float) -> None:
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
-    rates = [p["rate"] for p in phases]
     for quantile, colour, marker in (("p50", BLUE, "o"), ("p99", VERMILION, "^")):
-        values = [p["latency_seconds"][quantile] * 1e3 for p in phases]
-        axis.scatter(rates, values, color=colour, marker=marker, s=16, label=quantile, zorder=3)
-        middle = _medians(rates, values)
-        axis.plot(list(middle), list(middle.values()), color=colour, lw=1.2)
+        points = sorted(
+            (phase.offered_per_second, value * 1e3)
+            for phase in phases
+            if (value := getattr(phase.latency_seconds, quantile)) is not None
+        )
+        axis.plot(
+            [rate for rate, _ in points],
+            [ms for _, ms in points],
+            color=colour,
+            marker=marker,
+            ms=4,
+            lw=1.2,
+            label=quantile,
+        )
     axis.axhline(slo * 1e3, color=GREY, lw=0.8, ls=":")
     axis.set_xlim(left=0)
     axis.set_xlabel("offered requests per second")
-
-
-def _mark_capacity(axis: Axes, reached: float, limit: float) -> None:
-    place = axis.get_xaxis_transform()
-    axis.set_xlim(right=max(axis.get_xlim()[1], limit * 1.15))
-    axis.axvline(reached, color=GREEN, lw=1.4)
-    axis.axvline(limit, color=GREY, lw=1.2, ls="--")
-    axis.text(
-        reached,
-        0.5,
-        f"capacity {reached:.0f}/s \n= {reached / limit:.0%} of limit ",
-        transform=place,
-        ha="right",
-        color=GREEN,
-    )
-    axis.text(limit, 0.08, f" limit {limit:.0f}/s", transform=place, color=GREY)
-
-
-def _medians(rates: list[float], values: list[float]) -> dict[float, float]:
-    """One point per rate, through the middle of its rounds."""
-    by_rate: dict[float, list[float]] = {}
-    for rate, value in sorted(zip(rates, values, strict=True)):
-        by_rate.setdefault(rate, []).append(value)
-    return {rate: found[len(found) // 2] for rate, found in by_rate.items()}

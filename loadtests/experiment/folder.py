@@ -2,10 +2,13 @@
 
     plan.json          what will be done; written before the first connection
     environment.json   what it was measured on
-    status.json        running, complete, interrupted or failed
-    phases/ID/         plan.json, load.json (samples), server.json (the watch); ID-discarded: repeated
-    summary.json       what results.py makes of the phases
-    verdict.txt, *.png, *.svg   what report.py makes of the summary
+    status.json        running, complete, invalid, interrupted or failed
+    blocks.json        every block so far, void ones too
+    phases/ID/         raw.json (what was ordered, the readings), load.json (the samples)
+    kills.json         what one killed worker cost
+    NAME.log           what the service of that variant logged
+    summary.json       all of that as figures, without the samples
+    verdict.txt, report.html, *.png, *.svg   what report.py makes of the summary
 
 Touches files below one folder. Computes nothing.
 """
@@ -14,15 +17,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from loadtests.experiment.matrix import Plan, Step
+from pydantic import TypeAdapter, ValidationError
+
+from loadtests.experiment.plan import Plan
+from loadtests.experiment.results import (
+    Block,
+    Kill,
+    PhaseResult,
+    Raw,
+    Status,
+    Summary,
+    phase_result,
+    stretches,
+)
 from loadtests.files import write_json
 from loadtests.load.generator import read_samples
-from loadtests.load.phase import Phase
-from loadtests.load.sample import Sample
+from loadtests.machine import Environment
 
-DISCARDED = "-discarded"
+T = TypeVar("T")
+SUMMARY: Final = TypeAdapter(Summary)
 
 
 class FolderError(Exception):
@@ -50,61 +65,85 @@ class RunFolder:
             raise FolderError(f"{path} already holds a run; choose another folder with --out")
         return cls(path)
 
-    def write(self, name: str, value: object) -> None:
-        """Write one JSON file whole."""
-        write_json(self.path / name, value, indent=1)
+    def log_of(self, variant: str) -> Path:
+        """Where the service of that variant logs."""
+        return self.path / f"{variant}.log"
 
-    def read(self, name: str) -> Any:
-        """Read one JSON file.
+    def write(self, name: str, kind: type[T], value: T) -> None:
+        """Write one value whole, a line for each item of a list, so that a difference can be read."""
+        write_json(self.path / name, TypeAdapter(kind).dump_python(value, mode="json"), by_line=True)
+
+    def read(self, name: str, kind: type[T]) -> T:
+        """Read one value back.
 
         Raises:
-            FolderError: it is missing or not JSON.
+            FolderError: it is missing, or something else.
         """
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FolderError(f"{self.path} does not hold a readable run: {name}: {error}") from error
+            return TypeAdapter(kind).validate_json((self.path / name).read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = (
+                error.strerror if isinstance(error, OSError) else f"{error.error_count()} fields are wrong"
+            )
+            raise FolderError(f"{self.path} does not hold a readable run: {name}: {reason}") from error
 
-    def plan(self) -> Plan:
-        """The plan."""
-        return Plan.from_json(self.read("plan.json"))
-
-    @property
-    def log(self) -> Path:
-        """Where the services under test log."""
-        return self.path / "service.log"
-
-    def phase(self, step: Step) -> Path:
-        """The folder of one phase, made if need be."""
-        folder = self.path / "phases" / step.id
+    def samples_of(self, phase_id: str) -> Path:
+        """The file that the generator writes for a phase; its folder is made if need be."""
+        folder = self.path / "phases" / phase_id
         folder.mkdir(exist_ok=True)
-        return folder
+        return folder / "load.json"
 
-    def load_of(self, step: Step) -> Path:
-        """The file that the generator writes."""
-        return self.phase(step) / "load.json"
+    def write_raw(self, raw: Raw) -> None:
+        """Keep what was ordered and what was read meanwhile."""
+        self.write(f"phases/{raw.id}/raw.json", Raw, raw)
 
-    def write_server(self, step: Step, phase: Phase, watched: dict[str, Any]) -> None:
-        """Keep what was ordered and what the watch saw."""
-        write_json(self.phase(step) / "plan.json", phase.to_json(), indent=1)
-        write_json(self.phase(step) / "server.json", watched)
+    def phases(self, plan: Plan) -> tuple[list[PhaseResult], list[Block]]:
+        """All phases that have both sides, in the order in which they ran; and the blocks cut out of a
+        ramp."""
+        results, blocks = [], []
+        for number, file in enumerate(sorted((self.path / "phases").glob("*/raw.json"))):
+            raw = self.read(str(file.relative_to(self.path)), Raw)
+            samples, facts = read_samples(self.samples_of(raw.id))
+            results.append(phase_result(plan, raw, samples, facts))
+            if raw.kind == "ramp":
+                blocks += stretches(plan, raw, facts, number // len(plan.ramp.variants) if plan.ramp else 0)
+        return results, blocks
 
-    def discard(self, step: Step) -> None:
-        """Set a phase aside that says nothing about the server; its books still count."""
-        self.phase(step).rename(self.path / "phases" / f"{step.id}{DISCARDED}")
+    def build(self) -> Summary:
+        """The summary of what was measured so far.
 
-    def is_measured(self, step: Step) -> bool:
-        """Whether the phase has both sides."""
-        folder = self.path / "phases" / step.id
-        return (folder / "load.json").exists() and (folder / "server.json").exists()
-
-    def raw(self, step: Step) -> tuple[Phase, list[Sample], dict[str, Any], dict[str, Any]]:
-        """Phase, samples, the generator's facts and the watch of one phase."""
-        where = f"phases/{step.id}"
-        samples, facts = read_samples(self.load_of(step))
-        return (
-            Phase.from_json(self.read(f"{where}/plan.json")),
-            samples,
-            facts,
-            self.read(f"{where}/server.json"),
+        Raises:
+            FolderError: the folder holds no run.
+        """
+        plan = self.read("plan.json", Plan)
+        results, cut = self.phases(plan)
+        return Summary(
+            status=self.read("status.json", Status),
+            environment=self.read("environment.json", Environment),
+            plan=plan,
+            blocks=(*self._list("blocks.json", tuple[Block, ...]), *cut),
+            phases=tuple(results),
+            kills=self._list("kills.json", tuple[Kill, ...]),
         )
+
+    def summary(self) -> Summary:
+        """The summary as it was written, or built anew where there is none.
+
+        Raises:
+            FolderError: the folder holds no experiment.
+        """
+        if (self.path / "summary.json").exists():
+            return self.read("summary.json", Summary)
+        return self.build()
+
+    def _list(self, name: str, kind: type[tuple[T, ...]]) -> tuple[T, ...]:
+        return self.read(name, kind) if (self.path / name).exists() else ()
+
+
+def holds_experiment(path: Path) -> bool:
+    """Whether a folder is one that `experiment` wrote."""
+    try:
+        plan: Any = json.loads((path / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return (path / "summary.json").exists() and not (path / "samples.json").exists()
+    return isinstance(plan, dict) and "preset" in plan

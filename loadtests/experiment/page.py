@@ -6,6 +6,7 @@ the template; the page loads nothing from anywhere.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -13,23 +14,27 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadtests.experiment.evidence import Evidence, Summary, ledger_gaps, ledger_totals
+from loadtests.experiment import tables
+from loadtests.experiment.evidence import ledger, ledger_gaps
 from loadtests.experiment.figures import COLOURS, as_svg
+from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge
 
 TEMPLATE: Final = "report.html.j2"
 CAPTIONS: Final = {
+    "cycles": "Every cycle measures each variant once, seconds apart. Throughput moves with the speed of the "
+    "machine; U, the CPU seconds of work done per second, does not, for a slow clock stretches the work and "
+    "everything else alike. Hollow points were void by what went in (a neighbour, stolen time) and replaced.",
     "queues": "The life of a connection under overload. Above: connections offered, accepted and completed "
-    "since the phase began; the shaded lead of accepted over completed is what the service holds. Below: "
-    "where they wait.",
+    "since the phase began; the shaded part between accepted and completed is in flight. Below: where they "
+    "wait.",
     "ramp": "Offered, accepted and completed per second while the rate rises from phase to phase. Where "
     "completed leaves offered, capacity ends; where accepted leaves completed, the queue stands inside the "
     "service.",
-    "capacity": "Each point is one phase. Latency counts from the moment a request was meant to be sent, so "
-    "waiting for a full service is in it. Capacity is the most answers within the SLO per second; the limit "
-    "is workers / S, with S from the workers' own CPU time.",
+    "latency": "Each point is one phase at a share of the throughput just measured. Latency counts from the "
+    "moment a request was meant to be sent, so waiting for a full service is in it. No verdict hangs on it.",
     "cpu": "Cores used by the work itself, by the rest of the IO process (accepting, parsing, answering, "
-    "handing over) and by the load generator, which shares the machine.",
+    "handing over) and by the load generator, which shares the machine; medians over the blocks.",
 }
 
 
@@ -43,21 +48,25 @@ def render(summary: Summary) -> str:
         lstrip_blocks=True,
     )
     drawings = {name: Markup(_themed(svg)) for name, svg in as_svg(summary).items()}  # our own SVG
-    phases = summary["phases"]
+    invalid = summary.status.state == "invalid"
     return environment.get_template(TEMPLATE).render(
         summary=summary,
-        plan=summary["plan"],
-        phases=phases,
-        verdicts=judge(summary),
-        answer=answer(summary),
-        capacities=Evidence(summary).capacity_table(),
+        plan=summary.plan,
+        factors=dataclasses.asdict(summary.plan.factors),
+        environment=summary.environment,
+        phases=summary.phases,
+        verdicts=[] if invalid else judge(summary),
+        answer=None if invalid else answer(summary),
+        variants=tables.variants(summary),
+        gains=tables.gains(summary),
+        beside=tables.beside(summary),
         drawings=drawings,
         captions=CAPTIONS,
-        totals=ledger_totals(summary),
+        totals=ledger(summary),
         gaps=ledger_gaps(summary),
-        outcomes=sum((Counter(phase["outcomes"]) for phase in phases), Counter()),
+        outcomes=sum((Counter(part.outcomes) for part in (*summary.blocks, *summary.phases)), Counter[str]()),
         cautions=_cautions(summary),
-        titles={visit["variant"]["name"]: visit["variant"]["title"] for visit in summary["plan"]["visits"]},
+        titles={variant.name: variant.title for variant in summary.plan.variants},
     )
 
 
@@ -70,22 +79,15 @@ def _themed(svg: str) -> str:
 
 def _cautions(summary: Summary) -> list[str]:
     """What a reader should know before quoting a figure, each sentence once."""
-    cautions = [
-        f"{phase['id']} is invalid: {why}" for phase in summary["phases"] for why in phase["invalid_because"]
-    ]
-    cautions += [
-        f"{phase['id']} was invalid and repeated: {' '.join(phase['invalid_because'])}"
-        for phase in summary["discarded"]
-    ]
-    stolen = summary["status"].get("stolen_cpu_seconds")
-    if stolen and stolen >= 0.1:
-        cautions.append(f"The hypervisor gave {stolen:.1f} CPU seconds of this run to somebody else.")
-    load = summary["environment"]["load_average"][0]
-    if load > 0.5:
+    cautions = [f"{phase.id} is invalid: {why}" for phase in summary.phases for why in phase.invalid_because]
+    void = Counter(block.void_because[0] for block in summary.blocks if block.void_because)
+    cautions += [f"{count} blocks were void and replaced: {why}." for why, count in void.most_common(5)]
+    if summary.environment.load_average > 0.5:
+        load = summary.environment.load_average
         cautions.append(f"The machine was not idle before the run: load average {load:.1f}.")
-    if summary["environment"]["cores"] <= 4:
+    if summary.environment.cores <= 4:
         cautions.append(
-            f"Generator, service and workers shared {summary['environment']['cores']} cores: "
+            f"Generator, service and workers shared {summary.environment.cores:g} cores: "
             "quote ratios, not absolute rates."
         )
     return cautions

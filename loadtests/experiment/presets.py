@@ -1,7 +1,6 @@
-"""The presets: which variants an experiment compares, and under which loads. Pure.
+"""The presets: which variants an experiment compares, and what each question needs measured. Pure.
 
-Knows the factors of the 2017 post and what each preset varies. A preset is a row of `PRESETS`: the
-work it needs calibrated, its own defaults, and the function that lays out its plan.
+Knows the factors of the 2017 post and what each preset varies. A preset is a row of `PRESETS`.
 """
 
 from __future__ import annotations
@@ -11,29 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from loadtests.experiment.matrix import (
-    DATA,
-    Cost,
-    Factors,
-    Plan,
-    PlanError,
-    Variant,
-    Visit,
-    alternate,
-    step_of,
-)
+from loadtests.experiment.plan import DATA, Cost, Factors, Plan, PlanError, Ramp, Variant
 
 PUBLISHED_SHARE: Final = 1 / 5
 """The post's public history has N = 5000 in the inline figures and N = 1000 in the commit that added
 the offload: its offloaded requests did a fifth of the work."""
 
 PUBLISHED_RATES: Final = (
-    20.0,
-    60.0,
-    100.0,
-    120.0,
-    160.0,
-    180.0,
+    *(20.0, 60.0, 100.0, 120.0, 160.0, 180.0),
     *(float(rate) for rate in range(200, 351, 10)),
 )
 """The 22 arrival rates of the post, requests per second, 20 s each."""
@@ -41,10 +25,12 @@ PUBLISHED_RATES: Final = (
 ALL_AT_ONCE: Final = 1000
 """An accept batch that empties the kernel queue in one turn of the loop."""
 
+PLANTED: Final = 1.25
+"""How many times the work a variant of `a-a` does, for the instrument to find."""
+
 DIGEST: Final = "service.work:digest"
 """Work that releases the GIL; `DATA` holds it throughout."""
 
-DEFAULTS: Final = Factors()
 Costs = Mapping[str, Cost]
 
 
@@ -53,141 +39,172 @@ class Preset:
     """One experiment by name: what it asks, what it needs, its defaults and its layout."""
 
     question: str
-    build: Callable[[int, Costs, Factors], tuple[Visit, ...]]
-    factors: Factors = DEFAULTS
+    build: Callable[[float, Costs, Factors], dict[str, Any]]
+    factors: Factors = Factors()  # noqa: RUF009  # frozen
     works: tuple[str, ...] = (DATA,)
 
 
-def plan(name: str, cores: int, costs: Costs, factors: Factors) -> Plan:
+def plan(name: str, cores: float, costs: Costs, factors: Factors) -> Plan:
     """The plan of preset `name` from the calibrated costs of its works, by work function.
 
     Raises:
-        PlanError: a phase would send nothing.
+        PlanError: the factors contradict each other.
     """
-    made = Plan(preset=name, cores=cores, factors=factors, visits=PRESETS[name].build(cores, costs, factors))
-    for step in made.steps:
-        try:
-            step.phase("http://localhost/", factors.timeout_seconds)
-        except ValueError as error:
-            raise PlanError(f"phase {step.id} cannot be run: {error}") from error
-    return made
+    if factors.cycles < 1 or factors.overload_repeats < 1:
+        raise PlanError("an experiment needs at least one cycle and one overload of each kind")
+    return Plan(preset=name, cores=cores, factors=factors, **PRESETS[name].build(cores, costs, factors))
 
 
-def _variant(
-    factors: Factors, cost: Cost, name: str, offload: str = "inline", workers: int = 1, **more: Any
-) -> Variant:
-    who = "inline" if offload == "inline" else f"{workers} {'thread' if offload == 'thread' else 'worker'}"
-    who += "s" if workers > 1 else ""
-    shared = {"accept_batch": factors.accept_batch, "backlog": factors.backlog, "loop": factors.loop}
-    return Variant(
-        name=name,
-        title=f"{who}, {cost.s_seconds * 1e3:.2g} ms",
-        offload=offload,
-        workers=workers,
-        work_units=cost.work_units,
-        s_seconds=cost.s_seconds,
-        **{**shared, **more},
+def _inline(factors: Factors, cost: Cost, **more: Any) -> Variant:
+    fields = {
+        "name": "inline",
+        "title": f"inline, {cost.s_seconds * 1e3:.2g} ms",
+        "offload": "inline",
+        "workers": 1,
+        "work_units": cost.work_units,
+        "accept_batch": factors.accept_batch,
+        "backlog": factors.backlog,
+        "loop": factors.loop,
+    }
+    return Variant(**{**fields, **more})
+
+
+def _one(factors: Factors, cost: Cost) -> Variant:
+    """One worker of the stock executor, with the same work."""
+    return _inline(
+        factors,
+        cost,
+        name="executor-1",
+        title=f"1 worker, {cost.s_seconds * 1e3:.2g} ms",
+        offload="executor",
     )
 
 
-def _pair(factors: Factors, costs: Costs) -> tuple[Variant, Variant]:
-    """Inline and one worker, with the same work."""
-    cost = costs[DATA]
-    return _variant(factors, cost, "inline"), _variant(factors, cost, "process-1", "process")
+def _per_core(one: Variant, cores: float) -> Variant:
+    count = max(1, int(cores))
+    title = one.title.replace("1 worker,", f"{count} worker{'s' if count > 1 else ''},")
+    return replace(one, name="executor-cores", title=title, workers=count)
 
 
-def _published(one: Variant) -> Variant:
+def _fifth(one: Variant, cost: Cost) -> Variant:
     """One worker with a fifth of the work, as in the post's code history."""
-    fifth = one.with_work_of(PUBLISHED_SHARE)
-    title = f"1 worker, {fifth.s_seconds * 1e3:.2g} ms (as published)"
-    return replace(fifth, name="process-1-fifth", title=title)
+    title = f"1 worker, {cost.s_seconds * 1e3 * PUBLISHED_SHARE:.2g} ms (as published)"
+    units = max(1, round(cost.work_units * PUBLISHED_SHARE))
+    return replace(one, name="executor-1-fifth", title=title, work_units=units)
 
 
-def _per_core(one: Variant, cores: int) -> Variant:
-    title = one.title.replace("1 worker,", f"{cores} workers,")
-    return replace(one, name="process-cores", title=title, workers=cores)
-
-
-def _quick(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
-    inline, one = _pair(factors, costs)
-    measured = (inline, one, _per_core(one, cores), _published(one))
-    title = f"{inline.title}, accept batch {ALL_AT_ONCE}"
-    batch = replace(inline, name="inline-batch", title=title, accept_batch=ALL_AT_ONCE)
-    protected = replace(one, name="process-1-protected", title=f"{one.title}, protected", protected=True)
-    return alternate(measured, (*measured, protected, batch), factors)
-
-
-def _controlled(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
-    inline, one = _pair(factors, costs)
-    measured = (inline, one, _per_core(one, cores))
-    return alternate(measured, measured, factors)
-
-
-def _as_published(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
-    inline, one = _pair(factors, costs)
-    measured = (inline, _published(one))
-    return alternate(measured, measured, factors)
-
-
-def _accept_all_we_can(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
-    """The post's phases as they were: rising rates on one start of the service, inline and offloaded."""
-    return tuple(
-        Visit(
-            variant=variant,
-            steps=tuple(step_of(variant, 1, "ramp", rate, factors.phase_seconds) for rate in PUBLISHED_RATES),
-        )
-        for variant in _pair(factors, costs)
+def _quick(cores: float, costs: Costs, factors: Factors) -> dict[str, Any]:
+    cost = costs[DATA]
+    inline, one = _inline(factors, cost), _one(factors, cost)
+    batch = replace(
+        inline,
+        name="inline-batch",
+        title=f"{inline.title}, accept batch {ALL_AT_ONCE}",
+        accept_batch=ALL_AT_ONCE,
     )
+    lanes = replace(
+        one, name="lanes-1", title=f"{one.title}, lanes, protected", offload="process", protected=True
+    )
+    measured = (inline, one, _per_core(one, cores), _fifth(one, cost))
+    return {
+        "variants": (*measured, batch, lanes),
+        "measured": tuple(variant.name for variant in measured),
+        "beside": ("executor-1", "lanes-1"),
+        "overloaded": ("inline", "executor-1", "inline-batch", "lanes-1"),
+        "killed": ("executor-1", "lanes-1"),
+    }
 
 
-def _batches(_: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+def _controlled(cores: float, costs: Costs, factors: Factors) -> dict[str, Any]:
+    return {**_quick(cores, costs, factors), "curve": ("inline", "executor-1", "executor-cores", "lanes-1")}
+
+
+def _accept_all_we_can(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
+    """The post's phases as they were: rising rates on one start of the service, inline and offloaded."""
+    variants = (_inline(factors, costs[DATA]), _one(factors, costs[DATA]))
+    names = tuple(variant.name for variant in variants)
+    return {
+        "variants": variants,
+        "ramp": Ramp(
+            variants=names, rates_per_second=PUBLISHED_RATES, phase_seconds=factors.overload_seconds
+        ),
+    }
+
+
+def _batches(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
     """Accept batch x loop, all inline: what makes accepted track completed?"""
-    overloaded = [
-        replace(
-            _variant(factors, costs[DATA], f"inline-{loop}-{batch}", accept_batch=batch, loop=loop),
+    variants = tuple(
+        _inline(
+            factors,
+            costs[DATA],
+            name=f"inline-{loop}-{batch}",
             title=f"{loop}, accept batch {batch}",
+            accept_batch=batch,
+            loop=loop,
         )
         for batch in (1, 16, ALL_AT_ONCE)
         for loop in ("uvloop", "asyncio")
-    ]
-    return alternate((), overloaded, factors)
+    )
+    names = tuple(variant.name for variant in variants)
+    return {"variants": variants, "measured": names, "overloaded": names}
 
 
-def _threads(cores: int, costs: Costs, factors: Factors) -> tuple[Visit, ...]:
+def _threads(cores: float, costs: Costs, factors: Factors) -> dict[str, Any]:
     """Work that holds the GIL against work that releases it, in threads and in processes."""
-    measured = []
+    variants = []
     for kind, work in (("holds", DATA), ("releases", DIGEST)):
-        for offload in ("inline", "thread", "process"):
-            name = "inline" if offload == "inline" else f"{offload}-cores"
-            workers = 1 if offload == "inline" else cores
-            variant = _variant(factors, costs[work], f"{name}-{kind}", offload, workers, work=work)
-            measured.append(replace(variant, title=f"{variant.title}, {kind} the GIL"))
-    return alternate(measured, (), factors)
+        cost = costs[work]
+        inline = _inline(factors, cost, name=f"inline-{kind}", work=work)
+        variants.append(replace(inline, title=f"{inline.title}, {kind} the GIL"))
+        for offload, what in (("thread", "threads"), ("executor", "workers")):
+            count = max(1, int(cores))
+            title = f"{count} {what}, {cost.s_seconds * 1e3:.2g} ms, {kind} the GIL"
+            name = f"{offload}-cores-{kind}"
+            variants.append(replace(inline, name=name, title=title, offload=offload, workers=count))
+    return {"variants": tuple(variants), "measured": tuple(variant.name for variant in variants)}
 
 
-LONGER: Final = Factors(
-    loads=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1), phase_seconds=4.0, overload_seconds=10.0
-)
+def _a_a(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
+    """Inline beside itself, and beside itself with more work: what the instrument makes of nothing."""
+    cost = costs[DATA]
+    inline = _inline(factors, cost)
+    again = replace(inline, name="inline-again", title=f"{inline.title}, again")
+    more = replace(
+        inline,
+        name="inline-more",
+        title=f"inline, {cost.s_seconds * PLANTED * 1e3:.2g} ms",
+        work_units=round(cost.work_units * PLANTED),
+    )
+    variants = (inline, again, more)
+    return {"variants": variants, "measured": tuple(variant.name for variant in variants)}
+
 
 PRESETS: Final[Mapping[str, Preset]] = {
     "quick": Preset("the post and its control, in under three minutes", _quick),
-    "controlled": Preset("the same work inline, with one worker and with one per core", _controlled, LONGER),
-    "as-published": Preset(
-        "the work of the post's code history: S inline, S/5 offloaded", _as_published, LONGER
+    "controlled": Preset(
+        "the same with more cycles and a latency curve (8 minutes)",
+        _controlled,
+        Factors(cycles=24, more_cycles=12, overload_repeats=5, budget_seconds=400.0),
     ),
     "accept-all-we-can": Preset(
-        "the 22 published phases of 20 s, backlog 4, inline and with one worker (25 minutes)",
+        "the 22 published phases of 20 s, backlog 4, inline and with one worker (18 minutes)",
         _accept_all_we_can,
-        Factors(phase_seconds=20.0, backlog=4, rounds=1),
+        Factors(overload_seconds=20.0, backlog=4),
     ),
     "batches": Preset(
-        "accept batch x event loop, inline: what makes accepted track completed?",
+        "accept batch x event loop, inline: what makes accepted track completed? (3 minutes)",
         _batches,
-        Factors(rounds=1, overload_seconds=8.0),
+        Factors(cycles=1, more_cycles=0),
     ),
     "threads": Preset(
-        "work that holds the GIL against work that releases it: when do threads suffice?",
+        "when do threads suffice? work that holds the GIL, work that releases it (3 minutes)",
         _threads,
         works=(DATA, DIGEST),
+    ),
+    "a-a": Preset(
+        "does the instrument find nothing where there is nothing, and 25 % more work where it is planted? "
+        "(1 minute)",
+        _a_a,
+        Factors(more_cycles=0),
     ),
 }

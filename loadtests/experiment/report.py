@@ -1,35 +1,38 @@
 """Draws the report of a run from its summary alone: verdict.txt, report.html and the figures.
 
-Knows how verdicts, table and ledger read as text. Touches files in the run folder only.
+Knows how verdicts, tables and ledger read as text. Touches files in the run folder only.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Final
 
-from loadtests.experiment import figures, page, results
-from loadtests.experiment.evidence import Evidence, ledger_gaps, ledger_totals
-from loadtests.experiment.folder import FolderError, RunFolder
+from loadtests.experiment import tables
+from loadtests.experiment.claims import DID_NOT_HOLD, HELD, INCONCLUSIVE
+from loadtests.experiment.evidence import ledger, ledger_gaps
+from loadtests.experiment.folder import FolderError, RunFolder, holds_experiment
+from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge
 
-WIDTH = 78
-MARKS = {"held": "+", "did not hold": "-", "inconclusive": "?"}
+WIDTH: Final = 78
+MARKS: Final = {HELD: "+", DID_NOT_HOLD: "-", INCONCLUSIVE: "?"}
 
 
-def draw(folder: RunFolder) -> tuple[dict[str, Any], str]:
-    """Write verdict.txt and the figures; return the summary and the text.
+def draw(folder: RunFolder) -> tuple[Summary, str]:
+    """Write verdict.txt, the page and the figures; return the summary and the text.
 
     Raises:
-        FolderError: the folder holds no readable run.
+        FolderError: the folder holds no readable experiment.
     """
-    has_summary = (folder.path / "summary.json").exists()
-    summary = folder.read("summary.json") if has_summary else results.build(folder)
-    if not {"plan", "environment", "status", "phases", "discarded"} <= set(summary):
-        raise FolderError(
-            f"{folder.path} holds no experiment, but perhaps a run: its summary.json is already one"
-        )
+    # Here, so that a command that draws nothing does not wait for matplotlib.
+    from loadtests.experiment import figures, page
+
+    if not holds_experiment(folder.path):
+        raise FolderError(f"{folder.path} holds no experiment (perhaps a `run`, which has no report)")
+    summary = folder.summary()
     text = as_text(summary)
     (folder.path / "verdict.txt").write_text(text, encoding="utf-8")
     (folder.path / "report.html").write_text(page.render(summary), encoding="utf-8")
@@ -37,68 +40,89 @@ def draw(folder: RunFolder) -> tuple[dict[str, Any], str]:
     return summary, text
 
 
-def is_invalid(summary: dict[str, Any]) -> bool:
-    """Whether a phase was invalid even when repeated, or the books do not close."""
-    return any(phase["state"] == "invalid" for phase in summary["phases"]) or bool(ledger_gaps(summary))
+def is_invalid(summary: Summary) -> bool:
+    """Whether the machine was disturbed too much, or the books do not close."""
+    return summary.status.state == "invalid" or bool(ledger_gaps(summary))
 
 
-def as_text(summary: dict[str, Any]) -> str:
+def as_text(summary: Summary) -> str:
     """The whole verdict as plain text of at most 80 columns."""
-    return (
-        "\n".join([*_head(summary), "", *_verdicts(summary), *_table(summary), "", *_ledger(summary)]) + "\n"
-    )
+    parts = (_head(summary), _verdicts(summary), _tables(summary), _disturbances(summary), _ledger(summary))
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
 
 
-def _head(summary: dict[str, Any]) -> Iterator[str]:
-    plan, machine, status = summary["plan"], summary["environment"], summary["status"]
-    spent = {visit["variant"]["s_seconds"] for visit in plan["visits"]}
-    costs = ", ".join(f"{s * 1e3:.2f}" for s in sorted(spent, reverse=True)) + " ms of CPU"
-    title = f"Accept All We Can, preset {plan['preset']}"
-    if status["state"] != "complete":
-        title += f" ({status['state'].upper()}: {len(summary['phases'])} phases measured)"
+def _head(summary: Summary) -> Iterator[str]:
+    plan, machine, status = summary.plan, summary.environment, summary.status
+    title = f"Accept All We Can, preset {plan.preset}"
+    if status.state != "complete":
+        title += f": {status.state.upper()}"
     yield title
     yield from _wrap(
-        f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, "
-        f"{machine['python']}; by calibration one request costs {costs}; load average before the run "
-        f"{machine['load_average'][0]:.1f}, CPU stolen meanwhile {status.get('stolen_cpu_seconds')} s"
+        f"{machine.date}, {machine.cpu}, {machine.cores:g} cores, {machine.kernel}, {machine.python}; seed "
+        f"{plan.factors.seed}, load average before the run {machine.load_average:.1f}, {status.seconds:.0f} s"
     )
+    if status.invalid_because:
+        yield ""
+        yield from _wrap(f"This run says nothing about the service: {status.invalid_because}.")
 
 
-def _verdicts(summary: dict[str, Any]) -> Iterator[str]:
+def _verdicts(summary: Summary) -> Iterator[str]:
+    if summary.status.state == "invalid":
+        return
     for verdict in judge(summary):
         mark = f"{MARKS[verdict.verdict]} {verdict.verdict.upper():<13} "
         yield from textwrap.wrap(verdict.claim, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
-        yield from _wrap(f"{verdict.numbers}. {verdict.why}", indent="    ")
-    yield ""
+        yield from _wrap(f"{verdict.finding.numbers}. {verdict.finding.why}", indent="    ")
     if (why := answer(summary)) is not None:
+        yield ""
         yield "Where does the 5.2x come from?"
         yield from _wrap(why, indent="    ")
-        yield ""
 
 
-def _table(summary: dict[str, Any]) -> Iterator[str]:
-    """Capacity by variant, beside the limit it cannot pass."""
-    rows = Evidence(summary).capacity_table()
-    if rows:
-        yield f"{'variant':<38}{'capacity':>10}{'of workers/S':>14}{'S':>10}"
+def _tables(summary: Summary) -> Iterator[str]:
+    """What each variant did, how gains split, and what the stock executor costs beside the lanes."""
+    if rows := tables.variants(summary):
+        yield f"{'variant':<38}{'X':>9}{'U':>7}{'of workers':>11}{'S':>9}"
     for row in rows:
-        yield f"{row.title:<38}{row.capacity:>8.0f}/s{row.share!s:>14}{row.s_seconds * 1e3:>7.2f} ms"
+        yield (
+            f"{row.title:<38}{row.throughput_per_second:>7.0f}/s{row.utilisation:>7.2f}"
+            f"{row.utilisation / row.workers:>11.0%}{row.demand_seconds * 1e3:>6.2f} ms"
+        )
+    if gains := tables.gains(summary):
+        yield ""
+        yield f"{'over ' + gains[0].baseline:<18}{'X':>20}{'= U':>20}{'/ S':>20}"
+    for gain in gains:
+        split = (gain.gain.throughput, gain.gain.utilisation, gain.gain.demand)
+        yield f"{gain.variant:<18}" + "".join(f"{estimate!s:>20}" for estimate in split)
+    if beside := tables.beside(summary):
+        yield ""
+        yield from _wrap(beside)
 
 
-def _ledger(summary: dict[str, Any]) -> Iterator[str]:
-    total = ledger_totals(summary)
+def _disturbances(summary: Summary) -> Iterator[str]:
+    """What was measured and thrown away, with the reasons."""
+    void = Counter(reason for block in summary.blocks for reason in block.void_because[:1])
+    if void:
+        worst = max(void, key=lambda reason: void[reason])
+        yield from _wrap(
+            f"{sum(void.values())} of {len(summary.blocks)} blocks were void and replaced, most often: {worst}."
+        )
+    for phase in summary.phases:
+        if phase.invalid_because:
+            yield from _wrap(f"Phase {phase.id} is invalid and not judged: {phase.invalid_because[0]}.")
+
+
+def _ledger(summary: Summary) -> Iterator[str]:
+    total = ledger(summary)
     yield from _wrap(
-        f"Ledger: planned {total['planned']} = sent {total['sent']} + not sent {total['not_sent']}; "
-        f"sent = connected {total['connected']} + never connected {total['never_connected']}; "
-        f"connected = accepted {total['accepted']} + in the kernel queue {total['kernel_queue']} "
-        f"+ half-open {total['half_open']}; "
-        f"accepted = completed {total['completed']} + active {total['active']}."
+        f"Ledger: planned {total.planned} = sent {total.sent} + not sent {total.not_sent}; "
+        f"sent = connected {total.connected} + never connected {total.never_connected}; "
+        f"connected + carried over {total.carried_over} = accepted {total.accepted} "
+        f"+ in the kernel queue {total.kernel_queue} + half-open {total.half_open}; "
+        f"accepted = completed {total.completed} + active {total.active}."
     )
     gaps = ledger_gaps(summary)
-    yield from gaps or ["No connection is unexplained."]
-    invalid = [phase for phase in summary["phases"] if phase["state"] == "invalid"]
-    for phase in invalid:
-        yield from _wrap(f"INVALID {phase['id']}: {' '.join(phase['invalid_because'])}")
+    yield from (line for gap in gaps for line in _wrap(gap)) if gaps else ["No connection is unexplained."]
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:

@@ -1,33 +1,57 @@
-"""Runs an experiment: variant by variant, phase by phase, into a run folder.
+"""Runs an experiment: calibrates, plans, measures cycle by cycle until the claims are decided, and sums up.
 
-Knows the order of things. Touches child processes (the service, the generator) and the folder; all
-figures come later, from the folder. However it ends, no child is left and what was measured stays.
+Knows the order of things and when enough is measured. Touches the run folder, and by way of the testbed the
+child processes; all figures come from the folder. However it ends, no child is left and what was measured
+stays.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from statistics import median
+from typing import Final, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests import machine
-from loadtests.experiment import results
 from loadtests.experiment.child import ServiceChild
-from loadtests.experiment.counters import Watch
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.matrix import Cost, Factors, Plan, Step
+from loadtests.experiment.plan import Cost, Factors, Plan
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
-from loadtests.load.generator import read_samples, run_phase
+from loadtests.experiment.progress import Board
+from loadtests.experiment.results import Block, Kill, PhaseResult, Status, Summary
+from loadtests.experiment.testbed import Testbed
+from loadtests.experiment.verdict import undecided
+from loadtests.neighbours import effective_cores
 
-OVERHEAD_SECONDS: Final = 1.5
-"""Per phase, besides sending: starting the generator, draining what an overload left, starting services."""
+BESIDE_CYCLES: Final = 4
+"""Pairs of the stock executor and the lanes: what they cost is a row of the report, and no verdict."""
+
+TRIES: Final = 3
+"""Of a block or a phase that was disturbed. The moment of a neighbour passes; one that stays makes the run
+INVALID."""
+
+MOST_VOID: Final = 0.5
+"""Void blocks for each one that may be judged. A neighbour that spoils every third block is no moment any
+more: what it leaves may be what it did not disturb enough to be noticed."""
+
+FEW_VOID: Final = 6
+"""So many may be void before their share counts."""
+
+CURVE_LOADS: Final = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05)
+"""Of the throughput just measured; latency needs an offered load, and is told but not judged."""
+
+CURVE_SECONDS: Final = 4.0
 
 
-def run(preset: str, factors: Factors, path: Path, console: Console) -> dict[str, Any]:
+class InvalidError(Exception):
+    """Somebody else used the machine; the message says who or what, in one sentence."""
+
+
+def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
     """Calibrate, plan, measure; return the summary, which is also in the folder.
 
     Ctrl-C and failures leave a folder that says so in status.json; the exception goes on.
@@ -36,96 +60,159 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> dict[str
         FolderError: the folder cannot be used; ServiceError, GeneratorError: a child failed.
     """
     folder = RunFolder.create(path)
-    folder.write("status.json", {"state": "running"})
-    folder.write("environment.json", machine.environment())
-    stolen = machine.stolen_seconds()
-    state = "failed"
+    started = time.monotonic()
+    state: Literal["complete", "invalid", "interrupted", "failed"] = "failed"
+    because = ""
+    folder.write("status.json", Status, Status(state="running"))
+    folder.write("environment.json", machine.Environment, machine.environment())
     try:
         costs = {work: calibrate(folder, work, factors.work_ms, console) for work in PRESETS[preset].works}
-        plan = make_plan(preset, machine.cores(), costs, factors)
-        folder.write("plan.json", plan.to_json())
-        measure(plan, folder, console)
+        plan = make_plan(preset, effective_cores(), costs, factors)
+        folder.write("plan.json", Plan, plan)
+        Experiment(plan, folder, console).measure()
         state = "complete"
+    except InvalidError as reason:
+        state, because = "invalid", str(reason)
     except KeyboardInterrupt:
         state = "interrupted"
         raise
     finally:
-        now = machine.stolen_seconds()
-        steal = None if now is None or stolen is None else round(now - stolen, 2)
-        folder.write("status.json", {"state": state, "stolen_cpu_seconds": steal})
+        seconds = round(time.monotonic() - started, 1)
+        folder.write("status.json", Status, Status(state=state, invalid_because=because, seconds=seconds))
         if (folder.path / "plan.json").exists():
-            summary = results.build(folder)
-            folder.write("summary.json", summary)
+            summary = folder.build()
+            folder.write("summary.json", Summary, summary)
     return summary
 
 
 def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
     """Units of `work` and their CPU seconds, by the service's own calibration, once for all variants."""
-    flags = [
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-        "--log-format",
-        "json",
-        "--offload",
-        "inline",
-        "--work",
-        work,
-    ]
-    with ServiceChild([*flags, "--work-ms", str(work_ms)], folder.log) as service:
+    flags = {
+        "port": "0",
+        "admin-port": "0",
+        "log-format": "json",
+        "offload": "inline",
+        "work": work,
+        "work-ms": str(work_ms),
+    }
+    line = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    with ServiceChild(line, folder.log_of("calibration")) as service:
         cost = Cost(work_units=service.work["units"], s_seconds=service.work["cpu_ms"] / 1e3)
     spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
     console.print(f"One request is {cost.work_units} units of {work}: {spent} on this machine.")
     return cost
 
 
-def measure(plan: Plan, folder: RunFolder, console: Console) -> None:
-    """Run all visits, with a bar on a terminal and a line per phase everywhere."""
-    total = plan.load_seconds + OVERHEAD_SECONDS * len(plan.steps)
-    console.print(f"{len(plan.steps)} phases, about {total / 60:.1f} minutes. Ctrl-C keeps what is measured.")
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=total)
-        for visit in plan.visits:
-            with ServiceChild(visit.variant.flags(), folder.log) as service:
-                for step in visit.steps:
-                    progress.update(bar, description=f"{visit.variant.title} at {step.load:g}x")
-                    result = run_step(plan, step, service, folder)
-                    if result["state"] == "invalid":  # a shared machine has bad moments: one more try
-                        console.print(line_of(result), highlight=False)
-                        console.print(f"  repeated: {result['invalid_because'][0]}", highlight=False)
-                        folder.discard(step)
-                        result = run_step(plan, step, service, folder)
-                    console.print(line_of(result), highlight=False)
-                    progress.advance(bar, step.duration_seconds + OVERHEAD_SECONDS)
+class Experiment:
+    """One run after the plan is made."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, console: Console) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._console = console
+        self._blocks: list[Block] = []
+        self._kills: list[Kill] = []
+
+    def measure(self) -> None:
+        """Everything that the plan says.
+
+        Raises:
+            InvalidError: too much of it was disturbed.
+        """
+        with Board(self._plan, self._console) as board, Testbed(self._plan, self._folder) as bed:
+            began = time.monotonic()
+            self._cycles(bed, board, began)
+            for cycle in range(1, BESIDE_CYCLES + 1):
+                self._cycle(bed, board, self._plan.beside, "beside", cycle)
+            for _ in range(self._plan.factors.overload_repeats):
+                for name in self._plan.overloaded:
+                    self._overload(bed, board, name)
+            for name in self._plan.killed:
+                self._kills.append(bed.kill(self._plan.variant(name)))
+                self._folder.write("kills.json", tuple[Kill, ...], tuple(self._kills))
+            for name in self._plan.curve:
+                for load in CURVE_LOADS:
+                    self._phase(bed, board, "curve", name, load * self._throughput(name), CURVE_SECONDS)
+            self._ramp(bed, board)
+
+    def _cycles(self, bed: Testbed, board: Board, began: float) -> None:
+        plan, looks = self._plan, self._plan.looks
+        if not plan.measured:
+            return
+        for cycle in range(1, looks[-1] + 1):
+            self._cycle(bed, board, plan.measured, "cycle", cycle)
+            summary = self._folder.build()
+            board.cycle(cycle, summary)
+            if cycle in looks:
+                spent = time.monotonic() - began
+                next_look = min((look for look in looks if look > cycle), default=cycle)
+                wanted = (next_look - cycle) * spent / cycle + plan.seconds_after_cycles(BESIDE_CYCLES)
+                if not undecided(summary) or spent + wanted > plan.factors.budget_seconds:
+                    return
+
+    def _cycle(
+        self, bed: Testbed, board: Board, names: tuple[str, ...], part: Literal["cycle", "beside"], cycle: int
+    ) -> None:
+        for name in self._plan.order(names, cycle):
+            for _ in range(TRIES):
+                block = bed.block(self._plan.variant(name), part, cycle)
+                self._blocks.append(block)
+                board.block(block)
+                if not block.void_because:
+                    break
+                self._check_void()
+        self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
+
+    def _check_void(self) -> None:
+        void = [block for block in self._blocks if block.void_because]
+        if len(void) > max(FEW_VOID, MOST_VOID * (len(self._blocks) - len(void))):
+            self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
+            raise InvalidError(
+                f"{len(void)} of {len(self._blocks)} blocks were disturbed: "
+                f"{_commonest(block.void_because[0] for block in void)}"
+            )
+
+    def _throughput(self, name: str) -> float:
+        """Requests per second as just measured, of this variant or of one that does the same."""
+        valid = [block for block in self._blocks if not block.void_because]
+        own = [block for block in valid if block.variant == name] or [
+            block for block in valid if block.workers == self._plan.variant(name).workers
+        ]
+        return median(block.throughput_per_second for block in own[-3:])
+
+    def _overload(self, bed: Testbed, board: Board, name: str) -> None:
+        factors = self._plan.factors
+        rate = factors.overload * self._throughput(name)
+        self._phase(bed, board, "overload", name, rate, factors.overload_seconds)
+
+    def _phase(
+        self,
+        bed: Testbed,
+        board: Board,
+        kind: Literal["overload", "ramp", "curve"],
+        name: str,
+        rate: float,
+        seconds: float,
+    ) -> None:
+        """One phase, once more if it was disturbed; a ramp goes on rising instead."""
+        for _ in range(1 if kind == "ramp" else 2):
+            result: PhaseResult = bed.phase(kind, self._plan.variant(name), rate, seconds)
+            board.phase(result)
+            if not result.invalid_because:
+                break
+
+    def _ramp(self, bed: Testbed, board: Board) -> None:
+        ramp = self._plan.ramp
+        if ramp is not None:
+            for number, rate in enumerate(ramp.rates_per_second):
+                for name in ramp.variants if number % 2 else ramp.variants[::-1]:
+                    self._phase(bed, board, "ramp", name, rate, ramp.phase_seconds)
 
 
-def run_step(plan: Plan, step: Step, service: ServiceChild, folder: RunFolder) -> results.Result:
-    """One phase: watch, send, let the server finish, keep both sides; return what it came to."""
-    phase = step.phase(f"{service.url}/data", plan.factors.timeout_seconds)
-    with Watch(service.admin_url) as watch:
-        try:
-            with contextlib.closing(run_phase(phase, folder.load_of(step))) as sending:
-                for _ in sending:
-                    pass
-        finally:
-            # Also after Ctrl-C: the books of an interrupted phase close as well.
-            if folder.load_of(step).exists():
-                watch.settle(_connected(folder, step))
-            folder.write_server(step, phase, watch.to_json())
-    return results.phase_result(plan, step, *folder.raw(step))
-
-
-def line_of(result: results.Result) -> str:
-    """What a phase came to, in a line that fits 80 columns."""
-    p99 = result["latency_seconds"]["p99"]
-    return (
-        f"{result['variant']:<16}{result['load']:>5g}x  offered {result['rate']:>6.0f}/s  "
-        f"in time {result['goodput_per_second']:>6.0f}/s  p99 {p99 * 1e3:>6.0f} ms"
-    )
-
-
-def _connected(folder: RunFolder, step: Step) -> int:
-    samples, _ = read_samples(folder.load_of(step))
-    return sum(sample.connected is not None for sample in samples)
+def _commonest(reasons: Iterable[str]) -> str:
+    """The reason that stands for most of them, without the figures in which they differ."""
+    found = list(reasons)
+    starts = [reason.split(" of ")[0].rstrip("0123456789% ") for reason in found]
+    most = max(starts, key=starts.count)
+    shown = [reason for reason, start in zip(found, starts, strict=True) if start == most]
+    return shown[len(shown) // 2]

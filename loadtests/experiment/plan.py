@@ -1,0 +1,150 @@
+"""What an experiment consists of: factors, variants, cycles, phases, and the plan of them all. Pure.
+
+Knows how an order follows from a seed, and how a plan is written down. Touches nothing and reads no clock, so
+the same calibration and seed always give the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Final
+
+DATA: Final = "service.work:data"
+
+FIRST_LOOK: Final = 12
+"""Cycles before anything is judged. At the level of one claim among several and one look among three, eight
+pairs have no finite exact interval; with a t interval eight were once wrong about inline against inline."""
+
+
+class PlanError(Exception):
+    """The factors make no experiment; the message is one sentence."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What the calibration found for one work function: so many units take so much CPU."""
+
+    work_units: int
+    s_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """What can be set for an experiment; a preset has its own defaults. The field names are flags."""
+
+    work_ms: float = 4.0
+    cycles: int = FIRST_LOOK  # before the first look
+    more_cycles: int = 8  # at most so many more if a claim is undecided, while there is time
+    block_seconds: float = 1.2  # between the two readings of a block
+    settle_seconds: float = 0.3  # of a block, before the first reading
+    clients: int = 8  # of a block, per worker
+    overload: float = 1.5  # times the throughput just measured
+    overload_seconds: float = 3.0
+    overload_repeats: int = 3
+    budget_seconds: float = 150.0  # for cycles and overloads; what has begun is finished
+    accept_batch: int = 1  # as the post's loop did
+    backlog: int = 1024
+    loop: str = "uvloop"
+    slo_seconds: float = 0.5
+    timeout_seconds: float = 5.0
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One configuration of the service."""
+
+    name: str
+    title: str
+    offload: str
+    workers: int
+    work_units: int
+    accept_batch: int
+    backlog: int
+    loop: str
+    work: str = DATA
+    protected: bool = False  # admission and deadlines as the service has them; else neither, as in the post
+
+    def flags(self) -> list[str]:
+        """The service's command line, on free ports.
+
+        The workers are not niced, though the service does so by default: a neighbour would then strike the
+        variants with workers and spare the one without.
+        """
+        chosen = {
+            "port": 0,
+            "admin-port": 0,
+            "log-format": "json",
+            "offload": self.offload,
+            "workers": self.workers,
+            "worker-nice": 0,
+            "work": self.work,
+            "work-units": self.work_units,
+            "accept-batch": self.accept_batch,
+            "backlog": self.backlog,
+            "loop": self.loop,
+            **({} if self.protected else {"queue-wait": "off", "deadline": "off"}),
+        }
+        return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ramp:
+    """Rising rates, the same for each variant: at each rate one phase of each, seconds apart."""
+
+    variants: tuple[str, ...]
+    rates_per_second: tuple[float, ...]
+    phase_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole experiment, as written to plan.json before the first connection.
+
+    `measured`: variants with a block in every cycle. `beside`: variants of a few cycles more, which no claim
+    needs. `overloaded`, `ramp`, `curve`: variants with open-loop phases. `killed`: variants that lose a
+    worker.
+    """
+
+    preset: str
+    cores: float  # a quota may leave a fraction
+    factors: Factors
+    variants: tuple[Variant, ...]
+    measured: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    overloaded: tuple[str, ...] = ()
+    curve: tuple[str, ...] = ()
+    killed: tuple[str, ...] = ()
+    ramp: Ramp | None = None
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many cycles the claims are judged."""
+        first, more = self.factors.cycles, self.factors.more_cycles
+        return tuple(sorted({first, first + more // 2, first + more}))
+
+    def order(self, names: tuple[str, ...], cycle: int) -> tuple[str, ...]:
+        """In which order the variants of one cycle have their block; cycles count from 1.
+
+        Every odd cycle is shuffled, every even one is the mirror of the one before: whatever drifts evenly
+        through both then strikes each variant at the same mean time.
+        """
+        shuffled = list(names)
+        random.Random(f"{self.factors.seed}:{(cycle + 1) // 2}").shuffle(shuffled)
+        return tuple(shuffled if cycle % 2 else reversed(shuffled))
+
+    def block_seconds(self) -> float:
+        """How long one block takes, about: also to begin, to finish and to be read."""
+        return self.factors.settle_seconds + self.factors.block_seconds + 0.25
+
+    def seconds_after_cycles(self, beside_cycles: int) -> float:
+        """How long everything takes that comes after the cycles, about: an overload drains half its
+        length."""
+        factors = self.factors
+        overloads = len(self.overloaded) * factors.overload_repeats * factors.overload_seconds * 1.5
+        return overloads + beside_cycles * len(self.beside) * self.block_seconds() + 3.0 * len(self.killed)

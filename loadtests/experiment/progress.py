@@ -1,0 +1,136 @@
+"""What a person sees while an experiment runs: each claim's interval closing in, and the time left.
+
+Knows how a terminal of 80 columns is filled, and that a log file is no terminal: there it is a line for each
+cycle and phase. Touches the console it is given. Never judges: it shows what verdict.py says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from loadtests.experiment.claims import DID_NOT_HOLD, HELD, Rule
+from loadtests.experiment.plan import Plan
+from loadtests.experiment.results import Block, PhaseResult, Summary
+from loadtests.experiment.verdict import judge, rules_for
+
+STYLES: Final = {HELD: "green", DID_NOT_HOLD: "yellow"}
+
+
+class Board:
+    """A context manager; told what was measured, it shows where the run stands."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._plan = plan
+        self._console = console
+        self._table: Table | None = None
+        self._void = Counter[str]()
+        # The spinner and the time left move four times a second, which costs about 1 % of a core.
+        self._bar = Progress(
+            TextColumn("{task.description:<46}"), BarColumn(12), TimeRemainingColumn(compact=True)
+        )
+        self._total = self._bar.add_task("starting", total=expected_seconds(plan))
+        self._live = Live(self._shown(), console=console, transient=True, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        """Begin to draw, on a terminal."""
+        minutes = expected_seconds(self._plan) / 60
+        self._console.print(
+            f"About {minutes:.1f} minutes on {self._plan.cores:g} cores. Ctrl-C keeps what is measured.",
+            highlight=False,
+        )
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the table as it last was, without the bar."""
+        self._live.stop()
+        if self._table is not None and self._console.is_terminal:
+            self._console.print(self._table)
+
+    def block(self, block: Block) -> None:
+        """One block was measured."""
+        where = f"cycle {block.cycle}" if block.part == "cycle" else "stock executor and lanes"
+        self._advance(self._plan.block_seconds(), f"{where}: {block.variant}")
+        if block.void_because:
+            self._void[block.void_because[0]] += 1
+            self._line(f"  void, measured again: {block.variant}: {block.void_because[0]}")
+
+    def cycle(self, number: int, summary: Summary) -> None:
+        """A cycle is complete."""
+        rules = [rule for rule in rules_for(summary) if rule.by_interval]
+        self._table = table(summary, rules, number)
+        if not self._console.is_terminal:
+            blocks = {block.variant: block for block in summary.blocks if block.cycle == number}
+            rates = ", ".join(
+                f"{name} {block.throughput_per_second:.0f}/s U {block.utilisation:.2f}"
+                for name, block in blocks.items()
+            )
+            self._console.print(f"cycle {number}: {rates}", highlight=False, soft_wrap=True)
+        self._live.update(self._shown())
+
+    def phase(self, result: PhaseResult) -> None:
+        """An open-loop phase was measured."""
+        p99 = result.latency_seconds.p99
+        self._advance(result.seconds * 1.5, f"{result.kind}: {result.variant}")
+        self._line(
+            f"{result.kind} {result.variant:<15}{result.offered_per_second:>5.0f}/s  in time "
+            f"{result.goodput_per_second:>4.0f}/s  in flight {result.peak:>4}  p99 "
+            + ("  never" if p99 is None else f"{p99 * 1e3:>5.0f} ms")
+        )
+        if result.invalid_because:
+            self._line(f"  invalid: {result.invalid_because[0]}")
+
+    def _advance(self, seconds: float, doing: str) -> None:
+        self._bar.update(self._total, advance=seconds, description=doing)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _shown(self) -> Group:
+        return Group(*([self._table] if self._table is not None else []), self._bar)
+
+
+def expected_seconds(plan: Plan) -> float:
+    """How long the plan takes, about, if nothing has to be measured again."""
+    seconds = plan.looks[0] * len(plan.measured) * plan.block_seconds() + plan.seconds_after_cycles(4)
+    seconds += len(plan.curve) * 8 * 6.0
+    if plan.ramp is not None:
+        each = plan.ramp.phase_seconds + 2.0
+        seconds += each * len(plan.ramp.rates_per_second) * len(plan.ramp.variants)
+    return seconds
+
+
+def table(summary: Summary, rules: list[Rule], cycles: int) -> Table:
+    """The claims that an interval judges: where the interval stands, and what it must clear."""
+    made = Table(box=None, pad_edge=False, title_justify="left", width=78)
+    made.title = f"After {cycles} cycles"
+    made.add_column("claim", no_wrap=True)
+    made.add_column("so far", justify="right", no_wrap=True)
+    made.add_column("holds in", justify="right", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for rule, verdict in zip(rules, judge(summary, rules), strict=True):
+        finding = verdict.finding
+        region = finding.region
+        if region is None or finding.estimate is None:
+            made.add_row(rule.short, finding.numbers, "", "")
+            continue
+        high = f" to {region.high:.3g}" if region.high != float("inf") else " and up"
+        word = {HELD: "held", DID_NOT_HOLD: "does not hold"}.get(verdict.verdict, "open")
+        made.add_row(
+            rule.short,
+            str(finding.estimate),
+            f"{region.low:.3g}{high}",
+            Text(word, style=STYLES.get(verdict.verdict, "dim")),
+        )
+    return made

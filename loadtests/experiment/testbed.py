@@ -1,0 +1,207 @@
+"""What is up while an experiment runs: every variant of the service, one load generator, and the readings.
+
+Knows how a block and a phase are measured. Touches child processes and the run folder. Never judges.
+
+All variants are up at once: starting one takes longer than measuring it, and a service without load costs
+next to nothing, so a pair of blocks can be seconds apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import psutil
+
+from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.counters import Watch, half_open_ports, listen_overflows, read, settled
+from loadtests.experiment.folder import RunFolder
+from loadtests.experiment.ledger import HalfOpen, reconcile
+from loadtests.experiment.plan import Plan, Variant
+from loadtests.experiment.results import Block, Kill, PhaseResult, Raw, block, phase_result
+from loadtests.load.generator import Generator, read_samples
+from loadtests.load.phase import Phase, Target
+from loadtests.load.results import quantiles_of
+from loadtests.load.sample import OK
+from loadtests.neighbours import Neighbours
+
+SPARE_SECONDS: Final = 0.1
+"""For how much longer than it is measured a block is loaded: a reading may come so late."""
+
+KILL_AFTER_SECONDS: Final = 0.8
+KILL_SECONDS: Final = 2.0
+"""Long enough for a pool to be replaced and its tasks tried again."""
+
+
+class Testbed:
+    """A context manager: on entry all services are started, on exit all are ended, whatever happened."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(self, plan: Plan, folder: RunFolder) -> None:
+        self.plan = plan
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+        self._services: dict[str, ServiceChild] = {}
+        self._half_open: dict[str, frozenset[int]] = {}
+        self._phases = 0
+
+    def __enter__(self) -> Self:
+        """Start everything.
+
+        Raises:
+            ServiceError: a service did not start; GeneratorError: the generator did not.
+        """
+        with contextlib.ExitStack() as stack:
+            children = {
+                variant.name: ServiceChild(variant.flags(), self._folder.log_of(variant.name))
+                for variant in self.plan.variants
+            }
+            for child in children.values():
+                stack.push(child)  # it is ended whether or not the others start
+                child.launch()
+            for child in children.values():
+                child.wait_ready()
+            self._services = children
+            self._generator = stack.enter_context(Generator())
+            self.neighbours = Neighbours()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End everything."""
+        self._stack.__exit__(kind, error, trace)
+
+    def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
+        """Saturate one variant with clients in a closed loop and measure between two readings."""
+        factors, service = self.plan.factors, self._services[variant.name]
+        phase = Phase(
+            url=f"{service.url}/data",
+            clients=factors.clients * variant.workers,
+            duration_seconds=factors.settle_seconds + factors.block_seconds + SPARE_SECONDS,
+            timeout_seconds=factors.timeout_seconds,
+        )
+        first = read(service.admin_url, self.neighbours)
+        path = self._folder.path / "block.json"
+        with contextlib.closing(self._generator.run(phase, path)) as sending:
+            begun = next(sending)
+            start = time.monotonic() - begun.elapsed_seconds
+            _sleep_until(start + factors.settle_seconds)
+            before = read(service.admin_url, self.neighbours)
+            _sleep_until(before.seconds + factors.block_seconds)
+            after = read(service.admin_url, self.neighbours)
+            for _ in sending:
+                pass
+        samples, facts = read_samples(path)
+        path.unlink()
+        connected = sum(sample.connected is not None for sample in samples)
+        last = settled(service.admin_url, self.neighbours, first, connected)
+        outcomes: dict[str, int] = {}
+        for sample in samples:
+            outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
+        return block(
+            variant,
+            before,
+            after,
+            part=part,
+            cycle=cycle,
+            cores=self.plan.cores,
+            facts=facts,
+            outcomes=outcomes,
+            ledger=reconcile(samples, first, last, HalfOpen()),
+            ended_early=facts.started_monotonic + phase.duration_seconds < after.seconds,
+        )
+
+    def phase(
+        self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
+    ) -> PhaseResult:
+        """Offer one rate to one variant, let it finish, and keep both sides in the run folder."""
+        service = self._services[variant.name]
+        port = Target.parse(service.url).port
+        phase = Phase(
+            url=f"{service.url}/data",
+            rate=round(rate, 1),
+            duration_seconds=seconds,
+            timeout_seconds=self.plan.factors.timeout_seconds,
+        )
+        self._phases += 1
+        name = f"{self._phases:03d}-{kind}-{variant.name}-{phase.rate:g}"
+        path = self._folder.samples_of(name)
+        before, dropped = self._half_open.get(variant.name, frozenset()), listen_overflows()
+        with Watch(service.admin_url, self.neighbours) as watch:
+            try:
+                with contextlib.closing(self._generator.run(phase, path)) as sending:
+                    for _ in sending:
+                        pass
+            finally:
+                # Also after Ctrl-C: the books of an interrupted phase close as well.
+                if path.exists():
+                    samples, facts = read_samples(path)
+                    watch.settle(sum(sample.connected is not None for sample in samples))
+                    after = self._half_open[variant.name] = half_open_ports(port)
+                    overflows = listen_overflows() - dropped
+                    raw = Raw(
+                        id=name,
+                        kind=kind,
+                        variant=variant.name,
+                        phase=phase,
+                        readings=tuple(watch.rows),
+                        half_open=HalfOpen(before=before, after=after, overflows=overflows),
+                    )
+                    self._folder.write_raw(raw)
+        return phase_result(self.plan, raw, samples, facts)
+
+    def kill(self, variant: Variant) -> Kill:
+        """Kill one worker of a saturated variant, and see what its clients see."""
+        service = self._services[variant.name]
+        phase = Phase(
+            url=f"{service.url}/data",
+            clients=self.plan.factors.clients * variant.workers,
+            duration_seconds=KILL_AFTER_SECONDS + KILL_SECONDS,
+            timeout_seconds=self.plan.factors.timeout_seconds,
+        )
+        path = self._folder.path / "block.json"
+        with contextlib.closing(self._generator.run(phase, path)) as sending:
+            next(sending)
+            time.sleep(KILL_AFTER_SECONDS)
+            killed = time.monotonic()
+            os.kill(_busiest_below(service.pid), signal.SIGKILL)
+            for _ in sending:
+                pass
+        samples, _ = read_samples(path)
+        path.unlink()
+        self.neighbours.refresh()  # the worker that takes its place is ours, too
+        answered = [
+            s for s in samples if s.outcome == OK and s.finished is not None and s.started is not None
+        ]
+        return Kill(
+            variant=variant.name,
+            answered=len(answered),
+            failed=len(samples) - len(answered),
+            longest_seconds=max(_seconds(s.started, s.finished) for s in answered),
+            usual_p99_seconds=quantiles_of(
+                _seconds(s.started, s.finished) for s in answered if (s.finished or 0.0) < killed
+            ).p99,
+        )
+
+
+def _seconds(begin: float | None, end: float | None) -> float:
+    assert begin is not None
+    assert end is not None
+    return end - begin
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def _busiest_below(pid: int) -> int:
+    """The process below `pid` that has used most CPU: under load, a worker."""
+    used = {child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)}
+    return max(used, key=lambda child: used[child])
