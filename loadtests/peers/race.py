@@ -110,7 +110,7 @@ def _load(contender: Contender, rate: float, seconds: float, folder: Path) -> di
     elapsed, cpu = seconds, cpu_before
     with contextlib.closing(run_phase(phase, samples)) as sending:
         for progress in sending:
-            if progress["elapsed"] <= seconds:  # what comes after the last request is no overload
+            if progress.elapsed_seconds <= seconds:  # what comes after the last request is no overload
                 elapsed, cpu = time.monotonic() - began, _cpu(contender.pid)
     thread.join()
     after = scrape(contender.admin_url) if contender.admin_url else {}
@@ -127,10 +127,8 @@ def _load(contender: Contender, rate: float, seconds: float, folder: Path) -> di
         "p99": summary["latency_seconds"]["p99"],
         "answers_p99": _quantile(_latencies(s for s in found if s.outcome == OK)),
         "trivial_p99": summarise(probed, probe_facts, probe)["latency_seconds"]["p99"],
-        "p99_after_1_s": _quantile(
-            _latencies(s for s in found if s.intended - facts["started_monotonic"] > 1)
-        ),
-        "client_cores": sum(each["cpu_seconds"] / each["wall_seconds"] for each in (facts, probe_facts)),
+        "p99_after_1_s": _quantile(_latencies(s for s in found if s.intended - facts.started_monotonic > 1)),
+        "client_cores": sum(each.cpu_seconds / each.wall_seconds for each in (facts, probe_facts)),
         "io_cores": (cpu - cpu_before) / elapsed,
         "s": (after["task_cpu_seconds"] - before["task_cpu_seconds"]) / tasks if tasks else None,
     }
