@@ -48,6 +48,13 @@ CATALOGUE = (
         "How many clients are we holding right now?",
     ),
     Row(
+        "http_connections_active_peak",
+        "gauge",
+        "Most connection records that lived at the same time in the last 10 seconds, never less than "
+        "active. Several IO processes: the sum of the living ones' peaks, an upper bound of the whole.",
+        "How many did we hold between two scrapes?",
+    ),
+    Row(
         "http_connections_limit",
         "gauge",
         "Most connections held at the same time; more wait in the kernel's accept queue.",

@@ -1,13 +1,14 @@
 """The `Metrics` object: every instrument of the catalogue, made once and passed in everywhere.
 
 Knows prometheus_client and the catalogue. Holds its own registry, so two services in one process
-(or two tests) never share a number. Never reads a clock and never opens a socket.
+(or two tests) never share a number. Never opens a socket, and reads no clock but the one handed in.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from metrics.catalogue import BY_NAME
+from metrics.peaks import CELLS, Cells, fell, highest
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OUTCOMES = ("completed", "rejected", "expired", "cancelled", "failed", "killed")
@@ -40,11 +42,15 @@ CONNECTION_ENDS = ("closed", "error", "deadline", "evicted", "abandoned", "hando
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Connections at one instant: `accepted == sum(completed.values()) + active`, always."""
+    """Connections at one instant: `accepted == sum(completed.values()) + active`, always.
+
+    `peak`, the most that were active in the last seconds (peaks.py), is never less than `active`.
+    """
 
     accepted: int
     completed: dict[str, int]
     active: int
+    peak: int
 
 
 class Connections:
@@ -54,11 +60,17 @@ class Connections:
     loses a connection, the invariant breaks and a test sees it. Ending a record that has already
     ended changes nothing, so the first reason wins and each connection is counted once.
 
-    The lock makes one snapshot of the three numbers; the loop's thread holds it for well under a
+    The lock makes one snapshot of all numbers; the loop's thread holds it for well under a
     microsecond and the admin thread for one copy.
+
+    Args:
+        peaks: where the peaks are kept.
+        clock: in seconds, never set back; for all processes the same one, if they share the peaks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peaks: Cells | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._peaks: Cells = [0] * CELLS if peaks is None else peaks
+        self._clock = clock
         self._lock = threading.Lock()
         self._accepted = 0
         self._completed = Tally[str](dict.fromkeys(CONNECTION_ENDS, 0))
@@ -75,25 +87,28 @@ class Connections:
         with self._lock:
             if record not in self._live:
                 return False
+            fell(self._peaks, len(self._live), self._clock())
             self._live.remove(record)
             self._completed[reason] += 1
             return True
 
     def snapshot(self) -> Snapshot:
-        """The three numbers of one instant; safe from any thread."""
+        """The numbers of one instant; safe from any thread."""
         with self._lock:
-            return Snapshot(self._accepted, dict(self._completed), len(self._live))
+            active = len(self._live)
+            peak = highest(self._peaks, active, self._clock())
+            return Snapshot(self._accepted, dict(self._completed), active, peak)
 
 
 class _ConnectionsCollector(Collector):
-    """Publishes the book's three numbers from one snapshot, so no scrape can tear them apart."""
+    """Publishes the book's numbers from one snapshot, so no scrape can tear them apart."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     def describe(self) -> Iterable[Metric]:
-        """Names alone: what lets a scrape ask for these three with `?name[]=`."""
-        return families(Snapshot(0, {}, 0))
+        """Names alone: what lets a scrape ask for some of these with `?name[]=`."""
+        return families(Snapshot(0, {}, 0, 0))
 
     def collect(self) -> Iterable[Metric]:
         """The families of one snapshot."""
@@ -101,7 +116,7 @@ class _ConnectionsCollector(Collector):
 
 
 def families(now: Snapshot) -> Iterable[Metric]:
-    """The book's three numbers as an exposition has them."""
+    """The book's numbers as an exposition has them."""
     row = BY_NAME["http_connections_accepted_total"]
     yield CounterMetricFamily(row.name, row.help, value=now.accepted)
     row = BY_NAME["http_connections_completed_total"]
@@ -111,6 +126,8 @@ def families(now: Snapshot) -> Iterable[Metric]:
     yield completed
     row = BY_NAME["http_connections_active"]
     yield GaugeMetricFamily(row.name, row.help, value=now.active)
+    row = BY_NAME["http_connections_active_peak"]
+    yield GaugeMetricFamily(row.name, row.help, value=now.peak)
 
 
 class Metrics:

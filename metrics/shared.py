@@ -34,7 +34,7 @@ class KeptConnections(Connections):
     """The book of connections, of which every line is in the slot before anything else happens."""
 
     def __init__(self, slot: Slot) -> None:
-        super().__init__()
+        super().__init__(slot.peaks)
         self._slot = slot
 
     def opened(self, record: object) -> None:

@@ -5,14 +5,16 @@ however the process ends, kill -9 included, and the next process takes the slot 
 where the other stopped. So no counter ever goes back, and there are never more slots than processes
 that lived at the same time (and one, if a start meets a scrape).
 
-Knows files, flock(2) and mmap(2). A file is one page:
+Knows files, flock(2), mmap(2) and the clock that all processes of a machine share. A file is one page:
 
     8 bytes    how many records were written
     64 bytes   whether the process is ready, and why (not)
+    88 bytes   the peaks of the last seconds (peaks.py)
     2 records  accepted, active, completed by reason
 
 The last record written is the one at `count % 2`, and the other one is the next to be written. Whenever a
-process is killed, the last record is whole; and whoever reads knows by the count whether it still is.
+process is killed, the last record is whole; and whoever reads knows by the count whether it still is. Peaks
+need no such care: each is one number, written at once, and says of which second it is.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import itertools
 import mmap
 import os
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from metrics.instruments import CONNECTION_ENDS, Snapshot
+from metrics.peaks import CELLS, highest
 
 REASONS: Final = ("killed", *CONNECTION_ENDS)
 """Why a connection ended, in the order of the record. To be added to at its end alone: after a USR2 a newer
@@ -36,7 +40,9 @@ version goes on with the slots of an older one."""
 COUNT: Final = struct.Struct("=Q")
 STATE: Final = struct.Struct("=?63s")
 RECORD: Final = struct.Struct(f"=QQ{len(REASONS)}Q")
+PEAKS: Final = struct.Struct(f"={CELLS}Q")
 STATE_AT: Final = 64
+PEAKS_AT: Final = 256
 RECORDS_AT: Final = 512
 RECORD_BYTES: Final = 1024
 FILE_BYTES: Final = 4096
@@ -64,6 +70,9 @@ class Slot:
         self.folder = folder
         self.number, self._file = _take(folder)
         self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
+        self.peaks = memoryview(self._map)[PEAKS_AT : PEAKS_AT + PEAKS.size].cast("Q")
+        """Of this process alone: what the former one of this slot had held is gone with it."""
+        self.peaks[:] = memoryview(bytes(PEAKS.size)).cast("Q")
         self._count = _count(self._file)
         self._before = settled(_record(self._file))
         self.write(0, 0, {})
@@ -88,6 +97,7 @@ class Slot:
 
     def close(self) -> None:
         """Give the slot up, as the end of the process does."""
+        self.peaks.release()
         self._map.close()
         self._file.close()
 
@@ -100,17 +110,17 @@ def look(folder: Path) -> list[Look]:
 def settled(book: Snapshot) -> Snapshot:
     """The book of a process that has ended: what was active then has ended with it."""
     completed = book.completed | {"killed": book.completed["killed"] + book.active}
-    return Snapshot(book.accepted, completed, 0)
+    return Snapshot(book.accepted, completed, 0, 0)
 
 
 def total(books: Iterator[Snapshot]) -> Snapshot:
     """The sum of several books."""
-    accepted, active = 0, 0
+    accepted, active, peak = 0, 0, 0
     completed = dict.fromkeys(REASONS, 0)
     for book in books:
-        accepted, active = accepted + book.accepted, active + book.active
+        accepted, active, peak = accepted + book.accepted, active + book.active, peak + book.peak
         completed = {reason: count + book.completed[reason] for reason, count in completed.items()}
-    return Snapshot(accepted, completed, active)
+    return Snapshot(accepted, completed, active, peak)
 
 
 def _take(folder: Path) -> tuple[int, BinaryIO]:
@@ -158,7 +168,8 @@ def _record(file: BinaryIO) -> Snapshot:
     (count,) = COUNT.unpack_from(page)
     numbers = RECORD.unpack_from(page, _at(count))
     accepted, active, *completed = numbers
-    return Snapshot(accepted, dict(zip(REASONS, completed, strict=True)), active)
+    peak = highest(PEAKS.unpack_from(page, PEAKS_AT), active, time.monotonic())
+    return Snapshot(accepted, dict(zip(REASONS, completed, strict=True)), active, peak)
 
 
 def _count(file: BinaryIO) -> int:

@@ -18,6 +18,7 @@ from metrics import shared
 from metrics.catalogue import CATALOGUE
 from metrics.exposition import parse, total
 from metrics.instruments import CONNECTION_ENDS, Metrics
+from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
 
@@ -116,6 +117,31 @@ def book(folder: Path) -> tuple[float, dict[str, float], float]:
 
 
 REASONS = ("killed", *CONNECTION_ENDS)
+
+
+def test_the_peaks_of_living_processes_are_added_and_each_is_forgotten_by_time_alone(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)  # the clock of the reader
+    one, other = (start() for _ in range(2))
+    for metrics, number in ((one, 3), (other, 4)):
+        metrics.connections._clock = lambda: now
+        held = [object() for _ in range(number)]
+        for record in held:
+            metrics.connections.opened(record)
+        for record in held[1:]:
+            metrics.connections.ended(record, "closed")
+    for _ in range(2):
+        found = scrape(folder)
+        assert found["http_connections_active"] == 2
+        assert found["http_connections_active_peak"] == 7
+    die(one)
+    assert scrape(folder)["http_connections_active_peak"] == 4
+    assert start().slot.number == one.slot.number
+    assert scrape(folder)["http_connections_active_peak"] == 4, "an heir has held nothing yet"
+    now += WINDOW_SECONDS + 1
+    assert scrape(folder)["http_connections_active_peak"] == 1, "what the other still holds"
 
 
 def test_gauges_of_the_dead_are_gone_and_an_heir_begins_anew(folder: Path, start: Start) -> None:
@@ -261,6 +287,7 @@ def test_the_books_close_in_every_look_at_a_busy_process_and_after_its_kill(fold
             (seen,) = look(folder)
             assert seen.alive
             assert seen.book.accepted == sum(seen.book.completed.values()) + seen.book.active
+            assert seen.book.peak >= seen.book.active
             assert seen.book.accepted >= last
             last = seen.book.accepted
     finally:

@@ -90,6 +90,20 @@ async def test_the_admin_port_answers_when_the_service_is_full(start: Start) -> 
     writer.close()
 
 
+async def test_who_was_here_between_two_scrapes_is_seen_by_every_scraper(start: Start) -> None:
+    service = await start()
+    book = service.service.metrics.connections
+    clients = [await service.connect() for _ in range(5)]
+    await service.until(lambda: book.snapshot().active == 5)
+    for _, writer in clients:
+        writer.close()
+    await service.until(lambda: book.snapshot().active == 0)
+    for _ in range(2):
+        values = await service.scrape()
+        assert values["http_connections_active"] == 0
+        assert values["http_connections_active_peak"] == 5
+
+
 HEAD = b"GET /data HTTP/1.1\r\nHost: t\r\n"
 
 
