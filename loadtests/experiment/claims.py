@@ -69,6 +69,10 @@ KEPT: Final = 0.8
 """Of the limit, answered in time under overload: what a service keeps that protects itself."""
 
 
+WORTH_MEASURING: Final = 200
+"""Cycles, a quarter of an hour of them; the truth lies too near to the end of a region if it takes more."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What a rule found. `numbers` is what it saw, `why` one sentence; an interval where one judged."""
@@ -91,7 +95,9 @@ def _interval(estimate: Estimate, region: Region, numbers: str, held: str, did_n
     else:
         bound = region.straddled(estimate)
         more = more_needed(estimate, bound)
-        wanted = f"about {more} more cycles would decide" if more else "more cycles would not decide"
+        wanted = "more cycles would hardly decide"
+        if more is not None and more <= WORTH_MEASURING:
+            wanted = f"about {more} more cycles would decide"
         verdict, why = INCONCLUSIVE, f"{estimate} straddles {bound:g}; {wanted}."
     return Finding(verdict=verdict, numbers=numbers, why=why, estimate=estimate, region=region)
 

@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
+from loadtests.experiment.blocks import Block
 from loadtests.experiment.ledger import Ledger
 from loadtests.experiment.plan import Plan
-from loadtests.experiment.results import Block, PhaseResult, Summary
+from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.statistics import Estimate, Region, geometric
 
 ALPHA: Final = 0.05

@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from loadtests.experiment.results import Block, PhaseResult, Summary, Timeline
+from loadtests.experiment.blocks import Block
+from loadtests.experiment.results import PhaseResult, Summary, Timeline
 
 # Each colour means one thing in every figure; the page replaces them by its own, light or dark.
 COLOURS: Final = {

@@ -21,17 +21,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
-from loadtests.experiment.results import (
-    Block,
-    Kill,
-    PhaseResult,
-    Raw,
-    Status,
-    Summary,
-    phase_result,
-    stretches,
-)
+from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
 from loadtests.files import write_json
 from loadtests.load.generator import read_samples
 from loadtests.machine import Environment

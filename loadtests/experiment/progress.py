@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from loadtests.experiment.blocks import Block
 from loadtests.experiment.claims import DID_NOT_HOLD, HELD, Rule
 from loadtests.experiment.plan import Plan
-from loadtests.experiment.results import Block, PhaseResult, Summary
+from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.verdict import judge, rules_for
 
 STYLES: Final = {HELD: "green", DID_NOT_HOLD: "yellow"}

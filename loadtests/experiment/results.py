@@ -1,7 +1,7 @@
-"""What an experiment measured, as types: blocks, phases, and the summary of a whole run. Pure.
+"""What an experiment measured, as types: open-loop phases, and the summary of a whole run. Pure.
 
-Knows what each figure means and which figures make a block worth nothing. Every verdict and every drawing is
-made from the summary alone, so a committed summary is enough to draw a report again.
+Knows what each figure of a phase means. Every verdict and every drawing is made from the summary alone, so a
+committed summary is enough to draw a report again.
 """
 
 from __future__ import annotations
@@ -12,175 +12,22 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from loadtests.experiment.blocks import Block, Inputs, block, inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
-from loadtests.experiment.plan import Plan, Variant
+from loadtests.experiment.plan import Plan
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
-from loadtests.load.results import Quantiles
+from loadtests.load.results import NS, Quantiles
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.machine import Environment
-
-MOST_STOLEN: Final = 0.01
-"""Of the machine's CPU time in a block. A hypervisor that takes more strikes one side of a pair and not the
-other, for it takes turns of tens of milliseconds."""
-
-MOST_OTHERS: Final = 0.05
-"""The same for processes that are not ours. Below it is the machine's own house-keeping, and the error of a
-figure that the kernel counts in ticks of 10 ms."""
-
-MOST_THROTTLED: Final = 0.01
-MOST_GENERATOR: Final = 0.8
-"""Of one core while sending: one thread that is busier has begun to queue up its own work."""
 
 SLOWEST_WATCH: Final = 5.0
 """Readings per second: with fewer, a queue can come and go unseen."""
 
 PEAK_WINDOW_SECONDS: Final = 10.0
 """How far back the service's high-water mark reaches."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Who used the machine between two readings, as shares of all its CPU time."""
-
-    stolen: float
-    others: float
-    throttled: float
-    generator: float  # of one core, while it sent
-
-    def faults(self) -> tuple[str, ...]:
-        """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
-
-        By what went in alone, never by what came out: who drops blocks for their results finds what he seeks.
-        """
-        found = []
-        if self.stolen > MOST_STOLEN:
-            found.append(f"the hypervisor took {self.stolen:.0%} of the CPU time")
-        if self.others > MOST_OTHERS:
-            found.append(f"other processes of this machine used {self.others:.0%} of its CPU time")
-        if self.throttled > MOST_THROTTLED:
-            found.append(f"a CPU quota held us up for {self.throttled:.0%} of the CPU time")
-        if self.generator > MOST_GENERATOR:
-            found.append(f"the load generator was busy for {self.generator:.0%} of its core")
-        return tuple(found)
-
-
-def inputs(before: Reading, after: Reading, cores: float, generator: float) -> Inputs:
-    """The shares between two readings; `generator` is its share of one core."""
-    time = (after.seconds - before.seconds) * cores
-    ours = after.ours_seconds - before.ours_seconds
-    return Inputs(
-        stolen=(after.stolen_seconds - before.stolen_seconds) / time,
-        others=max(after.busy_seconds - before.busy_seconds - ours, 0.0) / time,
-        throttled=(after.throttled_seconds - before.throttled_seconds) / time,
-        generator=generator,
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A saturated service between two readings of its own counters.
-
-    `cycle`: what it is paired by. `part`: "cycle"; "beside", which no claim needs; or "ramp", a stretch of a
-    phase of the ramp. `offered_per_second`: None in a closed loop, which always asks for more.
-    """
-
-    part: Literal["cycle", "beside", "ramp"]
-    cycle: int
-    variant: str
-    workers: int
-    offered_per_second: float | None
-    seconds: float
-    tasks: int
-    work_cpu_seconds: float
-    io_cpu_seconds: float  # of the IO process without work that ran in it
-    generator_cpu_seconds: float
-    inputs: Inputs
-    outcomes: dict[str, int]
-    ledger: Ledger | None  # of a stretch of a phase the phase has it
-    void_because: tuple[str, ...] = ()
-
-    @property
-    def throughput_per_second(self) -> float:
-        """X: units of work done per second."""
-        return self.tasks / self.seconds
-
-    @property
-    def utilisation(self) -> float:
-        """U = X x S: CPU seconds that the workers spent on the work, per second; cores' worth of work."""
-        return self.work_cpu_seconds / self.seconds
-
-    @property
-    def demand_seconds(self) -> float:
-        """S: CPU seconds of one unit of work."""
-        return self.work_cpu_seconds / self.tasks
-
-    @property
-    def io_seconds_per_request(self) -> float:
-        """CPU seconds of the IO process for one request."""
-        return self.io_cpu_seconds / self.tasks
-
-    def share_of_left(self, cores: float) -> float:
-        """U as a share of the cores that generator and IO process leave to the work."""
-        return self.work_cpu_seconds / (
-            cores * self.seconds - self.generator_cpu_seconds - self.io_cpu_seconds
-        )
-
-    @property
-    def pressure(self) -> float:
-        """What was offered as a share of workers / S; infinite in a closed loop."""
-        if self.offered_per_second is None:
-            return float("inf")
-        return self.offered_per_second * self.demand_seconds / self.workers
-
-
-def block(
-    variant: Variant,
-    before: Reading,
-    after: Reading,
-    *,
-    part: Literal["cycle", "beside", "ramp"],
-    cycle: int,
-    cores: float,
-    facts: GeneratorFacts,
-    offered_per_second: float | None = None,
-    outcomes: dict[str, int] | None = None,
-    ledger: Ledger | None = None,
-    ended_early: bool = False,
-) -> Block:
-    """What happened between two readings, and whether it may be judged.
-
-    `ended_early`: the load ended before the second reading, so part of it is of an idle service.
-    """
-    seconds = after.seconds - before.seconds
-    generator = facts.sending_cpu_seconds / facts.sending_seconds
-    work = after.task_cpu_seconds - before.task_cpu_seconds
-    io = after.io_cpu_seconds - before.io_cpu_seconds
-    shares = inputs(before, after, cores, generator)
-    faults = list(shares.faults())
-    tasks = after.tasks - before.tasks
-    if ended_early:
-        faults.append("a reading came after the load had ended: the machine stood still")
-    if tasks < 1 or work <= 0:
-        faults.append("not one unit of work was done")
-    return Block(
-        part=part,
-        cycle=cycle,
-        variant=variant.name,
-        workers=variant.workers,
-        offered_per_second=offered_per_second,
-        seconds=seconds,
-        tasks=tasks,
-        work_cpu_seconds=work,
-        io_cpu_seconds=max(io - work, 0.0) if variant.offload in ("inline", "thread") else io,
-        generator_cpu_seconds=generator * seconds,
-        inputs=shares,
-        outcomes=outcomes or {},
-        ledger=ledger,
-        void_because=tuple(faults),
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +92,7 @@ class Raw:
 def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: GeneratorFacts) -> PhaseResult:
     """One phase: the clients' summary, the service's figures, and both books reconciled."""
     variant, phase, rows = plan.variant(raw.variant), raw.phase, raw.readings
-    client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
+    client = NS(summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds))
     begin = facts.started_monotonic
     during = [row for row in rows if begin <= row.seconds <= begin + phase.duration_seconds] or [rows[0]]
     first, last = rows[0], rows[-1]

@@ -16,13 +16,14 @@ from typing import Final, Literal
 from rich.console import Console
 
 from loadtests import machine
+from loadtests.experiment.blocks import Block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Cost, Factors, Plan
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
-from loadtests.experiment.results import Block, Kill, PhaseResult, Status, Summary
+from loadtests.experiment.results import Kill, PhaseResult, Status, Summary
 from loadtests.experiment.testbed import Testbed
 from loadtests.experiment.verdict import undecided
 from loadtests.neighbours import effective_cores

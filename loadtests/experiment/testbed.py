@@ -17,12 +17,13 @@ from typing import Final, Literal, Self
 
 import psutil
 
+from loadtests.experiment.blocks import Block, block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.counters import Watch, half_open_ports, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.ledger import HalfOpen, reconcile
 from loadtests.experiment.plan import Plan, Variant
-from loadtests.experiment.results import Block, Kill, PhaseResult, Raw, block, phase_result
+from loadtests.experiment.results import Kill, PhaseResult, Raw, phase_result
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase, Target
 from loadtests.load.results import quantiles_of
@@ -68,7 +69,9 @@ class Testbed:
                 child.wait_ready()
             self._services = children
             self._generator = stack.enter_context(Generator())
-            self.neighbours = Neighbours()
+            for child in children.values():
+                self._warm_up(child)
+            self.neighbours = Neighbours()  # by now all processes of ours are there
             self._stack = stack.pop_all()
         return self
 
@@ -77,6 +80,14 @@ class Testbed:
     ) -> None:
         """End everything."""
         self._stack.__exit__(kind, error, trace)
+
+    def _warm_up(self, service: ServiceChild) -> None:
+        """A few requests that no block counts: the first ones import what later ones find."""
+        phase = Phase(url=f"{service.url}/data", clients=2, duration_seconds=0.1)
+        path = self._folder.path / "block.json"
+        for _ in self._generator.run(phase, path):
+            pass
+        path.unlink()
 
     def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
         """Saturate one variant with clients in a closed loop and measure between two readings."""

@@ -28,9 +28,14 @@ class Verdict:
 
 
 def rules_for(summary: Summary) -> list[Rule]:
-    """The rules whose variants are all part of the plan."""
-    planned = {variant.name for variant in summary.plan.variants}
-    return [rule for rule in RULES if planned.issuperset(rule.needs)]
+    """The rules for whose variants the plan measures what they judge: blocks, or overloads."""
+    plan = summary.plan
+    ramped = plan.ramp.variants if plan.ramp is not None else ()
+    return [
+        rule
+        for rule in RULES
+        if set(rule.needs) <= {*ramped, *(plan.measured if rule.by_interval else plan.overloaded)}
+    ]
 
 
 def evidence_of(summary: Summary) -> Evidence:

@@ -28,7 +28,7 @@ from rich.console import Console
 from loadtests import machine
 from loadtests.experiment.child import ServiceChild, ServiceError
 from loadtests.experiment.counters import scrape
-from loadtests.experiment.matrix import DATA
+from loadtests.experiment.plan import DATA
 from loadtests.load.generator import read_samples, run_phase
 from loadtests.load.phase import Phase
 from loadtests.load.sample import OK, Sample
