@@ -112,7 +112,7 @@ class Testbed:
         samples, facts = read_samples(path)
         path.unlink()
         connected = sum(sample.connected is not None for sample in samples)
-        last = settled(service.admin_url, self.neighbours, first, connected)
+        last = settled(lambda: read(service.admin_url, self.neighbours), first.accepted, connected)
         outcomes: dict[str, int] = {}
         for sample in samples:
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
