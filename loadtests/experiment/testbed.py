@@ -214,5 +214,7 @@ def _sleep_until(moment: float) -> None:
 
 def _busiest_below(pid: int) -> int:
     """The process below `pid` that has used most CPU: under load, a worker."""
-    used = {child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)}
+    used: dict[int, float] = {
+        child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)
+    }
     return max(used, key=lambda child: used[child])
