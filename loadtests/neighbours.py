@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +31,14 @@ class Usage:
 
 
 class Neighbours:
-    """Reads usage. `refresh()` whenever processes of ours have come or gone."""
+    """Reads usage. `refresh()` whenever processes of ours have come or gone.
 
-    def __init__(self) -> None:
-        self._throttled = [path / "cpu.stat" for path in _own_cgroups() if (path / "cpu.stat").exists()]
+    `cgroups`: those whose quotas bind us; as a rule the kernel is asked.
+    """
+
+    def __init__(self, cgroups: Iterable[Path] | None = None) -> None:
+        above = own_cgroups() if cgroups is None else cgroups
+        self._throttled = [path / "cpu.stat" for path in above if (path / "cpu.stat").exists()]
         self.refresh()
 
     def refresh(self) -> None:
@@ -63,27 +67,29 @@ class Neighbours:
         )
 
     def _throttled_seconds(self) -> float:
+        """Of all levels together: a group is held up by its own quota alone, and names no other's."""
+        seconds = 0.0
         for file in self._throttled:
             for line in file.read_text(encoding="ascii").splitlines():
                 name, _, value = line.partition(" ")
                 if name == "throttled_usec":
-                    return int(value) / 1e6
+                    seconds += int(value) / 1e6
                 if name == "throttled_time":  # version 1 counts in nanoseconds
-                    return int(value) / 1e9
-        return 0.0
+                    seconds += int(value) / 1e9
+        return seconds
 
 
-def effective_cores() -> float:
+def effective_cores(cgroups: Iterable[Path] | None = None) -> float:
     """Cores that we may keep busy: the affinity mask and the quotas of all cgroups above us count.
 
     `os.cpu_count()` knows neither (cgroups(7); Documentation/admin-guide/cgroup-v2, cpu.max).
     """
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return min([cores, *_quotas()])
+    return min([cores, *_quotas(own_cgroups() if cgroups is None else cgroups)])
 
 
-def _quotas() -> Iterator[float]:
-    for path in _own_cgroups():
+def _quotas(cgroups: Iterable[Path]) -> Iterator[float]:
+    for path in cgroups:
         with contextlib.suppress(OSError, ValueError):
             quota, period = (path / "cpu.max").read_text(encoding="ascii").split()
             yield int(quota) / int(period)  # "max" is no number: there is none
@@ -93,18 +99,23 @@ def _quotas() -> Iterator[float]:
                 yield quota_us / int((path / "cpu.cfs_period_us").read_text(encoding="ascii"))
 
 
-def _own_cgroups() -> list[Path]:
-    """Folders of the cgroups that we are in, and of all above them, innermost first; either version."""
+def own_cgroups() -> list[Path]:
+    """Folders of the cgroups that we are in, and of all above them; none where there are no cgroups."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        listing = Path("/proc/self/cgroup").read_text(encoding="ascii")
     except OSError:
         return []
+    return cgroups_of(listing, CGROUPS)
+
+
+def cgroups_of(listing: str, mounted: Path) -> list[Path]:
+    """The same for a listing as in /proc/self/cgroup, either version, innermost first."""
     found = []
-    for line in lines:
+    for line in listing.splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        root = CGROUPS / controllers if controllers else CGROUPS
+        root = mounted / controllers if controllers else mounted
         inner = root / name.lstrip("/")
         found += [inner, *(above for above in inner.parents if above.is_relative_to(root))]
     return found

@@ -65,6 +65,11 @@ def inputs(before: Reading, after: Reading, cores: float, generator: float) -> I
     )
 
 
+def generator_share(facts: GeneratorFacts) -> float:
+    """Of one core, while the generator sent; one that was stopped before it began has used none."""
+    return facts.sending_cpu_seconds / facts.sending_seconds if facts.sending_seconds else 0.0
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """A saturated service between two readings of its own counters.
@@ -141,7 +146,7 @@ def block(
     `ended_early`: the load ended before the second reading, so part of it is of an idle service.
     """
     seconds = after.seconds - before.seconds
-    generator = facts.sending_cpu_seconds / facts.sending_seconds
+    generator = generator_share(facts)
     work = after.task_cpu_seconds - before.task_cpu_seconds
     io = after.io_cpu_seconds - before.io_cpu_seconds
     shares = inputs(before, after, cores, generator)

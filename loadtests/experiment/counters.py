@@ -6,10 +6,12 @@ under load, so reading adds nothing to what is accepted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.client
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
@@ -116,16 +118,20 @@ def half_open_ports(service_port: int) -> frozenset[int]:
     Their connections may still be accepted, seconds later, when the client's kernel sends again. Both sides
     know a connection by its client's port, so the books can name it (proc(5), /proc/net/tcp).
     """
-    found = set()
+    found: frozenset[int] = frozenset()
     for name in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            _, local, remote, state, *_ = line.split()
-            if state == SYN_RECV and int(local.rpartition(":")[2], 16) == service_port:
-                found.add(int(remote.rpartition(":")[2], 16))
+        with contextlib.suppress(OSError):
+            found |= unfinished(Path("/proc/net", name).read_text(encoding="ascii"), service_port)
+    return found
+
+
+def unfinished(table: str, service_port: int) -> frozenset[int]:
+    """The same from the text of one such table: a line of heads, then a line for each socket."""
+    found = set()
+    for line in table.splitlines()[1:]:
+        _, local, remote, state, *_ = line.split()
+        if state == SYN_RECV and int(local.rpartition(":")[2], 16) == service_port:
+            found.add(int(remote.rpartition(":")[2], 16))
     return frozenset(found)
 
 
@@ -161,7 +167,9 @@ class Watch:
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        self.rows.append(settled(self._admin_url, self._neighbours, self.rows[0], connected))
+        self.rows.append(
+            settled(lambda: read(self._admin_url, self._neighbours), self.rows[0].accepted, connected)
+        )
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -175,25 +183,32 @@ class Watch:
             self._stop.wait(max(0.0, due - time.monotonic()))
 
 
-def settled(admin_url: str, neighbours: Neighbours, before: Reading, connected: int) -> Reading:
-    """The reading once the service is done with `connected` connections since `before`.
+def settled(
+    once: Callable[[], Reading],
+    accepted: int,
+    connected: int,
+    pause: Callable[[float], None] = time.sleep,
+) -> Reading:
+    """The reading once the service is done with `connected` connections, having `accepted` before them.
 
     Done: nothing is active or queued, and as many were accepted as the clients saw connected; or nothing has
     moved for a second, and the ledger names what is missing.
 
+    Args:
+        once: takes one reading; the readings bring the clock.
+
     Raises:
         ServiceError: the admin port does not answer.
     """
-    started = changed = time.monotonic()
-    last = before
+    row = once()
+    started = changed = row.seconds
     while True:
-        row = read(admin_url, neighbours)
-        if (row.accepted, row.completed) != (last.accepted, last.completed):
-            changed = row.seconds
-        last = row
         idle = row.active == row.kernel_queue == 0
-        matched = row.accepted - before.accepted == connected
+        matched = row.accepted - accepted == connected
         quiet = row.seconds - changed > QUIET_SECONDS
         if (idle and (matched or quiet)) or row.seconds - started > SETTLE_SECONDS:
             return row
-        time.sleep(INTERVAL_SECONDS / 5)
+        pause(INTERVAL_SECONDS / 5)
+        last, row = row, once()
+        if (row.accepted, row.completed) != (last.accepted, last.completed):
+            changed = row.seconds

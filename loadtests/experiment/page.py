@@ -64,10 +64,17 @@ def render(summary: Summary) -> str:
         captions=CAPTIONS,
         totals=ledger(summary),
         gaps=ledger_gaps(summary),
-        outcomes=sum((Counter(part.outcomes) for part in (*summary.blocks, *summary.phases)), Counter[str]()),
+        outcomes=_outcomes(summary),
         cautions=_cautions(summary),
         titles={variant.name: variant.title for variant in summary.plan.variants},
     )
+
+
+def _outcomes(summary: Summary) -> Counter[str]:
+    total = Counter[str]()
+    for outcomes in (*(b.outcomes for b in summary.blocks), *(p.outcomes for p in summary.phases)):
+        total.update(outcomes)
+    return total
 
 
 def _themed(svg: str) -> str:

@@ -25,6 +25,9 @@ PUBLISHED_RATES: Final = (
 ALL_AT_ONCE: Final = 1000
 """An accept batch that empties the kernel queue in one turn of the loop."""
 
+FEWEST_REQUESTS: Final = 10
+"""Of an overload; with fewer no queue has a length."""
+
 PLANTED: Final = 1.25
 """How many times the work a variant of `a-a` does, for the instrument to find."""
 
@@ -52,13 +55,26 @@ def plan(name: str, cores: float, costs: Costs, factors: Factors) -> Plan:
     """
     if factors.cycles < 1 or factors.overload_repeats < 1:
         raise PlanError("an experiment needs at least one cycle and one overload of each kind")
-    return Plan(preset=name, cores=cores, factors=factors, **PRESETS[name].build(cores, costs, factors))
+    made = Plan(preset=name, cores=cores, factors=factors, **PRESETS[name].build(cores, costs, factors))
+    slowest = max(cost.s_seconds for cost in costs.values())
+    requests = factors.overload * factors.overload_seconds / slowest
+    if made.overloaded and requests < FEWEST_REQUESTS:
+        raise PlanError(
+            f"an overload of {factors.overload:g}x for {factors.overload_seconds:g} s is about "
+            f"{requests:.0f} requests of {_ms(slowest)}, and shows nothing"
+        )
+    return made
+
+
+def _ms(seconds: float) -> str:
+    """Two digits that mean something, and never an exponent."""
+    return f"{float(f'{seconds * 1e3:.2g}'):g} ms"
 
 
 def _inline(factors: Factors, cost: Cost, **more: Any) -> Variant:
     fields = {
         "name": "inline",
-        "title": f"inline, {cost.s_seconds * 1e3:.2g} ms",
+        "title": f"inline, {_ms(cost.s_seconds)}",
         "offload": "inline",
         "workers": 1,
         "work_units": cost.work_units,
@@ -75,20 +91,20 @@ def _one(factors: Factors, cost: Cost) -> Variant:
         factors,
         cost,
         name="executor-1",
-        title=f"1 worker, {cost.s_seconds * 1e3:.2g} ms",
+        title=f"1 worker, {_ms(cost.s_seconds)}",
         offload="executor",
     )
 
 
 def _per_core(one: Variant, cores: float) -> Variant:
     count = max(1, int(cores))
-    title = one.title.replace("1 worker,", f"{count} worker{'s' if count > 1 else ''},")
+    title = one.title.replace("1 worker,", f"{count} workers," if count > 1 else "1 worker for 1 core,")
     return replace(one, name="executor-cores", title=title, workers=count)
 
 
 def _fifth(one: Variant, cost: Cost) -> Variant:
     """One worker with a fifth of the work, as in the post's code history."""
-    title = f"1 worker, {cost.s_seconds * 1e3 * PUBLISHED_SHARE:.2g} ms (as published)"
+    title = f"1 worker, {_ms(cost.s_seconds * PUBLISHED_SHARE)} (as published)"
     units = max(1, round(cost.work_units * PUBLISHED_SHARE))
     return replace(one, name="executor-1-fifth", title=title, work_units=units)
 
@@ -158,7 +174,7 @@ def _threads(cores: float, costs: Costs, factors: Factors) -> dict[str, Any]:
         variants.append(replace(inline, title=f"{inline.title}, {kind} the GIL"))
         for offload, what in (("thread", "threads"), ("executor", "workers")):
             count = max(1, int(cores))
-            title = f"{count} {what}, {cost.s_seconds * 1e3:.2g} ms, {kind} the GIL"
+            title = f"{count} {what}, {_ms(cost.s_seconds)}, {kind} the GIL"
             name = f"{offload}-cores-{kind}"
             variants.append(replace(inline, name=name, title=title, offload=offload, workers=count))
     return {"variants": tuple(variants), "measured": tuple(variant.name for variant in variants)}
@@ -172,7 +188,7 @@ def _a_a(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
     more = replace(
         inline,
         name="inline-more",
-        title=f"inline, {cost.s_seconds * PLANTED * 1e3:.2g} ms",
+        title=f"inline, {_ms(cost.s_seconds * PLANTED)}",
         work_units=round(cost.work_units * PLANTED),
     )
     variants = (inline, again, more)

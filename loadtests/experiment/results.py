@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from loadtests.experiment.blocks import Block, Inputs, block, inputs
+from loadtests.experiment.blocks import Block, Inputs, block, generator_share, inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
@@ -99,12 +99,9 @@ def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: Generat
     tasks = last.tasks - first.tasks
     demand = (last.task_cpu_seconds - first.task_cpu_seconds) / tasks if tasks else None
     offered = client.offered_per_second
-    shares = inputs(
-        during[0],
-        during[-1] if during[-1].seconds > during[0].seconds else rows[-1],
-        plan.cores,
-        facts.sending_cpu_seconds / facts.sending_seconds,
-    )
+    # A phase that was interrupted at once has one reading at most while it sent.
+    outer = (during[0], during[-1]) if len(during) > 1 else (first, last)
+    shares = inputs(*outer, plan.cores, generator_share(facts))
     faults = [*client.invalid_because, *shares.faults()]
     elapsed = during[-1].seconds - during[0].seconds
     if elapsed and (len(during) - 1) / elapsed < SLOWEST_WATCH:
@@ -191,6 +188,7 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
             cores=plan.cores,
             facts=facts,
             offered_per_second=raw.phase.rate,
+            ended_early=facts.interrupted and after.seconds > facts.started_monotonic + facts.sending_seconds,
         )
         for k, (before, after) in enumerate(itertools.pairwise(edges))
         if after.seconds > before.seconds

@@ -8,10 +8,10 @@ stays.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from loadtests import machine
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Cost, Factors, Plan
+from loadtests.experiment.plan import Cost, Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
@@ -70,7 +70,8 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
         costs = {work: calibrate(folder, work, factors.work_ms, console) for work in PRESETS[preset].works}
         plan = make_plan(preset, effective_cores(), costs, factors)
         folder.write("plan.json", Plan, plan)
-        Experiment(plan, folder, console).measure()
+        with Board(plan, console) as board, Testbed(plan, folder) as bed:
+            Experiment(plan, folder, board, bed).measure()
         state = "complete"
     except InvalidError as reason:
         state, because = "invalid", str(reason)
@@ -104,13 +105,37 @@ def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) ->
     return cost
 
 
+class Bed(Protocol):
+    """What measures; a testbed does."""
+
+    def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
+        """Saturate a variant for a moment."""
+
+    def phase(
+        self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
+    ) -> PhaseResult:
+        """Offer it a rate."""
+
+    def kill(self, variant: Variant) -> Kill:
+        """Kill one of its workers."""
+
+
 class Experiment:
     """One run after the plan is made."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, console: Console) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        board: Board,
+        bed: Bed,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._plan = plan
         self._folder = folder
-        self._console = console
+        self._board = board
+        self._bed = bed
+        self._clock = clock
         self._blocks: list[Block] = []
         self._kills: list[Kill] = []
 
@@ -120,94 +145,100 @@ class Experiment:
         Raises:
             InvalidError: too much of it was disturbed.
         """
-        with Board(self._plan, self._console) as board, Testbed(self._plan, self._folder) as bed:
-            began = time.monotonic()
-            self._cycles(bed, board, began)
-            for cycle in range(1, BESIDE_CYCLES + 1):
-                self._cycle(bed, board, self._plan.beside, "beside", cycle)
-            for _ in range(self._plan.factors.overload_repeats):
-                for name in self._plan.overloaded:
-                    self._overload(bed, board, name)
-            for name in self._plan.killed:
-                self._kills.append(bed.kill(self._plan.variant(name)))
-                self._folder.write("kills.json", tuple[Kill, ...], tuple(self._kills))
-            for name in self._plan.curve:
-                for load in CURVE_LOADS:
-                    self._phase(bed, board, "curve", name, load * self._throughput(name), CURVE_SECONDS)
-            self._ramp(bed, board)
+        self._cycles()
+        for cycle in range(1, BESIDE_CYCLES + 1):
+            self._cycle(self._plan.beside, "beside", cycle)
+        for _ in range(self._plan.factors.overload_repeats):
+            for name in self._plan.overloaded:
+                self._overload(name)
+        for name in self._plan.killed:
+            self._kills.append(self._bed.kill(self._plan.variant(name)))
+            self._folder.write("kills.json", tuple[Kill, ...], tuple(self._kills))
+        for name in self._plan.curve:
+            for load in CURVE_LOADS:
+                self._phase("curve", name, load * self._throughput(name), CURVE_SECONDS)
+        self._ramp()
 
-    def _cycles(self, bed: Testbed, board: Board, began: float) -> None:
-        plan, looks = self._plan, self._plan.looks
+    def _cycles(self) -> None:
+        plan, looks, began = self._plan, self._plan.looks, self._clock()
         if not plan.measured:
             return
         for cycle in range(1, looks[-1] + 1):
-            self._cycle(bed, board, plan.measured, "cycle", cycle)
+            self._cycle(plan.measured, "cycle", cycle)
             summary = self._folder.build()
-            board.cycle(cycle, summary)
+            self._board.cycle(cycle, summary)
             if cycle in looks:
-                spent = time.monotonic() - began
+                spent = self._clock() - began
                 next_look = min((look for look in looks if look > cycle), default=cycle)
                 wanted = (next_look - cycle) * spent / cycle + plan.seconds_after_cycles(BESIDE_CYCLES)
                 if not undecided(summary) or spent + wanted > plan.factors.budget_seconds:
                     return
 
-    def _cycle(
-        self, bed: Testbed, board: Board, names: tuple[str, ...], part: Literal["cycle", "beside"], cycle: int
-    ) -> None:
-        for name in self._plan.order(names, cycle):
-            for _ in range(TRIES):
-                block = bed.block(self._plan.variant(name), part, cycle)
-                self._blocks.append(block)
-                board.block(block)
-                if not block.void_because:
-                    break
-                self._check_void()
-        self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
+    def _cycle(self, names: tuple[str, ...], part: Literal["cycle", "beside"], cycle: int) -> None:
+        try:
+            for name in self._plan.order(names, cycle):
+                self._block(name, part, cycle)
+        finally:
+            # Also after Ctrl-C: the books of a block that was measured are kept.
+            self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
+
+    def _block(self, name: str, part: Literal["cycle", "beside"], cycle: int) -> None:
+        """One block that may be judged; again if it was disturbed."""
+        for _ in range(TRIES):
+            block = self._bed.block(self._plan.variant(name), part, cycle)
+            self._blocks.append(block)
+            self._board.block(block)
+            if not block.void_because:
+                return
+            self._check_void()
 
     def _check_void(self) -> None:
         void = [block for block in self._blocks if block.void_because]
         if len(void) > max(FEW_VOID, MOST_VOID * (len(self._blocks) - len(void))):
-            self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
             raise InvalidError(
                 f"{len(void)} of {len(self._blocks)} blocks were disturbed: "
                 f"{_commonest(block.void_because[0] for block in void)}"
             )
 
     def _throughput(self, name: str) -> float:
-        """Requests per second as just measured, of this variant or of one that does the same."""
-        valid = [block for block in self._blocks if not block.void_because]
-        own = [block for block in valid if block.variant == name] or [
-            block for block in valid if block.workers == self._plan.variant(name).workers
-        ]
-        return median(block.throughput_per_second for block in own[-3:])
+        """Requests per second as just measured: of this variant, or of one that does the same work.
 
-    def _overload(self, bed: Testbed, board: Board, name: str) -> None:
+        Raises:
+            InvalidError: every block that could tell was disturbed.
+        """
+        wanted = self._plan.variant(name)
+        found: dict[tuple[bool, bool], list[Block]] = {}  # by how it differs, the least first
+        for block in self._blocks:
+            variant = self._plan.variant(block.variant)
+            same = variant.workers == wanted.workers and variant.work == wanted.work
+            if same and variant.work_units == wanted.work_units and not block.void_because:
+                differs = (variant.name != name, variant.offload != wanted.offload)
+                found.setdefault(differs, []).append(block)
+        if not found:
+            raise InvalidError(f"no block tells how much {name} can do: all were disturbed")
+        return median(block.throughput_per_second for block in found[min(found)][-3:])
+
+    def _overload(self, name: str) -> None:
         factors = self._plan.factors
         rate = factors.overload * self._throughput(name)
-        self._phase(bed, board, "overload", name, rate, factors.overload_seconds)
+        self._phase("overload", name, rate, factors.overload_seconds)
 
     def _phase(
-        self,
-        bed: Testbed,
-        board: Board,
-        kind: Literal["overload", "ramp", "curve"],
-        name: str,
-        rate: float,
-        seconds: float,
+        self, kind: Literal["overload", "ramp", "curve"], name: str, rate: float, seconds: float
     ) -> None:
         """One phase, once more if it was disturbed; a ramp goes on rising instead."""
         for _ in range(1 if kind == "ramp" else 2):
-            result: PhaseResult = bed.phase(kind, self._plan.variant(name), rate, seconds)
-            board.phase(result)
+            result = self._bed.phase(kind, self._plan.variant(name), rate, seconds)
+            self._board.phase(result)
             if not result.invalid_because:
                 break
 
-    def _ramp(self, bed: Testbed, board: Board) -> None:
+    def _ramp(self) -> None:
         ramp = self._plan.ramp
         if ramp is not None:
             for number, rate in enumerate(ramp.rates_per_second):
                 for name in ramp.variants if number % 2 else ramp.variants[::-1]:
-                    self._phase(bed, board, "ramp", name, rate, ramp.phase_seconds)
+                    self._phase("ramp", name, rate, ramp.phase_seconds)
 
 
 def _commonest(reasons: Iterable[str]) -> str:

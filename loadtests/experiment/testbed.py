@@ -112,7 +112,7 @@ class Testbed:
         samples, facts = read_samples(path)
         path.unlink()
         connected = sum(sample.connected is not None for sample in samples)
-        last = settled(service.admin_url, self.neighbours, first, connected)
+        last = settled(lambda: read(service.admin_url, self.neighbours), first.accepted, connected)
         outcomes: dict[str, int] = {}
         for sample in samples:
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
@@ -214,5 +214,7 @@ def _sleep_until(moment: float) -> None:
 
 def _busiest_below(pid: int) -> int:
     """The process below `pid` that has used most CPU: under load, a worker."""
-    used = {child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)}
+    used: dict[int, float] = {
+        child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)
+    }
     return max(used, key=lambda child: used[child])

@@ -20,4 +20,4 @@ def quantiles_of(x):
 
 class NS:
     def __init__(self, d):
-        self.__dict__.update(d)
+        self.__dict__.update({k: Quantiles(**v) if isinstance(v, dict) and 'p99_9' in v else v for k, v in d.items()})

@@ -1,108 +1,303 @@
-"""A made-up experiment that confirms every claim, and the changes that turn each of them round."""
+"""A made-up experiment in which every figure is as measured on two cores, and the pieces it is made of.
+
+The machine's speed drifts by a fifth from cycle to cycle and U scatters by a per cent, so intervals are
+narrow and not of width zero.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Final, Literal
 
+from loadtests.experiment.blocks import Block, Inputs
+from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import Ledger
-from loadtests.experiment.matrix import DATA, Cost, Factors, Plan
+from loadtests.experiment.plan import DATA, Cost, Factors, Plan, Variant
 from loadtests.experiment.presets import DIGEST, PRESETS, plan
+from loadtests.experiment.results import STRETCHES, Kill, PhaseResult, Status, Summary, Timeline
+from loadtests.load.facts import GeneratorFacts
+from loadtests.load.results import quantiles_of
+from loadtests.load.sample import Sample
+from loadtests.machine import Environment
 
-COSTS = {work: Cost(work_units=30_000, s_seconds=0.004) for work in (DATA, DIGEST)}
+COSTS: Final[Mapping[str, Cost]] = {work: Cost(work_units=30_000, s_seconds=0.004) for work in (DATA, DIGEST)}
+QUIET: Final = Inputs(stolen=0.0, others=0.01, throttled=0.0, generator=0.05)
+NO_BOOKS: Final = Ledger(**dict.fromkeys((field.name for field in fields(Ledger)), 0))
+READING: Final = Reading(**dict.fromkeys((field.name for field in fields(Reading)), 0))
+
+FACTS: Final = GeneratorFacts(
+    address="127.0.0.1:1",
+    started_monotonic=100.0,
+    started_epoch=1.7e9,
+    wall_seconds=6.0,
+    cpu_seconds=0.6,
+    sending_seconds=6.0,
+    sending_cpu_seconds=0.6,
+    busiest_second_cpu_share=0.1,
+    gc_pauses=0,
+    gc_max_pause_seconds=0.0,
+    interrupted=False,
+    unreachable=False,
+)
+
+ENVIRONMENT: Final = Environment(
+    date="2026-01-01T00:00:00+00:00",
+    cpu="a processor",
+    cores=2,
+    memory_bytes=2**33,
+    kernel="Linux 6",
+    python="CPython 3",
+    packages={"aiohttp": "3"},
+    sysctl={"net.core.somaxconn": "4096"},
+    open_files_limit=1024,
+    load_average=0.1,
+)
 
 
-def plan_of(preset: str, cores: int = 2) -> Plan:
-    """A preset's plan as it is on a machine where one request costs 4 ms."""
-    return plan(preset, cores, COSTS, PRESETS[preset].factors)
+def reading(**values: Any) -> Reading:
+    """A reading; what is not given is zero."""
+    return replace(READING, **values)
 
 
-PLAN = plan_of("quick")
-assert PLAN.factors == Factors()
-
-CAPACITY = {"inline": 230.0, "process-1": 240.0, "process-cores": 440.0, "process-1-fifth": 1100.0}
-CAPACITY["process-1-protected"] = 235.0
-LEFT = {"process-1": 60.0}  # of the capacity, when overload makes every answer late
-LEAD: dict[str, int] = {
-    "inline": 6,
-    "process-1": 700,
-    "process-cores": 700,
-    "process-1-fifth": 900,
-    "process-1-protected": 60,
-    "inline-batch": 500,
-}
-KERNEL = {"inline": 129, "process-1": 2, "process-cores": 2, "process-1-fifth": 2, "inline-batch": 129}
-KERNEL["process-1-protected"] = 2
+def sample(
+    intended: float,
+    took: float | None = 0.004,
+    outcome: str = "ok",
+    *,
+    connected: bool = True,
+    port: int | None = None,
+) -> Sample:
+    """One request, sent on time."""
+    finished = None if took is None else intended + took
+    stood = intended if connected else None
+    status = 200 if outcome == "ok" else None
+    return Sample(intended, intended, stood, finished, finished, outcome, status, None, port)
 
 
-def ledger(**changes: int) -> dict[str, int]:
+def books(**changes: int) -> Ledger:
     """The books of a phase in which 100 connections went well."""
-    counts = dict.fromkeys((field.name for field in dataclasses.fields(Ledger)), 0)
-    return counts | dict.fromkeys(("planned", "sent", "connected", "accepted", "completed"), 100) | changes
+    went_well = dict.fromkeys(("planned", "sent", "connected", "accepted", "completed"), 100)
+    return replace(NO_BOOKS, **{**went_well, **changes})
 
 
-def summary(made: Plan = PLAN) -> dict[str, Any]:
-    """A summary as results.py builds it, with the fields that verdicts and drawings read."""
-    phases = []
-    for step in made.steps:
-        variant = made.variants[step.variant]
-        capacity = CAPACITY.get(step.variant, 100.0)
-        phase: dict[str, Any] = {
-            "id": step.id,
-            "variant": step.variant,
-            "round": step.round,
-            "kind": step.kind,
-            "load": step.load,
-            "rate": step.rate,
-            "state": "ok",
-            "interrupted": False,
-            "window_seconds": step.duration_seconds,
-            "invalid_because": [],
-            "goodput_per_second": min(
-                step.rate, (LEFT if step.kind == "overload" else {}).get(step.variant, capacity)
-            ),
-            "achieved_per_second": min(step.rate, capacity),
-            "outcomes": {"ok": 100},
-            "lateness_seconds": {"p50": 0.0, "p90": 0.0, "p99": 0.001, "p99_9": 0.001, "max": 0.001},
-            "cpu": {"work": 0.9, "io": 0.1, "generator": 0.05},
-            "latency_seconds": {"p50": 0.004, "p90": 0.006, "p99": 0.01, "p99_9": 0.02, "max": 0.02},
-            "s_seconds": variant.s_seconds,
-            "limit_per_second": variant.limit_per_second,
-            "lead_max": LEAD.get(step.variant, 3) if (step.kind != "measure") else 3,
-            "kernel_queue_max": KERNEL.get(step.variant, 129) if (step.kind != "measure") else 1,
-            "kernel_queue_limit": variant.backlog,
-            "offload_queue_max": LEAD.get(step.variant, 3) if variant.offload == "process" else 0,
-            "ledger": ledger(),
-        }
-        if step.kind != "measure":
-            names = ("seconds", "offered", "accepted", "completed", "kernel_queue", "offload_queue")
-            phase["timeline"] = {name: [0, 1, 2] for name in names}
-        phases.append(phase)
-    return {
-        "status": {"state": "complete"},
-        "plan": made.to_json(),
-        "environment": {
-            "date": "2026-01-01T00:00:00+00:00",
-            "cpu": "a processor",
-            "cores": 2,
-            "kernel": "Linux 6",
-            "python": "CPython 3",
-            "load_average": [0.0, 0.0, 0.0],
-            "open_files_limit": 1024,
-            "packages": {"aiohttp": "3"},
-            "sysctl": {"net.core.somaxconn": "4096"},
-        },
-        "phases": phases,
-        "discarded": [],
-    }
+def plan_of(preset: str, cores: float = 2.0, **factors: Any) -> Plan:
+    """A preset's plan as it is on a machine where one request costs 4 ms."""
+    return plan(preset, cores, COSTS, replace(PRESETS[preset].factors, **factors))
 
 
-def of(content: dict[str, Any], variant: str, *, overload: bool) -> list[dict[str, Any]]:
-    """The phases of one variant, measured or overloaded."""
-    kinds = ("overload", "ramp") if overload else ("measure", "ramp")
-    return [p for p in content["phases"] if p["variant"] == variant and p["kind"] in kinds]
+def utilisation_of(variant: Variant, cores: float) -> float:
+    """U as measured: one loop, one worker, or workers on what is left of the cores."""
+    alone = 0.88 if variant.work_units < COSTS[DATA].work_units else 0.97
+    if variant.offload == "inline" or (variant.offload == "thread" and variant.name.endswith("holds")):
+        return 0.82
+    if variant.workers == 1:
+        return alone
+    return 0.96 * (cores - 0.2 * variant.workers)
 
 
-def serve(phase: dict[str, Any], capacity: float) -> None:
-    """Let a service of this capacity answer the phase: never more than was offered."""
-    phase["goodput_per_second"] = phase["achieved_per_second"] = min(phase["rate"], capacity)
+def block_of(
+    variant: Variant,
+    cycle: int,
+    *,
+    part: Literal["cycle", "beside", "ramp"] = "cycle",
+    utilisation: float = 0.9,
+    demand_seconds: float = 0.004,
+    seconds: float = 1.2,
+    io_per_worker: float = 0.15,
+    generator: float = 0.05,
+    offered_per_second: float | None = None,
+    void_because: tuple[str, ...] = (),
+) -> Block:
+    """A block with these figures; whole tasks, so U is a little off."""
+    tasks = round(utilisation * seconds / demand_seconds)
+    return Block(
+        part=part,
+        cycle=cycle,
+        variant=variant.name,
+        workers=variant.workers,
+        offered_per_second=offered_per_second,
+        seconds=seconds,
+        tasks=tasks,
+        work_cpu_seconds=tasks * demand_seconds,
+        io_cpu_seconds=io_per_worker * variant.workers * seconds,
+        generator_cpu_seconds=generator * variant.workers * seconds,
+        inputs=QUIET,
+        outcomes={"ok": 100},
+        ledger=None if part == "ramp" else books(),
+        void_because=void_because,
+    )
+
+
+# In flight at most, and in the kernel's queue at most, when overloaded.
+PEAKS: Final = {"inline": 6, "executor-1": 700, "inline-batch": 500, "lanes-1": 60}
+KERNEL: Final = {"executor-1": 2, "lanes-1": 2}
+IN_TIME: Final = {"executor-1": 0.2, "lanes-1": 0.95}  # of workers / S
+
+
+def phase_of(
+    variant: Variant,
+    kind: Literal["overload", "ramp", "curve"],
+    number: int,
+    *,
+    pressure: float,
+    seconds: float = 3.0,
+    demand_seconds: float = 0.004,
+) -> PhaseResult:
+    """An open-loop phase as measured at so many times workers / S."""
+    limit = variant.workers / demand_seconds
+    overloaded = pressure > 1
+    large = PEAKS["inline-batch"] if variant.accept_batch == 1000 else PEAKS["inline"]
+    peak = PEAKS.get(variant.name, large) if overloaded else 2
+    goodput = limit * min(pressure, IN_TIME.get(variant.name, 0.8))
+    counts = tuple(range(31))
+    line = Timeline(
+        seconds=tuple(0.1 * n for n in counts),
+        offered=tuple(40 * n for n in counts),
+        accepted=tuple(30 * n for n in counts),
+        completed=tuple(25 * n for n in counts),
+        kernel_queue=counts,
+        offload_queue=counts,
+    )
+    return PhaseResult(
+        id=f"{number:03d}-{kind}-{variant.name}-{limit * pressure:g}",
+        kind=kind,
+        variant=variant.name,
+        workers=variant.workers,
+        seconds=seconds,
+        offered_per_second=limit * pressure,
+        goodput_per_second=goodput,
+        achieved_per_second=limit * min(pressure, 0.9),
+        latency_seconds=quantiles_of([0.004, 0.01] if not overloaded else [0.5, 2.0]),
+        lateness_p99_seconds=0.001,
+        samples=100,
+        tasks=100,
+        demand_seconds=demand_seconds,
+        pressure=pressure,
+        peak=peak,
+        kernel_queue_max=KERNEL.get(variant.name, 129 if variant.backlog >= 129 else variant.backlog + 1)
+        if overloaded
+        else 1,
+        kernel_queue_limit=variant.backlog,
+        offload_queue_max=peak if variant.offload != "inline" else 0,
+        outcomes={"ok": 100},
+        ledger=books(),
+        inputs=QUIET,
+        interrupted=False,
+        invalid_because=(),
+        timeline=None if kind == "curve" else line,
+    )
+
+
+def speed(cycle: int) -> float:
+    """How much slower than usual the machine is."""
+    return 1 + 0.2 * math.sin(cycle)
+
+
+def scatter(variant: Variant, cycle: int) -> float:
+    """What a block's U is off by, as a factor."""
+    return 1 + 0.01 * random.Random(f"{variant.name}:{cycle}").uniform(-1, 1)
+
+
+def share_of_work(variant: Variant) -> float:
+    """How much of the usual work one request of a variant is."""
+    return variant.work_units / COSTS[variant.work].work_units
+
+
+def _blocks(made: Plan, names: Iterable[str], part: Literal["cycle", "beside"], cycles: int) -> list[Block]:
+    return [
+        block_of(
+            made.variant(name),
+            cycle,
+            part=part,
+            utilisation=utilisation_of(made.variant(name), made.cores) * scatter(made.variant(name), cycle),
+            demand_seconds=0.004 * speed(cycle) * share_of_work(made.variant(name)),
+        )
+        for cycle in range(1, cycles + 1)
+        for name in made.order(tuple(names), cycle)
+    ]
+
+
+def _ramp(made: Plan) -> tuple[list[PhaseResult], list[Block]]:
+    phases: list[PhaseResult] = []
+    blocks: list[Block] = []
+    if made.ramp is None:
+        return phases, blocks
+    for number, rate in enumerate(made.ramp.rates_per_second):
+        for name in made.ramp.variants:
+            variant = made.variant(name)
+            pressure = rate * 0.004 / variant.workers
+            phases.append(phase_of(variant, "ramp", len(phases) + 1, pressure=pressure, seconds=20.0))
+            most = utilisation_of(variant, made.cores)
+            blocks += [
+                block_of(
+                    variant,
+                    number * STRETCHES + k,
+                    part="ramp",
+                    utilisation=min(most * scatter(variant, number * STRETCHES + k), pressure),
+                    offered_per_second=rate,
+                )
+                for k in range(STRETCHES)
+            ]
+    return phases, blocks
+
+
+def summary_of(made: Plan, *, cycles: int | None = None) -> Summary:
+    """A whole run of this plan, as folder.py builds it, in which everything went as measured."""
+    phases, cut = _ramp(made)
+    for _ in range(made.factors.overload_repeats):
+        for name in made.overloaded:
+            phases.append(phase_of(made.variant(name), "overload", len(phases) + 1, pressure=1.4))
+    for name in made.curve:
+        for load in (0.5, 0.9, 1.05):
+            phases.append(phase_of(made.variant(name), "curve", len(phases) + 1, pressure=load))
+    blocks = _blocks(made, made.measured, "cycle", cycles or made.factors.cycles)
+    blocks += _blocks(made, made.beside, "beside", 4)
+    kills = tuple(
+        Kill(variant=name, answered=600, failed=number, longest_seconds=0.1, usual_p99_seconds=0.04)
+        for number, name in enumerate(made.killed)
+    )
+    return Summary(
+        status=Status(state="complete", seconds=150.0),
+        environment=replace(ENVIRONMENT, cores=made.cores),
+        plan=made,
+        blocks=(*blocks, *cut),
+        phases=tuple(phases),
+        kills=kills,
+    )
+
+
+def quick() -> Summary:
+    """The preset that a newcomer runs."""
+    return summary_of(plan_of("quick"))
+
+
+def with_blocks(summary: Summary, variant: str, change: Callable[[Block], Block]) -> Summary:
+    """The same run with other blocks of one variant."""
+    changed = tuple(change(block) if block.variant == variant else block for block in summary.blocks)
+    return replace(summary, blocks=changed)
+
+
+def with_phases(summary: Summary, variant: str, only: int | None = None, **changes: Any) -> Summary:
+    """The same run with other open-loop phases of one variant; `only` the n-th of them, from 0."""
+    of_variant = [phase.id for phase in summary.phases if phase.variant == variant]
+    chosen = set(of_variant if only is None else of_variant[only : only + 1])
+    changed = tuple(replace(phase, **changes) if phase.id in chosen else phase for phase in summary.phases)
+    return replace(summary, phases=changed)
+
+
+def faster(factor: float) -> Callable[[Block], Block]:
+    """A block with so many times the tasks, and the CPU time they take."""
+    return lambda block: replace(
+        block, tasks=round(block.tasks * factor), work_cpu_seconds=block.work_cpu_seconds * factor
+    )
+
+
+def costlier(factor: float) -> Callable[[Block], Block]:
+    """A block in which each unit of work takes so many times the CPU time; U stays."""
+    return lambda block: replace(block, tasks=round(block.tasks / factor))
+
+
+assert PRESETS["quick"].factors == Factors()
