@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -73,6 +73,14 @@ hand-over: $(READY) ## What handing work over costs, and how many cores it feeds
 
 memory: $(READY) ## What a connection costs in memory (1 minute)
 	$(BIN)/python -m tests.proofs.memory
+
+repeats: $(READY) ## Twelve experiments and twelve A/A runs: do they say the same? (50 minutes)
+	$(BIN)/python -m tests.proofs.repeats --preset quick --runs 12
+	$(BIN)/python -m tests.proofs.repeats --preset a-a --runs 12
+
+neighbours: $(READY) ## The experiment beside a busy core, steady and pulsed (needs stress-ng; 20 minutes)
+	$(BIN)/python -m tests.proofs.repeats --runs 3 --neighbour steady
+	$(BIN)/python -m tests.proofs.repeats --runs 3 --neighbour pulsed
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
-from loadtests.files import write_json
+from loadtests.files import by_line, write_whole
 from loadtests.load.generator import read_samples
 from loadtests.machine import Environment
 
@@ -63,7 +63,7 @@ class RunFolder:
 
     def write(self, name: str, kind: type[T], value: T) -> None:
         """Write one value whole, a line for each item of a list, so that a difference can be read."""
-        write_json(self.path / name, TypeAdapter(kind).dump_python(value, mode="json"), by_line=True)
+        write_whole(self.path / name, by_line(TypeAdapter(kind).dump_python(value, mode="json")))
 
     def read(self, name: str, kind: type[T]) -> T:
         """Read one value back.

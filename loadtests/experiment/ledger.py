@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Final, Self
 
 from loadtests.experiment.counters import Reading
-from loadtests.load.results import NS
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger as client_books
 
@@ -96,7 +95,7 @@ def reconcile(samples: Iterable[Sample], before: Reading, after: Reading, half_o
         half_open: what the kernel told at these two moments.
     """
     kept = list(samples)
-    client = NS(client_books(kept))
+    client = client_books(kept)
     accepted, completed = after.accepted - before.accepted, after.completed - before.completed
     active = after.active - before.active
     ports = {sample.local_port for sample in kept if sample.connected is not None}

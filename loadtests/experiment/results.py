@@ -17,8 +17,8 @@ from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
 from loadtests.load.facts import GeneratorFacts
+from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase
-from loadtests.load.results import NS, Quantiles
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.machine import Environment
@@ -92,13 +92,13 @@ class Raw:
 def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: GeneratorFacts) -> PhaseResult:
     """One phase: the clients' summary, the service's figures, and both books reconciled."""
     variant, phase, rows = plan.variant(raw.variant), raw.phase, raw.readings
-    client = NS(summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds))
+    client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
     begin = facts.started_monotonic
     during = [row for row in rows if begin <= row.seconds <= begin + phase.duration_seconds] or [rows[0]]
     first, last = rows[0], rows[-1]
     tasks = last.tasks - first.tasks
     demand = (last.task_cpu_seconds - first.task_cpu_seconds) / tasks if tasks else None
-    offered = client.offered_per_second
+    offered = client.offered_per_second or 0.0  # an open loop always offers
     # A phase that was interrupted at once has one reading at most while it sent.
     outer = (during[0], during[-1]) if len(during) > 1 else (first, last)
     shares = inputs(*outer, plan.cores, generator_share(facts))
@@ -116,7 +116,7 @@ def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: Generat
         goodput_per_second=client.goodput_per_second,
         achieved_per_second=client.achieved_per_second,
         latency_seconds=client.latency_seconds,
-        lateness_p99_seconds=client.lateness_seconds.p99 if client.lateness_seconds else None,
+        lateness_p99_seconds=client.lateness_seconds.p99,
         samples=len(samples),
         tasks=tasks,
         demand_seconds=demand,

@@ -25,8 +25,8 @@ from loadtests.experiment.ledger import HalfOpen, reconcile
 from loadtests.experiment.plan import Plan, Variant
 from loadtests.experiment.results import Kill, PhaseResult, Raw, phase_result
 from loadtests.load.generator import Generator, read_samples
+from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase, Target
-from loadtests.load.results import quantiles_of
 from loadtests.load.sample import OK
 from loadtests.neighbours import Neighbours
 
@@ -196,7 +196,7 @@ class Testbed:
             answered=len(answered),
             failed=len(samples) - len(answered),
             longest_seconds=max(_seconds(s.started, s.finished) for s in answered),
-            usual_p99_seconds=quantiles_of(
+            usual_p99_seconds=Quantiles.of(
                 _seconds(s.started, s.finished) for s in answered if (s.finished or 0.0) < killed
             ).p99,
         )

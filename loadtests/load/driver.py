@@ -131,6 +131,7 @@ def _facts(loop: LoadLoop, endpoint: Endpoint, pauses: GcPauses, epoch: float, c
         gc_max_pause_seconds=pauses.longest_seconds,
         interrupted=loop.interrupted,
         unreachable=loop.unreachable,
+        not_closed_by_server=loop.not_closed_by_server,
     )
 
 

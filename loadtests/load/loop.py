@@ -8,7 +8,6 @@ One thread and one selector instead of asyncio: less CPU per request, and no lay
 readiness of a socket and its timestamp.
 """
 
-import math
 import select
 import selectors
 from collections import Counter, deque
@@ -35,6 +34,11 @@ from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, inten
 PROGRESS_SECONDS: Final = 0.2
 PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
 
+# With `Connection: close` a server sends its FIN right behind the last byte. One that has not done so
+# for a second was told in vain, however busy it is; to wait for it until the time-out would hold a
+# port for ten, and keep a client of a closed loop from its next request.
+LEFT_OPEN_SECONDS: Final = 1.0
+
 # Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
 # would tell the same, but the server would count one connection more than the ledger. Twenty in a
 # row, or all of the first second, cannot be a hiccup of a server that is up; and once a single
@@ -55,15 +59,18 @@ class LoadLoop:
         cpu_clock: Callable[[], float],
     ) -> None:
         self.selector = selectors.DefaultSelector()
+        self._epoll = [self.selector.fileno()]
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
         self._phase, self._endpoint, self._emit = phase, endpoint, emit
         self._clock, self._cpu_clock = clock, cpu_clock
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
+        self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
+        self.not_closed_by_server = 0
         self._open = self._fired = self._connected = self._failed_connects = 0
         self._outcomes: Counter[str] = Counter()
         offsets = offsets_of(phase)
-        self.started = self._next_progress = clock()
+        self.started = self._next_progress = self._last_look = self.ready_since = clock()
         self.effort = Effort(self.started, cpu_clock())
         self._end = self.started + phase.duration_seconds
         self._arrivals: Arrivals = (
@@ -111,6 +118,10 @@ class LoadLoop:
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
 
+    def on_left_open(self, connection: Connection, now: float) -> None:
+        """Give the server a while to close what it has answered."""
+        self._left_open.append((now + LEFT_OPEN_SECONDS, connection))
+
     def on_closed(self, now: float, *, stood: bool) -> None:
         """Count a socket less."""
         self._open -= 1
@@ -132,25 +143,49 @@ class LoadLoop:
         self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
 
     def _expire(self, now: float) -> None:
-        waiting = self._deadlines
-        while waiting and (waiting[0].closed or waiting[0].started + self._phase.timeout_seconds <= now):
+        waiting, left_open = self._deadlines, self._left_open
+        while waiting and (waiting[0].finished or waiting[0].started + self._phase.timeout_seconds <= now):
             connection = waiting.popleft()
-            if not connection.closed:
+            if not connection.finished:
                 connection.give_up(TIMEOUT, now)
+        while left_open and (left_open[0][1].closed or left_open[0][0] <= now):
+            connection = left_open.popleft()[1]
+            if not connection.closed:
+                self.not_closed_by_server += 1
+                connection.close(now)
 
     def _hopeless(self, now: float) -> bool:
         enough = 1 if now >= self.started + HOPELESS_SECONDS else HOPELESS_ERRORS
         return not self._connected and self._failed_connects >= enough
 
     def _next_wake(self, now: float) -> float:
-        deadline = self._deadlines[0].started + self._phase.timeout_seconds if self._deadlines else math.inf
-        end = self._end if now < self._end else math.inf
-        return min(self._arrivals.next_due, deadline, self._next_progress, end)
+        wakes = [self._arrivals.next_due, self._next_progress]
+        if self._deadlines:
+            wakes.append(self._deadlines[0].started + self._phase.timeout_seconds)
+        if self._left_open:
+            wakes.append(self._left_open[0][0])
+        if now < self._end:
+            wakes.append(self._end)
+        return min(wakes)
 
-    def _handle_ready(self, timeout: float) -> None:
+    def _await_ready(self, timeout: float) -> bool:
+        """Wait until a socket is ready, and note since when it can have been; False when none is.
+
+        A socket that is ready before we wait may have been so since the last look at them all: the turn
+        in between bounds from above how late we are. One that ends the wait has just become ready.
+        """
         # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
         # select(2) on the one descriptor of the epoll itself waits to the microsecond (epoll(7), Q3).
-        if not select.select([self.selector.fileno()], [], [], max(0.0, timeout))[0]:
+        epoll = self._epoll
+        ready_before = bool(select.select(epoll, [], [], 0)[0])
+        ready = ready_before or (timeout > 0 and bool(select.select(epoll, [], [], timeout)[0]))
+        now = self._clock()
+        self.ready_since = self._last_look if ready_before else now
+        self._last_look = now
+        return ready
+
+    def _handle_ready(self, timeout: float) -> None:
+        if not self._await_ready(timeout):
             return
         for key, _ in self.selector.select(0):
             now = self._clock()
@@ -162,7 +197,7 @@ class LoadLoop:
     def _wind_up(self, now: float) -> None:
         if not self._arrivals.finished:
             self.effort.note(now, self._cpu_clock())
-        for connection in self._deadlines:
+        for connection in (*self._deadlines, *(connection for _, connection in self._left_open)):
             if not connection.closed:
                 connection.give_up(ABORTED, now)
         for intended in self._arrivals.never_due():

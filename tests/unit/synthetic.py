@@ -19,7 +19,7 @@ from loadtests.experiment.plan import DATA, Cost, Factors, Plan, Variant
 from loadtests.experiment.presets import DIGEST, PRESETS, plan
 from loadtests.experiment.results import STRETCHES, Kill, PhaseResult, Status, Summary, Timeline
 from loadtests.load.facts import GeneratorFacts
-from loadtests.load.results import quantiles_of
+from loadtests.load.histogram import Quantiles
 from loadtests.load.sample import Sample
 from loadtests.machine import Environment
 
@@ -170,7 +170,7 @@ def phase_of(
         offered_per_second=limit * pressure,
         goodput_per_second=goodput,
         achieved_per_second=limit * min(pressure, 0.9),
-        latency_seconds=quantiles_of([0.004, 0.01] if not overloaded else [0.5, 2.0]),
+        latency_seconds=Quantiles.of([0.004, 0.01] if not overloaded else [0.5, 2.0]),
         lateness_p99_seconds=0.001,
         samples=100,
         tasks=100,
