@@ -185,7 +185,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_experiment)
     add = parser.add_argument
-    questions = "; ".join(f"{name}: {preset.question}" for name, preset in PRESETS.items())
+    questions = "; ".join(f"{name}: {preset.question}" for name, preset in PRESETS.items()).replace("%", "%%")
     add("--preset", choices=tuple(PRESETS), default="quick", metavar="NAME", help=questions)
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument

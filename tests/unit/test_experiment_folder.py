@@ -129,7 +129,7 @@ def test_a_folder_that_was_never_measured_has_a_summary_of_nothing(tmp_path: Pat
     folder.write("environment.json", Environment, ENVIRONMENT)
     folder.write("plan.json", Plan, plan_of("quick"))
     summary = folder.build()
-    assert summary.blocks == summary.phases == summary.kills == ()
+    assert (summary.blocks, summary.phases, summary.kills) == ((), (), ())
     assert "FAILED" in report.as_text(summary).splitlines()[0]
 
 
