@@ -32,6 +32,8 @@ from service.background import in_background
 from service.runner import OUTCOME, TASK, Done, Packed, prepare, run, serve, warm
 
 Strategy = Literal["inline", "thread", "process"]
+PICKLED: Final = frozenset({"process"})
+"""Strategies by which functions, arguments and results leave this process."""
 
 Finished = Callable[["Lane", list[Done]], Any]
 Lost = Callable[["Lane"], Any]
@@ -75,8 +77,9 @@ class Lane:
         finally:
             self._asked = None
 
-    def kill(self) -> None:
-        """End the worker whatever it does. A thread cannot be ended, and is not."""
+    def kill(self) -> bool:
+        """End the worker whatever it does; False, if it cannot be ended: a thread cannot."""
+        return False
 
     async def end(self) -> None:
         """Let the worker finish what it has, and wait for its end. Also for one that is dead."""
@@ -152,13 +155,14 @@ class ProcessLane(Lane, asyncio.Protocol):
         assert self._transport is not None
         self._transport.writelines((TASK.pack(len(packed), submitted), packed))
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
         """See `Lane`."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
         elif self._transport is not None:
             self._transport.abort()  # it has not even begun, and sees that by itself
+        return True
 
     async def end(self) -> None:
         """See `Lane`."""
@@ -222,11 +226,11 @@ def pack(strategy: Strategy, function: Callable[..., Any], args: tuple[Any, ...]
     Raises:
         Exception: they cannot be pickled.
     """
-    if strategy != "process":
+    if strategy not in PICKLED:
         return function, args
     return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(strategy: Strategy, result: Any) -> Any:
     """The result as the function returned it."""
-    return pickle.loads(result) if strategy == "process" else result
+    return pickle.loads(result) if strategy in PICKLED else result

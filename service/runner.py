@@ -85,8 +85,30 @@ def run(packed: Packed, submitted: float) -> Done:
     return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
 
 
+def run_apart(packed: bytes, submitted: float) -> Done:
+    """Run one task in a process of its own: a child that the work forked and that comes back ends here.
+
+    Else there would be two that say what became of the task, and take the next one.
+    """
+    pid = os.getpid()
+    done = run(packed, submitted)
+    if os.getpid() != pid:
+        os._exit(0)
+    return done
+
+
 def prepare(nice: int, service: socket.socket) -> None:
-    """First call in a new worker process, which serves tasks that come over `service`.
+    """First call in a new worker process, which serves tasks that come over `service`."""
+    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
+    _service = service
+    service.setblocking(True)  # whatever the work's module has set as the default
+    # A child that the work forks must not hold this end open: its end says that the worker is dead.
+    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
+    settle(nice)
+
+
+def settle(nice: int) -> None:
+    """Make this process a worker.
 
     Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
     that means "reload" may go to either; but ending is the parent's decision: it lets running requests
@@ -94,11 +116,6 @@ def prepare(nice: int, service: socket.socket) -> None:
     that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
     that waits for the parent's sentinel works everywhere and takes about 10 ms.
     """
-    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
-    _service = service
-    service.setblocking(True)  # whatever the work's module has set as the default
-    # A child that the work forks must not hold this end open: its end says that the worker is dead.
-    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
@@ -114,13 +131,10 @@ def prepare(nice: int, service: socket.socket) -> None:
 
 def serve() -> None:
     """The one call of a worker process, which lasts as long as it: until its service closes the socket."""
-    pid = os.getpid()
     with _service, _service.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
             size, submitted = TASK.unpack(head)
-            done = run(tasks.read(size), submitted)
-            if os.getpid() != pid:  # a child that the work forked has come back out of it
-                os._exit(0)
+            done = run_apart(tasks.read(size), submitted)
             outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
             _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
 

@@ -36,6 +36,7 @@ CHASSIS = [
         "admission",
         "runner",
         "lane",
+        "crew",
         "workers",
         "offload",
         "refusal",
