@@ -16,6 +16,7 @@ The path of one connection, and the file that owns each step:
       -> crew.py        what all kinds of workers have in common: start, replacement, end
       -> workers.py     workers that are lanes: which are up, and what each has
       -> lane.py        one worker: inline, a thread or a process
+      or executor_pool.py  workers behind an executor, a pool that lives and dies as one (stock_pool.py)
       -> runner.py      the worker's side: runs tasks, says what became of them
       -> work.py        the CPU-bound function itself
       -> request_log.py the answer is written, and logged if this request is to be

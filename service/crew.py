@@ -1,6 +1,6 @@
 """A crew of workers as the offload sees it, and what every crew does alike: start, replace, end.
 
-Knows units, each a worker of its own (lane.py), and when to give up on them
+Knows units, each a worker of its own (lane.py) or a whole pool (stock_pool.py), and when to give up on them
 (admission.Breaker). Knows nothing of queues or deadlines: what is handed over is opaque, and comes back
 finished or, if its worker died, unfinished.
 """

@@ -1,8 +1,8 @@
 """One worker: where processes live and die.
 
-Knows executors, processes and signals; the only module that starts or kills a worker. Knows nothing of
-queues, admission or HTTP: it is handed tasks, says what became of them in the same order, and when its
-worker is lost.
+Knows executors, processes and signals; all workers start and are killed here, but those of a stock pool
+(stock_pool.py). Knows nothing of queues, admission or HTTP: it is handed tasks, says what became of them in
+the same order, and when its worker is lost.
 
 Why a `ProcessPoolExecutor(max_workers=1)` for each worker and not one pool for all: one dead worker breaks
 a whole pool with everything in it, a pool cannot kill one task, and what it has queued cannot be
@@ -31,8 +31,9 @@ from typing import Any, Final, Literal
 from service.background import in_background
 from service.runner import OUTCOME, TASK, Done, Packed, prepare, run, serve, warm
 
-Strategy = Literal["inline", "thread", "process"]
-PICKLED: Final = frozenset({"process"})
+LaneStrategy = Literal["inline", "thread", "process"]
+Strategy = Literal[LaneStrategy, "executor"]
+PICKLED: Final = frozenset({"process", "executor"})
 """Strategies by which functions, arguments and results leave this process."""
 
 Finished = Callable[["Lane", list[Done]], Any]
@@ -213,7 +214,7 @@ def worker_process(nice: int, service: socket.socket) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, service))
 
 
-def make(strategy: Strategy, nice: int, finished: Finished, lost: Lost) -> Lane:
+def make(strategy: LaneStrategy, nice: int, finished: Finished, lost: Lost) -> Lane:
     """A lane of this kind, not yet started."""
     if strategy == "process":
         return ProcessLane(finished, lost, nice)

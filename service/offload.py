@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from metrics.instruments import Metrics
 from service.admission import Admission
 from service.crew import Crew, Told
+from service.executor_pool import ExecutorPool
 from service.lane import Strategy, pack, unpack
 from service.runner import Done, Packed, failure_of
 from service.workers import Recycling, Workers
@@ -114,9 +115,11 @@ class Offload:
         self._admission = admission or Admission(count)
         self._attempts = attempts
         told: Told[Task] = Told(finished=self._finished, lost=self._lost, free=self._dispatch)
-        self._workers: Crew[Task, Any] = Workers(
-            strategy, count, nice, metrics, recycling or Recycling(), told
-        )
+        self._workers: Crew[Task, Any]
+        if strategy == "executor":
+            self._workers = ExecutorPool(count, nice, metrics, told)
+        else:
+            self._workers = Workers(strategy, count, nice, metrics, recycling or Recycling(), told)
         self._queue: OrderedDict[Task, None] = OrderedDict()
         self._expected = 0  # let through at the door, not yet here
         self._stopping = False
@@ -252,7 +255,7 @@ class Offload:
         )
 
     def _expire(self, task: Task) -> None:
-        """The deadline: nobody waits any longer, and a worker that is at it is ended."""
+        """The deadline: nobody waits any longer, and a worker of its own that is at it is ended."""
         self._settle(task, "expired", ExpiredError("the deadline passed"))
         self._queue.pop(task, None)
         if task.handed_over and not self._workers.end(task):

@@ -1,7 +1,8 @@
 """The worker's side: runs one task after the other and says what became of each.
 
 Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds.
-Tasks and outcomes travel over a socket, each as its length and then its bytes.
+The worker of a lane gets tasks and says outcomes over a socket, each as its length and then its bytes. To
+the worker of a pool (`enlist`, `arrive`, `run_apart`) the pool brings them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ TASK: Final = struct.Struct("!Qd")
 OUTCOME: Final = struct.Struct("!Q")
 """Before an outcome: how many bytes follow."""
 
+ARRIVED: Final = b"."
+"""What a worker of a pool says when it can work."""
+
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
 
 _service: socket.socket
+_roll: socket.socket
 
 
 class Failure(NamedTuple):
@@ -137,6 +142,28 @@ def serve() -> None:
             done = run_apart(tasks.read(size), submitted)
             outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
             _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
+
+
+def enlist(nice: int, roll: socket.socket) -> None:
+    """First call in a new worker process of a pool, which will `arrive` over `roll`."""
+    global _roll
+    _roll = roll
+    roll.setblocking(True)
+    settle(nice)
+
+
+def arrive(packed: bytes | None) -> None:
+    """First task of a worker of a pool: import what the work needs, say so, and wait for all others.
+
+    A worker that waits takes no second task, so as many of these as there are workers reach each of them.
+    """
+    with _roll:
+        try:
+            if packed is not None:
+                warm(packed)
+        finally:
+            _roll.sendall(ARRIVED)
+            _roll.recv(1)  # nothing ever comes: the service closes its end when all are there
 
 
 def warm(packed: bytes) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from metrics.instruments import Metrics
 from service.crew import Crew, Told
-from service.lane import Lane, Strategy, make
+from service.lane import Lane, LaneStrategy, make
 from service.runner import Done, Packed
 
 log = structlog.get_logger("offloop.workers")
@@ -48,7 +48,7 @@ class Workers(Crew[T, Lane]):
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: LaneStrategy,
         count: int,
         nice: int,
         metrics: Metrics,
