@@ -25,7 +25,9 @@ from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
 from loadtests.files import by_line, write_whole
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.generator import read_samples
+from loadtests.load.sample import Sample
 from loadtests.machine import Environment
 
 T = TypeVar("T")
@@ -74,9 +76,7 @@ class RunFolder:
         try:
             return TypeAdapter(kind).validate_json((self.path / name).read_bytes())
         except (OSError, ValidationError) as error:
-            reason = (
-                error.strerror if isinstance(error, OSError) else f"{error.error_count()} fields are wrong"
-            )
+            reason = error.strerror if isinstance(error, OSError) else _first_of(error)
             raise FolderError(f"{self.path} does not hold a readable run: {name}: {reason}") from error
 
     def samples_of(self, phase_id: str) -> Path:
@@ -95,7 +95,7 @@ class RunFolder:
         results, blocks = [], []
         for number, file in enumerate(sorted((self.path / "phases").glob("*/raw.json"))):
             raw = self.read(str(file.relative_to(self.path)), Raw)
-            samples, facts = read_samples(self.samples_of(raw.id))
+            samples, facts = self._samples(plan, raw)
             results.append(phase_result(plan, raw, samples, facts))
             if raw.kind == "ramp":
                 blocks += stretches(plan, raw, facts, number // len(plan.ramp.variants) if plan.ramp else 0)
@@ -128,8 +128,21 @@ class RunFolder:
             return self.read("summary.json", Summary)
         return self.build()
 
+    def _samples(self, plan: Plan, raw: Raw) -> tuple[list[Sample], GeneratorFacts]:
+        try:
+            plan.variant(raw.variant)
+            return read_samples(self.samples_of(raw.id))
+        except (OSError, LookupError, ValueError, TypeError) as error:
+            raise FolderError(f"{self.path} does not hold a readable run: phase {raw.id}: {error}") from error
+
     def _list(self, name: str, kind: type[tuple[T, ...]]) -> tuple[T, ...]:
         return self.read(name, kind) if (self.path / name).exists() else ()
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}{': ' if place else ''}{first['msg']} (did another version write it?)"
 
 
 def holds_experiment(path: Path) -> bool:

@@ -119,8 +119,15 @@ class Plan:
     ramp: Ramp | None = None
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name."""
-        return next(variant for variant in self.variants if variant.name == name)
+        """The variant of that name.
+
+        Raises:
+            LookupError: the plan has none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise LookupError(f"no variant {name!r} in this plan")
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ cycle and phase. Touches the console it is given. Never judges: it shows what ve
 
 from __future__ import annotations
 
-from collections import Counter
+import textwrap
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,7 +32,6 @@ class Board:
         self._plan = plan
         self._console = console
         self._table: Table | None = None
-        self._void = Counter[str]()
         # The spinner and the time left move four times a second, which costs about 1 % of a core.
         self._bar = Progress(
             TextColumn("{task.description:<46}"), BarColumn(12), TimeRemainingColumn(compact=True)
@@ -64,7 +63,6 @@ class Board:
         where = f"cycle {block.cycle}" if block.part == "cycle" else "stock executor and lanes"
         self._advance(self._plan.block_seconds(), f"{where}: {block.variant}")
         if block.void_because:
-            self._void[block.void_because[0]] += 1
             self._line(f"  void, measured again: {block.variant}: {block.void_because[0]}")
 
     def cycle(self, number: int, summary: Summary) -> None:
@@ -85,8 +83,8 @@ class Board:
         p99 = result.latency_seconds.p99
         self._advance(result.seconds * 1.5, f"{result.kind}: {result.variant}")
         self._line(
-            f"{result.kind} {result.variant:<15}{result.offered_per_second:>5.0f}/s  in time "
-            f"{result.goodput_per_second:>4.0f}/s  in flight {result.peak:>4}  p99 "
+            f"{result.kind} {result.variant:<16}{result.offered_per_second:>5.0f}/s in time "
+            f"{result.goodput_per_second:>4.0f}/s in flight {result.peak:>4} p99 "
             + ("  never" if p99 is None else f"{p99 * 1e3:>5.0f} ms")
         )
         if result.invalid_because:
@@ -96,7 +94,12 @@ class Board:
         self._bar.update(self._total, advance=seconds, description=doing)
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        """One line in a file, where it can be searched for; on a terminal as many as it takes."""
+        lines = [text]
+        if self._console.is_terminal:
+            lines = textwrap.wrap(text, self._console.width, drop_whitespace=False, subsequent_indent="    ")
+        for line in lines:
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _shown(self) -> Group:
         return Group(*([self._table] if self._table is not None else []), self._bar)

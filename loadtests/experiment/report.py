@@ -18,6 +18,7 @@ from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge
 
 WIDTH: Final = 78
+ROOM: Final = 18  # for a name beside three estimates
 MARKS: Final = {HELD: "+", DID_NOT_HOLD: "-", INCONCLUSIVE: "?"}
 
 
@@ -88,15 +89,24 @@ def _tables(summary: Summary) -> Iterator[str]:
             f"{row.title:<38}{row.throughput_per_second:>7.0f}/s{row.utilisation:>7.2f}"
             f"{row.utilisation / row.workers:>11.0%}{row.demand_seconds * 1e3:>6.2f} ms"
         )
-    if gains := tables.gains(summary):
-        yield ""
-        yield f"{'over ' + gains[0].baseline:<18}{'X':>20}{'= U':>20}{'/ S':>20}"
-    for gain in gains:
-        split = (gain.gain.throughput, gain.gain.utilisation, gain.gain.demand)
-        yield f"{gain.variant:<18}" + "".join(f"{estimate!s:>20}" for estimate in split)
+    baseline = ""
+    for gain in tables.gains(summary):
+        if gain.baseline != baseline:
+            baseline = gain.baseline
+            yield ""
+            yield from _row(f"over {baseline}", "X", "= U", "/ S")
+        yield from _row(gain.variant, gain.gain.throughput, gain.gain.utilisation, gain.gain.demand)
     if beside := tables.beside(summary):
         yield ""
         yield from _wrap(beside)
+
+
+def _row(name: str, *figures: object) -> Iterator[str]:
+    """One gain; a name that would touch its figures has a line of its own."""
+    if len(name) > ROOM:
+        yield name
+        name = ""
+    yield f"{name:<{ROOM}}" + "".join(f"{figure!s:>20}" for figure in figures)
 
 
 def _disturbances(summary: Summary) -> Iterator[str]:

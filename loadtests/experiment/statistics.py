@@ -38,8 +38,13 @@ class Estimate:
 
     def __str__(self) -> str:
         if not self.finite:
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+            return _digits(self.value)
+        return f"{_digits(self.value)} ({_digits(self.low)} to {_digits(self.high)})"
+
+
+def _digits(value: float) -> str:
+    """Three digits that mean something, and no more than two of them after the point."""
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class VariantRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GainRow:
-    """What one variant does more than the first one."""
+    """What one variant does more than the first one with the same work function."""
 
     variant: str
     baseline: str
@@ -58,14 +58,17 @@ def variants(summary: Summary) -> list[VariantRow]:
 
 
 def gains(summary: Summary) -> list[GainRow]:
-    """Every measured variant beside the first one of the plan."""
-    evidence, rows = evidence_of(summary), []
-    names = list(summary.plan.measured or (summary.plan.ramp.variants if summary.plan.ramp else ()))
-    for name in names[1:]:
-        try:
-            rows.append(GainRow(name, names[0], evidence.gain(name, names[0])))
-        except UnusableError:
-            continue
+    """Every measured variant beside the first one of the plan that does the same kind of work."""
+    plan, evidence, rows = summary.plan, evidence_of(summary), []
+    names = plan.measured or (plan.ramp.variants if plan.ramp is not None else ())
+    first: dict[str, str] = {}  # of each work function
+    for name in names:
+        baseline = first.setdefault(plan.variant(name).work, name)
+        if name != baseline:
+            try:
+                rows.append(GainRow(name, baseline, evidence.gain(name, baseline)))
+            except UnusableError:
+                continue
     return rows
 
 

@@ -195,7 +195,7 @@ class Testbed:
             variant=variant.name,
             answered=len(answered),
             failed=len(samples) - len(answered),
-            longest_seconds=max(_seconds(s.started, s.finished) for s in answered),
+            longest_seconds=max((_seconds(s.started, s.finished) for s in answered), default=0.0),
             usual_p99_seconds=Quantiles.of(
                 _seconds(s.started, s.finished) for s in answered if (s.finished or 0.0) < killed
             ).p99,
