@@ -102,7 +102,8 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "run",
         help="send one load to one URL and sum up",
-        description="Send requests when they are due, whatever the answers do, one connection each.",
+        description="Send requests when they are due, whatever the answers do, one connection each; "
+        "or keep clients busy in a closed loop.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,

@@ -21,10 +21,11 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """CPU seconds since boot, all cores together, at one moment of the monotonic clock."""
+    """CPU seconds since boot, of all cores that we may run on, at one moment of the monotonic clock."""
 
     seconds: float
     busy_seconds: float  # by whomever
+    idle_seconds: float
     ours_seconds: float  # by this process and those below it
     stolen_seconds: float  # given to another guest by the hypervisor
     throttled_seconds: float  # kept from us by a quota
@@ -48,21 +49,24 @@ class Neighbours:
 
     def read(self) -> Usage:
         """Usage at this moment; about a millisecond of CPU."""
-        times = psutil.cpu_times()
         ours = 0.0
         for process in self._ours:
             with contextlib.suppress(psutil.Error):  # it has ended: its time is missing from here on
                 spent = process.cpu_times()
                 ours += spent.user + spent.system
+        cores = psutil.cpu_times(percpu=True)
+        mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
+        times = [cores[core] for core in mask if core < len(cores)]
+
+        def total(*kinds: str) -> float:
+            return sum(float(getattr(core, kind, 0.0)) for core in times for kind in kinds)
+
         return Usage(
             seconds=time.monotonic(),
-            busy_seconds=times.user
-            + times.nice
-            + times.system
-            + getattr(times, "irq", 0.0)
-            + getattr(times, "softirq", 0.0),
+            busy_seconds=total("user", "nice", "system", "irq", "softirq"),
+            idle_seconds=total("idle", "iowait"),
             ours_seconds=ours,
-            stolen_seconds=getattr(times, "steal", 0.0),
+            stolen_seconds=total("steal"),
             throttled_seconds=self._throttled_seconds(),
         )
 

@@ -13,8 +13,10 @@ The path of one connection, and the file that owns each step:
       -> binding.py     the query becomes the arguments of the work
       -> admission.py   who may enter: only what can be answered in time
       -> offload.py     the queue, deadlines, retries and outcomes
-      -> workers.py     which workers are up, what each has, and their replacement
+      -> crew.py        what all kinds of workers have in common: start, replacement, end
+      -> workers.py     workers that are lanes: which are up, and what each has
       -> lane.py        one worker: inline, a thread or a process
+      or executor_pool.py  workers behind an executor, a pool that lives and dies as one (stock_pool.py)
       -> runner.py      the worker's side: runs tasks, says what became of them
       -> work.py        the CPU-bound function itself
       -> request_log.py the answer is written, and logged if this request is to be

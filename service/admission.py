@@ -38,11 +38,21 @@ class Admission:
         workers: how many tasks run at the same time when all is well.
         queue_wait: longest predicted wait in seconds; `math.inf` lets everybody in.
         seconds: what a task is expected to take, until one has been measured; None: unknown.
+        longest: what no task is expected to exceed, however long one took: the longest deadline there is.
+            A worker that cannot be killed may be kept for longer than that. But an expectation above every
+            deadline lets nobody in, so nothing would be measured any more, and it would stay so for ever.
     """
 
-    def __init__(self, workers: int, queue_wait: float = math.inf, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        queue_wait: float = math.inf,
+        seconds: float | None = None,
+        longest: float = math.inf,
+    ) -> None:
         self.workers = workers
         self.queue_wait = queue_wait
+        self._longest = longest
         self.seconds = seconds
         """Seconds that a task keeps a worker from the next: with whatever the hand-over, a slow clock or a
         neighbour on the core add to it."""
@@ -50,8 +60,8 @@ class Admission:
 
     def observe(self, seconds: float, took: float, tasks: int) -> None:
         """So many tasks have kept their worker from the next for `seconds`, and ran for `took`, together."""
-        self.seconds = _moved(self.seconds, seconds / tasks)
-        self._took = _moved(self._took, took / tasks)
+        self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
+        self._took = _moved(self._took, min(took / tasks, self._longest))
 
     def refusal(
         self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf

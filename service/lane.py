@@ -1,8 +1,8 @@
 """One worker: where processes live and die.
 
-Knows executors, processes and signals; the only module that starts or kills a worker. Knows nothing of
-queues, admission or HTTP: it is handed tasks, says what became of them in the same order, and when its
-worker is lost.
+Knows executors, processes and signals; all workers start and are killed here, but those of a stock pool
+(stock_pool.py). Knows nothing of queues, admission or HTTP: it is handed tasks, says what became of them in
+the same order, and when its worker is lost.
 
 Why a `ProcessPoolExecutor(max_workers=1)` for each worker and not one pool for all: one dead worker breaks
 a whole pool with everything in it, a pool cannot kill one task, and what it has queued cannot be
@@ -31,7 +31,10 @@ from typing import Any, Final, Literal
 from service.background import in_background
 from service.runner import OUTCOME, TASK, Done, Packed, prepare, run, serve, warm
 
-Strategy = Literal["inline", "thread", "process"]
+LaneStrategy = Literal["inline", "thread", "process"]
+Strategy = Literal[LaneStrategy, "executor"]
+PICKLED: Final = frozenset({"process", "executor"})
+"""Strategies by which functions, arguments and results leave this process."""
 
 Finished = Callable[["Lane", list[Done]], Any]
 Lost = Callable[["Lane"], Any]
@@ -75,8 +78,9 @@ class Lane:
         finally:
             self._asked = None
 
-    def kill(self) -> None:
-        """End the worker whatever it does. A thread cannot be ended, and is not."""
+    def kill(self) -> bool:
+        """End the worker whatever it does; False, if it cannot be ended: a thread cannot."""
+        return False
 
     async def end(self) -> None:
         """Let the worker finish what it has, and wait for its end. Also for one that is dead."""
@@ -152,13 +156,14 @@ class ProcessLane(Lane, asyncio.Protocol):
         assert self._transport is not None
         self._transport.writelines((TASK.pack(len(packed), submitted), packed))
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
         """See `Lane`."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
         elif self._transport is not None:
             self._transport.abort()  # it has not even begun, and sees that by itself
+        return True
 
     async def end(self) -> None:
         """See `Lane`."""
@@ -209,7 +214,7 @@ def worker_process(nice: int, service: socket.socket) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, service))
 
 
-def make(strategy: Strategy, nice: int, finished: Finished, lost: Lost) -> Lane:
+def make(strategy: LaneStrategy, nice: int, finished: Finished, lost: Lost) -> Lane:
     """A lane of this kind, not yet started."""
     if strategy == "process":
         return ProcessLane(finished, lost, nice)
@@ -222,11 +227,11 @@ def pack(strategy: Strategy, function: Callable[..., Any], args: tuple[Any, ...]
     Raises:
         Exception: they cannot be pickled.
     """
-    if strategy != "process":
+    if strategy not in PICKLED:
         return function, args
     return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(strategy: Strategy, result: Any) -> Any:
     """The result as the function returned it."""
-    return pickle.loads(result) if strategy == "process" else result
+    return pickle.loads(result) if strategy in PICKLED else result

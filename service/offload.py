@@ -1,6 +1,6 @@
 """The offload: admission, a queue of our own, and workers that run what is in it, through futures.
 
-Knows tasks, their order, deadlines and outcomes. Keeps no worker alive itself (workers.py) and decides about
+Knows tasks, their order, deadlines and outcomes. Keeps no worker alive itself (crew.py) and decides about
 no number itself (admission.py). Knows nothing of HTTP: handlers see `submit`, an answer, or one of a few
 named failures.
 
@@ -20,6 +20,8 @@ from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics
 from service.admission import Admission
+from service.crew import Crew, Told
+from service.executor_pool import ExecutorPool
 from service.lane import Strategy, pack, unpack
 from service.runner import Done, Packed, failure_of
 from service.workers import Recycling, Workers
@@ -83,7 +85,7 @@ class Task:
     outcome: asyncio.Future[Any]
     is_wanted: Callable[[], bool] | None
     timer: asyncio.TimerHandle | None = None
-    kills: int = 0  # workers that died while they ran it
+    kills: int = 0  # times that it may have been the end of a worker
     handed_over: bool = False  # a worker has it
 
 
@@ -112,16 +114,12 @@ class Offload:
         self._metrics = metrics
         self._admission = admission or Admission(count)
         self._attempts = attempts
-        self._workers = Workers[Task](
-            strategy,
-            count,
-            nice,
-            metrics,
-            recycling or Recycling(),
-            finished=self._finished,
-            lost=self._lost,
-            free=self._dispatch,
-        )
+        told: Told[Task] = Told(finished=self._finished, lost=self._lost, free=self._dispatch)
+        self._workers: Crew[Task, Any]
+        if strategy == "executor":
+            self._workers = ExecutorPool(count, nice, metrics, told)
+        else:
+            self._workers = Workers(strategy, count, nice, metrics, recycling or Recycling(), told)
         self._queue: OrderedDict[Task, None] = OrderedDict()
         self._expected = 0  # let through at the door, not yet here
         self._stopping = False
@@ -218,7 +216,7 @@ class Offload:
         """
         self._stopping = True
         while self._queue:
-            self._lost([self._queue.popitem()[0]], died=False)
+            self._lost([self._queue.popitem()[0]], 0)
         return await self._workers.stop(seconds)
 
     # Entering and leaving the queue.
@@ -257,7 +255,7 @@ class Offload:
         )
 
     def _expire(self, task: Task) -> None:
-        """The deadline: nobody waits any longer, and a worker that is at it is ended."""
+        """The deadline: nobody waits any longer, and a worker of its own that is at it is ended."""
         self._settle(task, "expired", ExpiredError("the deadline passed"))
         self._queue.pop(task, None)
         if task.handed_over and not self._workers.end(task):
@@ -283,16 +281,17 @@ class Offload:
 
     def _dispatch(self) -> None:
         while self._queue and not self._stopping:
-            worker = self._workers.available(self._admission.tasks_per_worker())
-            if worker is None:
+            task = next(iter(self._queue))
+            place = self._workers.available(self._admission.tasks_per_worker(), suspected=task.kills > 0)
+            if place is None:
                 return
-            task, _ = self._queue.popitem(last=False)
+            del self._queue[task]
             if task.is_wanted is not None and not task.is_wanted():
                 self._forget_deadline(task)
                 self._settle(task, "cancelled", UnwantedError("its client has left"))
                 continue
             task.handed_over = True
-            self._workers.send(worker, task, task.packed, task.submitted)
+            self._workers.send(place, task, task.packed, task.submitted)
 
     def _finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         self._admission.observe(seconds, sum(done.took for _, done in outcomes), len(outcomes))
@@ -318,16 +317,16 @@ class Offload:
         else:
             self._settle(task, "failed", WorkError(*failure))
 
-    def _lost(self, tasks: list[Task], died: bool) -> None:
-        """No worker has them any more; did one die of the first of them?"""
+    def _lost(self, tasks: list[Task], suspects: int) -> None:
+        """No worker has them any more; of the first `suspects` one may have died."""
         for number, task in reversed(list(enumerate(tasks))):
             task.handed_over = False
-            task.kills += died and number == 0
+            task.kills += number < suspects
             if not self._stopping and not task.outcome.done() and task.kills < self._attempts:
                 self._queue[task] = None
                 self._queue.move_to_end(task, last=False)
                 continue
             self._forget_deadline(task)
-            why = "the workers stop" if self._stopping else f"it has ended {task.kills} workers"
+            why = "the workers stop" if self._stopping else f"workers died under it, {task.kills} times"
             self._settle(task, "killed" if task.kills else "cancelled", WorkerLostError(why))
         self._dispatch()

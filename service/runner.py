@@ -1,7 +1,8 @@
 """The worker's side: runs one task after the other and says what became of each.
 
 Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds.
-Tasks and outcomes travel over a socket, each as its length and then its bytes.
+The worker of a lane gets tasks and says outcomes over a socket, each as its length and then its bytes. To
+the worker of a pool (`enlist`, `arrive`, `run_apart`) the pool brings them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ TASK: Final = struct.Struct("!Qd")
 OUTCOME: Final = struct.Struct("!Q")
 """Before an outcome: how many bytes follow."""
 
+ARRIVED: Final = b"."
+"""What a worker of a pool says when it can work."""
+
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
 
 _service: socket.socket
+_roll: socket.socket
 
 
 class Failure(NamedTuple):
@@ -85,8 +90,30 @@ def run(packed: Packed, submitted: float) -> Done:
     return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
 
 
+def run_apart(packed: bytes, submitted: float) -> Done:
+    """Run one task in a process of its own: a child that the work forked and that comes back ends here.
+
+    Else there would be two that say what became of the task, and take the next one.
+    """
+    pid = os.getpid()
+    done = run(packed, submitted)
+    if os.getpid() != pid:
+        os._exit(0)
+    return done
+
+
 def prepare(nice: int, service: socket.socket) -> None:
-    """First call in a new worker process, which serves tasks that come over `service`.
+    """First call in a new worker process, which serves tasks that come over `service`."""
+    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
+    _service = service
+    service.setblocking(True)  # whatever the work's module has set as the default
+    # A child that the work forks must not hold this end open: its end says that the worker is dead.
+    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
+    settle(nice)
+
+
+def settle(nice: int) -> None:
+    """Make this process a worker.
 
     Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
     that means "reload" may go to either; but ending is the parent's decision: it lets running requests
@@ -94,11 +121,6 @@ def prepare(nice: int, service: socket.socket) -> None:
     that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
     that waits for the parent's sentinel works everywhere and takes about 10 ms.
     """
-    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
-    _service = service
-    service.setblocking(True)  # whatever the work's module has set as the default
-    # A child that the work forks must not hold this end open: its end says that the worker is dead.
-    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
@@ -114,15 +136,34 @@ def prepare(nice: int, service: socket.socket) -> None:
 
 def serve() -> None:
     """The one call of a worker process, which lasts as long as it: until its service closes the socket."""
-    pid = os.getpid()
     with _service, _service.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
             size, submitted = TASK.unpack(head)
-            done = run(tasks.read(size), submitted)
-            if os.getpid() != pid:  # a child that the work forked has come back out of it
-                os._exit(0)
+            done = run_apart(tasks.read(size), submitted)
             outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
             _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
+
+
+def enlist(nice: int, roll: socket.socket) -> None:
+    """First call in a new worker process of a pool, which will `arrive` over `roll`."""
+    global _roll
+    _roll = roll
+    roll.setblocking(True)
+    settle(nice)
+
+
+def arrive(packed: bytes | None) -> None:
+    """First task of a worker of a pool: import what the work needs, say so, and wait for all others.
+
+    A worker that waits takes no second task, so as many of these as there are workers reach each of them.
+    """
+    with _roll:
+        try:
+            if packed is not None:
+                warm(packed)
+        finally:
+            _roll.sendall(ARRIVED)
+            _roll.recv(1)  # nothing ever comes: the service closes its end when all are there
 
 
 def warm(packed: bytes) -> None:

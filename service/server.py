@@ -296,7 +296,7 @@ class Service:
                 workers,
                 settings.worker_nice,
                 self.metrics,
-                Admission(workers, settings.queue_wait, cost),
+                Admission(workers, settings.queue_wait, cost, settings.deadline),
                 settings.task_attempts,
                 recycling,
             )

@@ -61,7 +61,11 @@ class Settings(BaseModel):
         "127.0.0.1", pattern=HOST, description="address of /metrics, /healthz and /readyz"
     )
     admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
-    offload: Literal["inline", "thread", "process"] = Field("process", description="where the work runs")
+    offload: Literal["inline", "thread", "process", "executor"] = Field(
+        "process",
+        description="where the work runs: on the loop, in threads, in processes that we keep, in a "
+        "ProcessPoolExecutor as it comes",
+    )
     workers: int = Field(CORES, ge=1, le=1024, description="tasks that may run at the same time")
     worker_nice: int = Field(
         10, ge=0, le=19, description="added to the niceness of worker processes, so that IO stays responsive"
@@ -92,7 +96,8 @@ class Settings(BaseModel):
     deadline: SecondsOrOff = Field(
         10.0,
         description="seconds in which a request must be answered, else 504 and its worker is replaced; a "
-        "request's own Request-Timeout may be shorter. off: none",
+        "request's own Request-Timeout may be shorter. off: none. An executor's worker stays until its task "
+        "ends",
     )
     task_attempts: int = Field(
         2,
@@ -101,10 +106,11 @@ class Settings(BaseModel):
         description="times a task is tried if its worker dies; 1 for work that must not run twice",
     )
     worker_max_tasks: Positive | None = Field(
-        None, description="tasks after which a worker is replaced by a fresh one"
+        None, description="tasks after which a worker is replaced by a fresh one; not for an executor"
     )
     worker_max_memory: Positive | None = Field(
-        None, description="MiB; a worker that has ever used more is replaced after its task"
+        None,
+        description="MiB; a worker that has ever used more is replaced after its task; not for an executor",
     )
     backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
     accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
@@ -175,6 +181,16 @@ class Settings(BaseModel):
 
     # Rules over several settings belong to the one that comes last, so that they are told together with
     # whatever else is wrong. One that came before and is itself wrong is not in `data`: it was given.
+
+    @field_validator("worker_max_tasks", "worker_max_memory")
+    @classmethod
+    def _can_be_recycled(cls, most: int | None, about: ValidationInfo) -> int | None:
+        # What workers of an executor have served cannot be told apart, and none can be replaced alone.
+        if most is not None and about.data.get("offload") == "executor":
+            raise ValueError(
+                "cannot be had with --offload executor, whose workers are not replaced one by one"
+            )
+        return most
 
     @field_validator("tls_key")
     @classmethod

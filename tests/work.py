@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from aiohttp import web
@@ -108,6 +109,27 @@ def begins_and_stays(begun: str) -> None:
     time.sleep(60)
 
 
+def dies_in_its_answer(died: str) -> bytes:
+    """Killed when half of its answer is on its way; once, and then there is a file."""
+    if not Path(died).exists():
+        Path(died).touch()
+
+        def half(self: Connection, sent: bytes) -> None:
+            os.write(self.fileno(), sent[: len(sent) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Connection._send = half  # type: ignore[attr-defined]  # where every byte of it goes through
+    return bytes(100_000)
+
+
+def waits_for(begun: str, go: str) -> int:
+    """Says by a file which process runs it, until there is another file."""
+    Path(begun).write_text(str(os.getpid()))
+    while not Path(go).exists():
+        time.sleep(0.005)
+    return os.getpid()
+
+
 def slow_when_told(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
     """Twenty seconds once the file that TESTS_WORK_SLOW names exists."""
     if Path(os.environ["TESTS_WORK_SLOW"]).exists():
@@ -199,6 +221,19 @@ class DiesWhenLoaded:
 
     def __reduce__(self) -> tuple[object, tuple[()]]:
         return dies_soon, ()
+
+
+class DiesAtOnce:
+    """An argument that no worker survives."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return dies_at_once, ()
+
+
+def dies_at_once() -> None:
+    """The worker's end."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)
 
 
 def dies_soon() -> None:

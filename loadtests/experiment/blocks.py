@@ -35,6 +35,7 @@ class Inputs:
     others: float
     throttled: float
     generator: float  # of one core, while it sent
+    idle_cores: float = 0.0  # how many nobody wanted
 
     def faults(self) -> tuple[str, ...]:
         """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
@@ -44,7 +45,8 @@ class Inputs:
         found = []
         if self.stolen > MOST_STOLEN:
             found.append(f"the hypervisor took {self.stolen:.0%} of the CPU time")
-        if self.others > MOST_OTHERS:
+        # A neighbour on a core that nobody else wants disturbs nobody: this machine may be a large one.
+        if self.others > MOST_OTHERS and self.idle_cores < 1:
             found.append(f"other processes of this machine used {self.others:.0%} of its CPU time")
         if self.throttled > MOST_THROTTLED:
             found.append(f"a CPU quota held us up for {self.throttled:.0%} of the CPU time")
@@ -62,6 +64,7 @@ def inputs(before: Reading, after: Reading, cores: float, generator: float) -> I
         others=max(after.busy_seconds - before.busy_seconds - ours, 0.0) / time,
         throttled=(after.throttled_seconds - before.throttled_seconds) / time,
         generator=generator,
+        idle_cores=(after.idle_seconds - before.idle_seconds) / (after.seconds - before.seconds),
     )
 
 

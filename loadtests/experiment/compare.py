@@ -263,7 +263,7 @@ def _single(path: Path, phase: Phase) -> Run:
     """The folder of one `run`: answers per second and latency at its one rate."""
     samples, facts = read_samples(path / "samples.json")
     summary = summarise(samples, facts, phase)
-    load = f"{phase.load} for {phase.duration_seconds:g} s"
+    load = f"{phase.workload} for {phase.duration_seconds:g} s"
     run = Run(path, {}, load, {}, {}, {})
     if summary.invalid_because:
         run.unusable["the run"] = summary.invalid_because[0]

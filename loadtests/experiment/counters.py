@@ -62,6 +62,7 @@ class Reading:
     task_cpu_seconds: float
     io_cpu_seconds: float
     busy_seconds: float
+    idle_seconds: float
     ours_seconds: float
     stolen_seconds: float
     throttled_seconds: float

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from loadtests.load.answer import Answer
 from loadtests.load.endpoint import Endpoint
+from loadtests.load.readiness import Readiness
 from loadtests.load.sample import (
     CONNECT_ERROR,
     MALFORMED,
@@ -35,11 +36,7 @@ class Owner(Protocol):
     """What a connection needs from the loop that drives it."""
 
     @property
-    def ready_since(self) -> float:
-        """The earliest moment at which the event that `step` is called for can have happened."""
-
-    @property
-    def selector(self) -> selectors.BaseSelector:
+    def readiness(self) -> Readiness:
         """Where the connection registers its socket, with itself as data."""
 
     def on_connected(self) -> None:
@@ -100,7 +97,7 @@ class Connection:
         # Here and not when it is connected: a server can have seen an attempt that we gave up.
         self._local_port = sock.getsockname()[1]
         self._next = Connection._finish_connecting
-        self._owner.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
+        self._owner.readiness.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
 
     def step(self, now: float) -> None:
         """Do what the readiness of the socket allows."""
@@ -234,7 +231,7 @@ class Connection:
 
     def _wait_for(self, events: int) -> None:
         assert self._sock is not None
-        self._owner.selector.modify(self._sock.fileno(), events, self)
+        self._owner.readiness.selector.modify(self._sock.fileno(), events, self)
 
     def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
         self._finish(outcome, now, None, reason)
@@ -250,7 +247,7 @@ class Connection:
         self._owner.on_finished(
             Sample(
                 self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
-                self._local_port, None if status is None else now - self._owner.ready_since,
+                self._local_port, None if status is None else now - self._owner.readiness.since,
             )
         )  # fmt: skip
 
@@ -259,6 +256,6 @@ class Connection:
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._next is not Connection.start:
-                self._owner.selector.unregister(sock.fileno())
+                self._owner.readiness.selector.unregister(sock.fileno())
             sock.close()
         self._owner.on_closed(now, stood=self._connected is not None)

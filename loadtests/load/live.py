@@ -43,7 +43,7 @@ class Display:
     """A context in which `update` shows progress: redrawn on a terminal, else a line per second."""
 
     def __init__(self, phase: Phase, console: Console) -> None:
-        self._title = f"{phase.method} {phase.url}  {phase.load}"
+        self._title = f"{phase.method} {phase.url}  {phase.workload}"
         self._console = console
         self._next_line = 0.0
         self._live = (
@@ -150,7 +150,7 @@ def _rates(summary: RunSummary) -> RenderableType:
     slo = summary.slo_seconds
     goodput = f"  goodput {summary.goodput_per_second:.1f}/s within {seconds(slo)}" if slo else ""
     offered = summary.offered_per_second
-    load = summary.load if offered is None else f"offered {offered:.1f}/s"
+    load = summary.workload if offered is None else f"offered {offered:.1f}/s"
     return Text(
         f"{load}  achieved {summary.achieved_per_second:.1f}/s "
         f"(answers {summary.expect}){goodput}  for {summary.window_seconds:.1f} s"

@@ -1,15 +1,13 @@
 """The loop that sends: fires each request when it is due, receives, and gives up.
 
 Knows what is under way and when to give up; who is due it asks the schedule. Touches sockets by way of
-`Connection` and one selector. Never reschedules: after a stall everything that is due is sent at once,
+`Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once,
 and its latency counts from when it was due. The clocks are handed in.
 
 One thread and one selector instead of asyncio: less CPU per request, and no layer between the
 readiness of a socket and its timestamp.
 """
 
-import select
-import selectors
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +17,7 @@ from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
+from loadtests.load.readiness import Clocks, Readiness
 from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
@@ -55,23 +54,20 @@ class LoadLoop:
         phase: Phase,
         endpoint: Endpoint,
         emit: Callable[[Progress], bool],
-        clock: Callable[[], float],
-        cpu_clock: Callable[[], float],
+        clocks: Clocks,
     ) -> None:
-        self.selector = selectors.DefaultSelector()
-        self._epoll = [self.selector.fileno()]
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
-        self._phase, self._endpoint, self._emit = phase, endpoint, emit
-        self._clock, self._cpu_clock = clock, cpu_clock
+        self._phase, self._endpoint, self._emit, self._clocks = phase, endpoint, emit, clocks
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
         self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
         self.not_closed_by_server = 0
         self._open = self._fired = self._connected = self._failed_connects = 0
         self._outcomes: Counter[str] = Counter()
         offsets = offsets_of(phase)
-        self.started = self._next_progress = self._last_look = self.ready_since = clock()
-        self.effort = Effort(self.started, cpu_clock())
+        self.readiness = Readiness(clocks)
+        self.started = self._next_progress = clocks.wall()
+        self.effort = Effort(self.started, clocks.cpu())
         self._end = self.started + phase.duration_seconds
         self._arrivals: Arrivals = (
             OpenSchedule(offsets, self.started)
@@ -88,11 +84,11 @@ class LoadLoop:
         """Send, receive and give up until all is done and the duration is over, or until stopped."""
         now, sending = self.started, True
         while not (self.stop or self._hopeless(now)):
-            now = self._clock()
+            now = self._clocks.wall()
             self._fire_due(now)
             self._expire(now)
             if sending and (now >= self._next_progress or self._arrivals.finished):
-                self.effort.note(now, self._cpu_clock())
+                self.effort.note(now, self._clocks.cpu())
                 sending = not self._arrivals.finished
             if now >= self._end and not self._open and self._arrivals.finished:
                 break
@@ -102,10 +98,10 @@ class LoadLoop:
                 # that comes as an answer to this very line.
                 if not self._emit(self._progress(now)):
                     self.stop = True
-            self._handle_ready(self._next_wake(now) - self._clock())
+            self._handle_ready(self._next_wake(now))
         else:
             self.interrupted = self.stop
-        self._wind_up(self._clock())
+        self._wind_up(self._clocks.wall())
 
     def on_connected(self) -> None:
         """Count a connection that stands."""
@@ -137,7 +133,7 @@ class LoadLoop:
             self._fired += 1
             self._deadlines.append(connection)
             connection.start(now)
-            now = self._clock()
+            now = self._clocks.wall()
 
     def _skip(self, intended: float, reason: str) -> None:
         self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
@@ -168,42 +164,24 @@ class LoadLoop:
             wakes.append(self._end)
         return min(wakes)
 
-    def _await_ready(self, timeout: float) -> bool:
-        """Wait until a socket is ready, and note since when it can have been; False when none is.
-
-        A socket that is ready before we wait may have been so since the last look at them all: the turn
-        in between bounds from above how late we are. One that ends the wait has just become ready.
-        """
-        # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
-        # select(2) on the one descriptor of the epoll itself waits to the microsecond (epoll(7), Q3).
-        epoll = self._epoll
-        ready_before = bool(select.select(epoll, [], [], 0)[0])
-        ready = ready_before or (timeout > 0 and bool(select.select(epoll, [], [], timeout)[0]))
-        now = self._clock()
-        self.ready_since = self._last_look if ready_before else now
-        self._last_look = now
-        return ready
-
-    def _handle_ready(self, timeout: float) -> None:
-        if not self._await_ready(timeout):
-            return
-        for key, _ in self.selector.select(0):
-            now = self._clock()
+    def _handle_ready(self, until: float) -> None:
+        for connection in self.readiness.wait(until):
+            now = self._clocks.wall()
             if self._arrivals.next_due <= now:  # a send does not queue up behind a crowd of answers
                 self._fire_due(now)
-                now = self._clock()
-            key.data.step(now)
+                now = self._clocks.wall()
+            connection.step(now)
 
     def _wind_up(self, now: float) -> None:
         if not self._arrivals.finished:
-            self.effort.note(now, self._cpu_clock())
+            self.effort.note(now, self._clocks.cpu())
         for connection in (*self._deadlines, *(connection for _, connection in self._left_open)):
             if not connection.closed:
                 connection.give_up(ABORTED, now)
         for intended in self._arrivals.never_due():
             self._skip(intended, STOPPED)
         self._emit(self._progress(now))
-        self.selector.close()
+        self.readiness.close()
 
     def _progress(self, now: float) -> Progress:
         return Progress(

@@ -69,7 +69,7 @@ class Phase:
         self._check_head()
 
     @property
-    def load(self) -> str:
+    def workload(self) -> str:
         """What is sent, for people: `100/s poisson`, or `closed loop, 8 clients`."""
         if self.rate is not None:
             return f"{self.rate:g}/s {self.arrivals}"

@@ -76,7 +76,7 @@ class RunSummary:
     unreachable: str | None  # one sentence when no connection ever stood
     url: str
     address: str
-    load: str  # "100/s poisson", "closed loop, 8 clients"
+    workload: str  # "100/s poisson", "closed loop, 8 clients"
     clients: int | None  # of a closed loop
     expect: str  # statuses that count as success
     window_seconds: float

@@ -120,7 +120,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         unreachable=judgement.unreachable(samples, facts),
         url=phase.url,
         address=facts.address,
-        load=phase.load,
+        workload=phase.workload,
         clients=phase.clients,
         expect=phase.expect,
         window_seconds=phase.duration_seconds,

@@ -27,7 +27,7 @@ def get(url: str) -> bytes:
 
 @proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("offload", ["inline", "process"])
+@pytest.mark.parametrize("offload", ["inline", "process", "executor"])
 def test_a_signal_ends_it_with_exit_0_and_no_process_left(
     tmp_path: Path, number: signal.Signals, offload: str
 ) -> None:
@@ -42,9 +42,12 @@ def test_a_signal_ends_it_with_exit_0_and_no_process_left(
 
 
 @proc
+@pytest.mark.parametrize("offload", ["process", "executor"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_group_still_answers_what_runs(tmp_path: Path, number: signal.Signals) -> None:
-    flags = ("--work", "tests.work:slow_second", "--work-units", "2", "--workers", "2")
+def test_a_signal_to_the_whole_group_still_answers_what_runs(
+    tmp_path: Path, number: signal.Signals, offload: str
+) -> None:
+    flags = ("--offload", offload, "--work", "tests.work:slow_second", "--work-units", "2", "--workers", "2")
     with service(tmp_path / "log", *flags) as child, ThreadPoolExecutor(2) as clients:
         address, _ = child.ready()
         answers = [clients.submit(get, f"{address}/data") for _ in range(2)]
@@ -57,7 +60,7 @@ def test_a_signal_to_the_whole_group_still_answers_what_runs(tmp_path: Path, num
 
 
 @proc
-@pytest.mark.parametrize("offload", ["thread", "process"])
+@pytest.mark.parametrize("offload", ["thread", "process", "executor"])
 def test_the_drain_timeout_bounds_the_end_and_says_so(
     tmp_path: Path, offload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,8 +105,10 @@ def test_calibration_is_logged_with_units_and_cost(tmp_path: Path) -> None:
 
 
 @proc
-def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path) -> None:
-    with service(tmp_path / "log", "--work-units", "10", "--workers", "2") as child:
+@pytest.mark.parametrize("offload", ["process", "executor"])
+def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path, offload: str) -> None:
+    flags = ("--offload", offload, "--work-units", "10", "--workers", "2")
+    with service(tmp_path / "log", *flags) as child:
         address, _ = child.ready()
         assert len(child.session()) >= 4  # itself, two workers, the fork server
         child.end(signal.SIGKILL)
@@ -113,8 +118,10 @@ def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path) -> Non
 
 
 @proc
-def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
-    with service(tmp_path / "log", "--work-units", "10", "--workers", "1", "--worker-nice", "7") as child:
+@pytest.mark.parametrize("offload", ["process", "executor"])
+def test_a_killed_worker_is_replaced(tmp_path: Path, offload: str) -> None:
+    flags = ("--offload", offload, "--work-units", "10", "--workers", "1", "--worker-nice", "7")
+    with service(tmp_path / "log", *flags) as child:
         address, _ = child.ready()
         workers = [pid for pid in child.session() if os.getpriority(os.PRIO_PROCESS, pid) == 7]
         assert len(workers) == 1

@@ -108,3 +108,11 @@ def test_a_success_between_deaths_keeps_the_breaker_closed() -> None:
         assert not breaker.died(0.0)
         assert not breaker.succeeded()
     assert breaker.closed
+
+
+def test_a_task_beyond_every_deadline_does_not_shut_everybody_out_for_ever() -> None:
+    admission = Admission(1, seconds=0.004, longest=2.0)
+    for _ in range(100):
+        admission.observe(3600.0, 3600.0, 1)
+        assert admission.refusal(waiting=0, running=0, up=1, oldest=0.0, deadline=2.0) is None
+    assert admission.refusal(waiting=0, running=1, up=1, oldest=0.0, deadline=2.0) is not None

@@ -204,3 +204,9 @@ def test_what_came_out_never_decides_whether_a_block_is_void(
         ),
     )  # fmt: skip
     assert void(tasks=tasks, task_cpu_seconds=work, io_cpu_seconds=io) == plain.void_because
+
+
+@pytest.mark.parametrize(("idle_cores", "void"), [(0.0, True), (0.99, True), (1.0, False), (50.0, False)])
+def test_a_neighbour_on_a_core_that_nobody_wants_disturbs_nobody(idle_cores: float, void: bool) -> None:
+    shares = Inputs(stolen=0.0, others=0.2, throttled=0.0, generator=0.1, idle_cores=idle_cores)
+    assert bool(shares.faults()) is void

@@ -24,9 +24,9 @@ def test_a_phase_survives_its_json_form() -> None:
 
 
 def test_a_load_says_what_it_is() -> None:
-    assert make(arrivals="poisson").load == "10/s poisson"
-    assert make(rate=None, clients=1).load == "closed loop, 1 client"
-    assert make(rate=None, clients=8).load == "closed loop, 8 clients"
+    assert make(arrivals="poisson").workload == "10/s poisson"
+    assert make(rate=None, clients=1).workload == "closed loop, 1 client"
+    assert make(rate=None, clients=8).workload == "closed loop, 8 clients"
 
 
 @pytest.mark.parametrize(

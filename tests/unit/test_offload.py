@@ -1,9 +1,10 @@
-"""The one interface over three strategies: results, refusals, deadlines, and a count for each."""
+"""The one interface over all strategies: results, refusals, deadlines, and a count for each."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import multiprocessing
 import os
@@ -21,8 +22,9 @@ from prometheus_client import generate_latest
 
 from metrics.exposition import parse
 from metrics.instruments import OUTCOMES, Metrics
-from service import lane, workers
+from service import crew, lane, workers
 from service.admission import LIMIT_PER_WORKER, Admission
+from service.crew import Told
 from service.lane import Strategy
 from service.offload import (
     ExpiredError,
@@ -38,6 +40,10 @@ from service.workers import Recycling
 from tests import work
 
 Make = Callable[..., Awaitable["Bench"]]
+
+
+processes = pytest.mark.parametrize("strategy", ["process", "executor"])
+"""What is promised of processes, whoever keeps them."""
 
 
 class Bench:
@@ -91,7 +97,7 @@ async def make() -> AsyncIterator[Make]:
         await offload.stop()
 
 
-@pytest.mark.parametrize("strategy", ["inline", "thread", "process"])
+@pytest.mark.parametrize("strategy", ["inline", "thread", "process", "executor"])
 async def test_the_result_comes_back_and_errors_as_they_are(make: Make, strategy: Strategy) -> None:
     bench = await make(strategy)
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
@@ -102,7 +108,7 @@ async def test_the_result_comes_back_and_errors_as_they_are(make: Make, strategy
     assert (bench.offload.waiting, bench.offload.running) == (0, 0)
 
 
-@pytest.mark.parametrize("strategy", ["inline", "thread", "process"])
+@pytest.mark.parametrize("strategy", ["inline", "thread", "process", "executor"])
 @pytest.mark.parametrize("function", [work.exits, work.stops_iterating, work.raises_what_cannot_be_pickled])
 async def test_no_exception_of_the_work_can_do_more_than_fail_its_request(
     make: Make, strategy: Strategy, function: Callable[[int], bytes]
@@ -114,15 +120,19 @@ async def test_no_exception_of_the_work_can_do_more_than_fail_its_request(
     assert bench.outcomes() == {"completed": 1, "failed": 1}
 
 
-async def test_work_that_cannot_reach_a_worker_is_refused_at_start() -> None:
-    offload = Offload("process", 1, 0, Metrics())
+@processes
+async def test_work_that_cannot_reach_a_worker_is_refused_at_start(strategy: Strategy) -> None:
+    offload = Offload(strategy, 1, 0, Metrics())
     with pytest.raises(WorkerStartError, match=r"(?i)pickle"):
         await offload.start(work.no_way_to_pickle_me, 1)
     await offload.stop()
 
 
-async def test_stopping_cuts_off_what_outlives_its_time(make: Make, tmp_path: Path) -> None:
-    bench = await make("process")
+@processes
+async def test_stopping_cuts_off_what_outlives_its_time(
+    make: Make, tmp_path: Path, strategy: Strategy
+) -> None:
+    bench = await make(strategy)
     begun = tmp_path / "begun"
     caller = asyncio.create_task(bench.offload.submit(work.begins_and_stays, str(begun)))
     async with asyncio.timeout(20):
@@ -191,8 +201,9 @@ async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:
     assert bench.offload.waiting == 0
 
 
-async def test_arguments_that_cannot_travel_fail_their_task_alone(make: Make) -> None:
-    bench = await make("process")
+@processes
+async def test_arguments_that_cannot_travel_fail_their_task_alone(make: Make, strategy: Strategy) -> None:
+    bench = await make(strategy)
     with pytest.raises(WorkError, match=r"(?i)pickle"):
         await bench.offload.submit(len, threading.Lock())
     with pytest.raises(WorkError, match=r"(?i)pickle"):
@@ -232,26 +243,31 @@ async def test_a_caller_that_leaves_is_counted_as_cancelled(make: Make) -> None:
     assert bench.outcomes() == {"cancelled": 1}
 
 
-async def test_a_task_that_kills_two_workers_is_given_up_and_its_neighbours_are_not(make: Make) -> None:
-    bench = await make("process", 2, admission=Admission(2, seconds=0.001))
+@processes
+async def test_a_task_that_kills_two_workers_is_given_up_and_its_neighbours_are_not(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, 2, admission=Admission(2, seconds=0.001))
     tasks = [bench.offload.submit(divmod, number, 7) for number in range(20)]
     tasks.insert(9, bench.offload.submit(work.kills_its_worker, 2))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results.pop(9), WorkerLostError)
     assert results == [divmod(number, 7) for number in range(20)]
-    assert bench.restarts("crashed") == 2
+    assert bench.restarts("crashed") == (2 if strategy == "process" else 4)  # an executor breaks as a whole
     assert bench.outcomes() == {"killed": 1, "completed": 20}
 
 
-async def test_a_task_may_be_tried_once_only(make: Make) -> None:
-    bench = await make("process", attempts=1)
+@processes
+async def test_a_task_may_be_tried_once_only(make: Make, strategy: Strategy) -> None:
+    bench = await make(strategy, attempts=1)
     with pytest.raises(WorkerLostError):
         await bench.offload.submit(work.kills_its_worker, 2)
     assert bench.restarts("crashed") == 1
 
 
-async def test_a_worker_that_dies_idle_is_replaced_at_once(make: Make) -> None:
-    bench = await make("process")
+@processes
+async def test_a_worker_that_dies_idle_is_replaced_at_once(make: Make, strategy: Strategy) -> None:
+    bench = await make(strategy)
     pid = await bench.offload.submit(os.getpid)
     os.kill(pid, signal.SIGKILL)
     await bench.until(lambda: bench.restarts("crashed") == 1)
@@ -298,8 +314,11 @@ async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gat
     assert bench.outcomes() == {"completed": 1, "expired": 1}
 
 
-async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(make: Make) -> None:
-    bench = await make("process", attempts=100)
+@processes
+async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, attempts=100)
     poison = asyncio.create_task(bench.offload.submit(work.kills_its_worker, 2))
     await bench.until(lambda: not bench.offload.healthy)
     with pytest.raises(RejectedError):
@@ -359,23 +378,26 @@ async def test_a_worker_that_dies_while_others_start_is_replaced(
     assert bench.restarts("crashed") == 1
 
 
+@processes
 async def test_a_worker_that_hangs_at_its_start_is_an_error_and_can_be_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(workers, "START_SECONDS", 0.3)
+    monkeypatch.setattr(crew, "START_SECONDS", 0.3)
     (tmp_path / "hang").touch()
-    offload = Offload("process", 1, 0, Metrics())
+    offload = Offload(strategy, 1, 0, Metrics())
     with pytest.raises(WorkerStartError, match=r"not up after 0.3 s"):
         await offload.start(divmod, work.HangsWhenLoaded(str(tmp_path / "hang")), try_out=False)
     async with asyncio.timeout(10):
         await offload.stop(0.1)
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_replacement_that_hangs_is_given_up_and_tried_again(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = await make("process", arguments=(divmod, work.HangsWhenLoaded(str(tmp_path / "hang"))))
-    monkeypatch.setattr(workers, "START_SECONDS", 0.3)
+    monkeypatch.setattr(crew, "START_SECONDS", 0.3)
     start, begun = lane.ProcessLane.start, list[lane.ProcessLane]()
 
     async def counted(self: lane.ProcessLane, packed: Any) -> None:
@@ -387,6 +409,7 @@ async def test_a_replacement_that_hangs_is_given_up_and_tried_again(
     os.kill(await bench.offload.submit(os.getpid), signal.SIGKILL)
     await bench.until(lambda: len(begun) == 2)  # the first has been given up
     (tmp_path / "hang").unlink()
+    monkeypatch.setattr(crew, "START_SECONDS", 30)  # a busy machine may need more than the 0.3 s
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
 
 
@@ -397,10 +420,11 @@ async def test_a_limit_below_what_a_fresh_worker_uses_is_an_error_at_start() -> 
     await offload.stop()
 
 
+@processes
 async def test_stopping_in_the_middle_of_a_replacement_is_quiet(
-    make: Make, caplog: pytest.LogCaptureFixture
+    make: Make, caplog: pytest.LogCaptureFixture, strategy: Strategy
 ) -> None:
-    bench = await make("process")
+    bench = await make(strategy)
     os.kill(await bench.offload.submit(os.getpid), signal.SIGKILL)
     await bench.until(lambda: bench.restarts("crashed") == 1)
     assert await bench.offload.stop(5) == 0
@@ -434,8 +458,11 @@ async def test_a_default_timeout_of_sockets_does_not_reach_the_workers() -> None
     await offload.stop()
 
 
-async def test_workers_that_die_without_having_worked_open_the_breaker(make: Make) -> None:
-    bench = await make("process", arguments=(divmod, work.DiesWhenLoaded()))
+@processes
+async def test_workers_that_die_without_having_worked_open_the_breaker(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, arguments=(divmod, work.DiesWhenLoaded()))
     await bench.until(lambda: not bench.offload.healthy)
     assert bench.restarts("crashed") == LIMIT_PER_WORKER + 1
 
@@ -451,7 +478,7 @@ async def test_what_is_submitted_after_the_end_is_rejected(make: Make) -> None:
 async def test_a_recycled_worker_that_does_not_end_is_killed(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "END_SECONDS", 0.2)
+    monkeypatch.setattr(crew, "END_SECONDS", 0.2)
     bench = await make("process", recycling=Recycling(tasks=1))
     await bench.offload.submit(work.leaves_a_thread)
     await bench.until(lambda: len(multiprocessing.active_children()) <= 1)
@@ -550,22 +577,20 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     blamed: bool,  # what the table says
 ) -> None:
     lost: list[tuple[list[str], bool]] = []
-    crew = workers.Workers[str](
-        "process", 1, 0, Metrics(), Recycling(),
-        finished=lambda *_: None, lost=lambda *told: lost.append(told), free=lambda: None,
-    )  # fmt: skip
-    await crew.start(None, try_out=False)
-    worker = crew.available(2)
+    told: Told[str] = Told(finished=lambda *_: None, lost=lambda *what: lost.append(what), free=lambda: None)
+    lanes = workers.Workers("process", 1, 0, Metrics(), Recycling(), told)
+    await lanes.start(None, try_out=False)
+    worker = lanes.available(2)
     assert worker is not None
     for name in ("first", "second"):
-        crew.send(worker, name, (str, (name,)), 0.0)
-    assert not crew.end("second")
-    assert crew.end("first")
+        lanes.send(worker, name, (str, (name,)), 0.0)
+    assert not lanes.end("second")
+    assert lanes.end("first")
     if done:  # a moment before
         silent[0].finishes()
     silent[0].dies()
     assert lost == [(["first", "second"][done:], blamed)]
-    await crew.stop(1)
+    await lanes.stop(1)
 
 
 async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(

@@ -13,6 +13,7 @@ from service.orders import Orders
 from service.settings import Settings
 from service.sources import flag, listing, read, read_settings, variable
 
+NOT_AN_EXECUTORS = "cannot be had with --offload executor, whose workers are not replaced one by one"
 FUNCTION = "must be package.module:function, not 'no_colon'"
 
 # For each setting a value that it cannot have, and the whole of what is said. New settings need a line here.
@@ -22,7 +23,7 @@ WRONG = {
     "fd": ("2", "must be at least 3 or none, not '2'"),
     "admin_host": ("127.0.0.1/8", "must be a name or an address, not '127.0.0.1/8'"),
     "admin_port": ("http", "must be a whole number, not 'http'"),
-    "offload": ("magic", "must be 'inline', 'thread' or 'process', not 'magic'"),
+    "offload": ("magic", "must be 'inline', 'thread', 'process' or 'executor', not 'magic'"),
     "workers": ("0", "must be at least 1, not '0'"),
     "worker_nice": ("20", "must be at most 19, not '20'"),
     "work": ("no_colon", FUNCTION),
@@ -166,6 +167,14 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch, conf
             [
                 "--tls-key (SERVICE_TLS_KEY): must be given together with --tls-cert",
                 "--tls-client-ca (SERVICE_TLS_CLIENT_CA): needs --tls-cert and --tls-key",
+            ],
+        ),
+        (
+            ["--offload=executor", "--worker-max-tasks=9", "--worker-max-memory=9", "--port=x"],
+            [
+                "--port (SERVICE_PORT): must be a whole number, not 'x'",
+                f"--worker-max-tasks (SERVICE_WORKER_MAX_TASKS): {NOT_AN_EXECUTORS}",
+                f"--worker-max-memory (SERVICE_WORKER_MAX_MEMORY): {NOT_AN_EXECUTORS}",
             ],
         ),
     ],

@@ -36,7 +36,10 @@ CHASSIS = [
         "admission",
         "runner",
         "lane",
+        "crew",
         "workers",
+        "stock_pool",
+        "executor_pool",
         "offload",
         "refusal",
         "protocol",
@@ -56,9 +59,14 @@ CHASSIS = [
 
 OWNERS = {
     "prometheus_client": {"metrics"},
-    "multiprocessing": {"service/lane.py", "service/runner.py"},
-    # The designs are programs of their own, and not ours.
-    "concurrent": {"service/lane.py", "loadtests/peers/designs.py"},
+    "multiprocessing": {"service/lane.py", "service/stock_pool.py", "service/runner.py"},
+    # The executor pool knows futures and starts nothing. The designs are programs of their own, and not ours.
+    "concurrent": {
+        "service/lane.py",
+        "service/stock_pool.py",
+        "service/executor_pool.py",
+        "loadtests/peers/designs.py",
+    },
     "argparse": {"service/sources.py", "loadtests/__main__.py"},
     "pydantic_settings": {"service/sources.py"},
     "tomllib": {"service/sources.py"},
@@ -66,7 +74,6 @@ OWNERS = {
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
-    "hdrh": {"loadtests/load/histogram.py"},
     "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/report.py"},
     "jinja2": {"loadtests/experiment/page.py"},
     "numpy": {"loadtests/experiment/compare.py"},

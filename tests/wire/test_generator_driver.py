@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.load.driver import CoreWait
 from loadtests.load.generator import Generator, GeneratorError, read_samples, run_phase
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger, summarise
@@ -64,6 +65,13 @@ def test_a_driver_that_cannot_start_says_why_in_one_sentence(tmp_path: Path) -> 
     with pytest.raises(GeneratorError, match="Cannot assign requested address"):
         list(run_phase(phase, tmp_path / "samples.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wait_for_a_core_is_read_from_the_kernels_account_where_there_is_one(tmp_path: Path) -> None:
+    account = tmp_path / "schedstat"
+    account.write_text("608261 1037797000 3\n")
+    assert CoreWait(account)() == pytest.approx(1.037797)
+    assert CoreWait(tmp_path / "none")() == 0.0
 
 
 def tiny(url: str) -> Phase:

@@ -23,6 +23,10 @@ from .test_service import body_of, status_of
 ROOT = Path(__file__).parents[2]
 
 
+processes = pytest.mark.parametrize("offload", ["process", "executor"])
+"""What is promised of processes, whoever keeps them."""
+
+
 @pytest.fixture
 def gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # open before the drain
     """Work that waits at the gate, open at the end, whatever happens; what waits is in the queue."""
@@ -155,16 +159,20 @@ async def test_a_request_may_ask_for_a_shorter_deadline(start: Start) -> None:
         assert b"Request-Timeout" in body_of(answer)
 
 
-async def test_a_worker_that_dies_costs_no_request(start: Start) -> None:
-    service = await start(offload="process", workers=1, work="tests.work:kills_its_worker_once")
+@processes
+async def test_a_worker_that_dies_costs_no_request(start: Start, offload: str) -> None:
+    service = await start(offload=offload, workers=1, work="tests.work:kills_its_worker_once")
     assert status_of(await service.get()) == 200
     values = await service.scrape()
     assert values["offload_worker_restarts_total{reason=crashed}"] == 1
     assert values["offload_tasks_total{outcome=completed}"] == 1
 
 
-async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(start: Start) -> None:
-    service = await start(offload="process", workers=1, work="tests.work:kills_its_worker")
+@processes
+async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(
+    start: Start, offload: str
+) -> None:
+    service = await start(offload=offload, workers=1, work="tests.work:kills_its_worker")
     answers = [status_of(await service.get()) for _ in range(4)]
     assert answers[0] == 500
     assert answers[-1] == 503
@@ -172,7 +180,7 @@ async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(start
     assert service.service.ready() == (False, "workers keep dying")
 
 
-@pytest.mark.parametrize("offload", ["inline", "process"])
+@pytest.mark.parametrize("offload", ["inline", "process", "executor"])
 @pytest.mark.parametrize(
     ("query", "status", "body"),
     [
@@ -194,14 +202,34 @@ async def test_the_query_becomes_the_arguments_of_the_work(
         assert str(body).encode() in body_of(answer)
 
 
+@processes
 async def test_what_the_work_raises_is_for_the_log_alone(
-    start: Start, capsys: pytest.CaptureFixture[str]
+    start: Start, capsys: pytest.CaptureFixture[str], offload: str
 ) -> None:
-    service = await start(offload="process", workers=1, work="tests.work:fails_in_a_worker")
+    service = await start(offload=offload, workers=1, work="tests.work:fails_in_a_worker")
     answer = await service.get("/data?name=x")
     assert status_of(answer) == 500
     assert b"secret" not in answer
     assert "LookupError: secret x" in "".join(capsys.readouterr())
+
+
+async def test_a_task_past_its_deadline_is_answered_504_and_keeps_its_place_in_an_executor(
+    start: Start, tmp_path: Path
+) -> None:
+    service = await start(offload="executor", workers=1, work="tests.work:waits_for", deadline=0.5)
+    go = tmp_path / "go"
+    path = f"/data?begun={tmp_path / 'begun'}&go={go}"
+    assert status_of(await service.get(path)) == 504
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=expired}"] == 1
+    assert values["offload_running"] == 1
+    assert values["offload_worker_restarts_total{reason=deadline}"] == 0
+    go.touch()
+    await service.until(lambda: in_offload(service) == 0)
+    assert status_of(await service.get(path)) == 200
+    values = await service.scrape()
+    assert values["offload_task_cpu_seconds_count"] == 2
+    assert values["offload_worker_restarts_total{reason=crashed}"] == 0
 
 
 def readme_example() -> str:
@@ -211,13 +239,14 @@ def readme_example() -> str:
     return found.group(1)
 
 
+@pytest.mark.parametrize("offload", ["thread", "executor"])
 async def test_the_application_of_the_readme_runs_on_the_chassis(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offload: str
 ) -> None:
     (tmp_path / "thumbnails.py").write_text(readme_example())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    service = await start(offload="thread", workers=1, app="thumbnails:application")
+    service = await start(offload=offload, workers=1, app="thumbnails:application")
     answer = await service.exchange(
         b"POST /digest HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
     )

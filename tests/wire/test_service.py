@@ -31,7 +31,7 @@ def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
-@pytest.mark.parametrize("offload", ["inline", "thread", "process"])
+@pytest.mark.parametrize("offload", ["inline", "thread", "process", "executor"])
 async def test_data_is_answered_whatever_the_strategy(start: Start, offload: str) -> None:
     service = await start(offload=offload, workers=2)
     answer = await service.get()

@@ -1,0 +1,487 @@
+"""Work in a `ProcessPoolExecutor` as it comes: what is in it, what is lost with it, what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metrics.instruments import OUTCOMES, Metrics
+from service import executor_pool, stock_pool
+from service.admission import Admission
+from service.offload import ExpiredError, Offload, RejectedError, WorkerLostError, WorkError, WorkerStartError
+from service.runner import Done
+from tests import work
+
+
+class Scripted:
+    """A pool that keeps what it is handed until a test says what became of it."""
+
+    def __init__(self, _count: int, _nice: int, died: Callable[[Any], Any]) -> None:
+        self.died = died
+        self.futures: dict[str, asyncio.Future[Done]] = {}
+        self.broken = False
+        self.killed = 0
+
+    async def start(self, packed: Any) -> None:
+        pass
+
+    def submit(self, packed: Any, submitted: float) -> asyncio.Future[Done]:  # noqa: ARG002  # a pool's signature
+        if self.broken:
+            raise BrokenExecutor
+        self.futures[packed] = asyncio.get_running_loop().create_future()
+        return self.futures[packed]
+
+    def finishes(self, *names: str) -> None:
+        for name in names:
+            self.futures.pop(name).set_result(Done(name, None, 0.0, 0.005, 0.001, 0))
+
+    def breaks(self) -> None:
+        self.broken = True
+        while self.futures:
+            self.futures.popitem()[1].set_exception(BrokenExecutor())
+
+    def kill(self) -> bool:
+        self.killed += 1
+        return True
+
+    async def end(self) -> None:
+        pass
+
+
+class Bench:
+    """An offload over scripted pools of two workers, each handed two tasks at most."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pools: list[Scripted] = []
+        self.metrics = Metrics()
+        self.make: Any = lambda **more: Offload(
+            "executor", 2, 0, self.metrics, Admission(2, seconds=0.01), **more
+        )
+        monkeypatch.setattr(executor_pool, "StockPool", self._pool)
+        monkeypatch.setattr("service.offload.pack", lambda _, function, args: args[0])  # noqa: ARG005
+        monkeypatch.setattr("service.offload.unpack", lambda _, result: result)
+
+    def _pool(self, *given: Any) -> Scripted:
+        self.pools.append(Scripted(*given))
+        return self.pools[-1]
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def outcomes(self) -> dict[str, float]:
+        counts = {name: self.count("offload_tasks_total", outcome=name) for name in OUTCOMES}
+        return {name: count for name, count in counts.items() if count}
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+async def turn() -> None:
+    """Let what is due happen."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def submitted(offload: Offload, names: str, **more: Any) -> dict[str, asyncio.Task[Any]]:
+    callers = {name: asyncio.create_task(offload.submit(str, name, **more)) for name in names}
+    await turn()
+    return callers
+
+
+async def test_no_more_is_handed_over_than_workers_can_do_in_a_moment(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "abcdefg")
+    (pool,) = bench.pools
+    assert list(pool.futures) == [*"abcd"], "two workers, and 10 ms of work ahead for each"
+    assert (offload.running, offload.waiting) == (2, 5)
+    pool.finishes("b")
+    await turn()
+    assert list(pool.futures) == [*"acde"]
+    assert (offload.running, offload.waiting) == (2, 4)
+    callers["f"].cancel()
+    pool.finishes(*"acde")
+    await turn()
+    assert list(pool.futures) == ["g"], "whoever leaves while it waits with us is never handed over"
+    pool.finishes("g")
+    await turn()
+    assert [await callers[name] for name in "abcdeg"] == [*"abcdeg"]
+    assert bench.outcomes() == {"completed": 6, "cancelled": 1}
+    await offload.stop()
+
+
+async def test_the_first_that_are_not_done_run_and_the_others_are_ahead(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "abcd")
+    seen = []
+    for name in "bacd":
+        bench.pools[0].finishes(name)
+        await turn()
+        seen.append((offload.running, offload.waiting))
+        assert await callers[name] == name
+    assert seen == [(2, 1), (2, 0), (1, 0), (0, 0)]
+    await offload.stop()
+
+
+async def test_a_task_past_its_deadline_keeps_its_place_until_it_ends(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    expiring = await submitted(offload, "abcd", deadline=0.05)
+    for caller in expiring.values():
+        with pytest.raises(ExpiredError):
+            await caller
+    (pool,) = bench.pools
+    assert not pool.killed
+    assert (offload.running, offload.waiting) == (2, 2)
+    assert offload.refusal(deadline=0.02) is not None, "admission sees who is in the way"
+    assert offload.refusal(deadline=1) is None
+    callers = await submitted(offload, "e")
+    assert "e" not in pool.futures
+    pool.finishes(*"abcd")
+    await turn()
+    assert (offload.running, offload.waiting) == (1, 0)
+    pool.finishes("e")
+    assert await callers["e"] == "e"
+    assert bench.outcomes() == {"expired": 4, "completed": 1}
+    assert bench.count("offload_task_cpu_seconds_count") == 5, "they kept the cores busy"
+    await offload.stop()
+
+
+async def test_whoever_was_in_a_broken_executor_is_tried_again_alone(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "abcdef")
+    bench.pools[0].finishes("a")
+    bench.pools[0].breaks()  # in the same instant
+    await turn()
+    assert bench.pools[0].killed
+    await turn()
+    assert await callers["a"] == "a", "what was done before is done"
+    pool = bench.pools[1]
+    for name in "bcd":
+        assert list(pool.futures) == [name]
+        assert offload.running == 1
+        pool.finishes(name)
+        await turn()
+    assert list(pool.futures) == [*"ef"], "they had not been handed over, and run side by side"
+    pool.finishes(*"ef")
+    assert [await callers[name] for name in "bcdef"] == [*"bcdef"]
+    assert bench.outcomes() == {"completed": 6}
+    assert bench.count("offload_worker_restarts_total", reason="crashed") == 2, "both workers"
+    await offload.stop()
+
+
+async def test_only_the_culprit_is_given_up(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "abcd")
+    bench.pools[0].breaks()
+    await turn()
+    bench.pools[1].finishes("a")
+    await turn()
+    assert list(bench.pools[1].futures) == ["b"]
+    bench.pools[1].breaks()
+    await turn()
+    with pytest.raises(WorkerLostError, match="2 times"):
+        await callers["b"]
+    for name in "cd":
+        bench.pools[2].finishes(name)
+        await turn()
+    assert [await callers[name] for name in "acd"] == [*"acd"]
+    assert bench.outcomes() == {"completed": 3, "killed": 1}
+    await offload.stop()
+
+
+async def test_a_suspect_that_does_not_end_holds_others_up_until_its_deadline(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    stuck = await submitted(offload, "a", deadline=0.2)
+    callers = await submitted(offload, "bc")
+    bench.pools[0].breaks()
+    await turn()
+    pool = bench.pools[1]
+    assert list(pool.futures) == ["a"]
+    with pytest.raises(ExpiredError):
+        await stuck["a"]
+    assert list(pool.futures) == ["a", "b"], "the next one, at once"
+    callers |= await submitted(offload, "de")
+    pool.finishes("a")
+    for name in "bc":
+        await turn()
+        assert list(pool.futures) == [name], "still one suspect at a time"
+        pool.finishes(name)
+    await turn()
+    assert list(pool.futures) == [*"de"]
+    pool.finishes(*"de")
+    assert [await callers[name] for name in "bcde"] == [*"bcde"]
+    assert (offload.running, offload.waiting) == (0, 0)
+    # And whoever was overdue once is forgotten, whether it has ended or was lost.
+    await submitted(offload, "fg")
+    late = await submitted(offload, "h", deadline=0.05)
+    with pytest.raises(ExpiredError):
+        await late["h"]
+    pool.breaks()
+    await turn()
+    assert list(bench.pools[2].futures) == ["f"]
+    bench.pools[2].finishes("f")
+    await turn()
+    assert list(bench.pools[2].futures) == ["g"]
+    await offload.stop()
+
+
+async def test_work_that_must_not_run_twice_does_not(bench: Bench) -> None:
+    offload = bench.make(attempts=1)
+    await offload.start()
+    callers = await submitted(offload, "abcde")
+    bench.pools[0].breaks()
+    await turn()
+    for name in "abcd":
+        with pytest.raises(WorkerLostError):
+            await callers[name]
+    assert list(bench.pools[1].futures) == ["e"]
+    bench.pools[1].finishes("e")
+    assert await callers["e"] == "e"
+    assert bench.outcomes() == {"killed": 4, "completed": 1}
+    await offload.stop()
+
+
+async def test_an_executor_that_broke_unseen_costs_the_next_task_no_attempt(bench: Bench) -> None:
+    offload = bench.make(attempts=1)
+    await offload.start()
+    first = await submitted(offload, "a")
+    bench.pools[0].finishes("a")
+    assert await first["a"] == "a"
+    bench.pools[0].breaks()  # nobody is there to be told
+    callers = await submitted(offload, "bcd")
+    assert list(bench.pools[1].futures) == [*"bcd"], "they run side by side: nobody is suspected"
+    bench.pools[1].finishes(*"bcd")
+    assert [await callers[name] for name in "bcd"] == [*"bcd"]
+    assert bench.outcomes() == {"completed": 4}
+    assert offload.healthy
+    await offload.stop()
+
+
+async def test_a_task_that_meets_a_breaking_executor_waits_for_the_fate_of_the_others(bench: Bench) -> None:
+    offload = bench.make(attempts=1)
+    await offload.start()
+    callers = await submitted(offload, "ab")
+    pool = bench.pools[0]
+    pool.broken = True
+    callers |= await submitted(offload, "c")
+    assert not callers["a"].done()
+    pool.finishes("a")  # the last that could be read
+    pool.breaks()
+    await turn()
+    assert await callers["a"] == "a"
+    with pytest.raises(WorkerLostError):
+        await callers["b"]
+    bench.pools[1].finishes("c")
+    assert await callers["c"] == "c"
+    await offload.stop()
+
+
+async def test_nothing_goes_to_a_fresh_executor_before_the_broken_one_has_said_all(bench: Bench) -> None:
+    offload = bench.make(attempts=1)
+    await offload.start()
+    await submitted(offload, "ab")
+    bench.pools[0].broken = True
+    bench.pools[0].futures.pop("a").set_exception(BrokenExecutor())
+    await turn()
+    assert len(bench.pools) == 2
+    callers = await submitted(offload, "c")
+    assert not bench.pools[1].futures
+    bench.pools[0].breaks()
+    await turn()
+    assert list(bench.pools[1].futures) == ["c"]
+    bench.pools[1].finishes("c")
+    assert await callers["c"] == "c"
+    assert bench.outcomes() == {"killed": 2, "completed": 1}
+    await offload.stop()
+
+
+async def test_executors_that_keep_breaking_open_the_breaker(bench: Bench) -> None:
+    offload = bench.make(attempts=100)
+    await offload.start()
+    await submitted(offload, "a")
+    for breaks in range(4):
+        assert offload.healthy, breaks
+        bench.pools[-1].breaks()
+        await turn()
+    assert not offload.healthy
+    with pytest.raises(RejectedError):
+        await offload.submit(str, "b")
+    await offload.stop()
+
+
+async def test_an_error_of_the_executor_itself_fails_one_task(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "ab")
+    bench.pools[0].futures.pop("a").set_exception(OSError("no pipe is that large"))
+    bench.pools[0].finishes("b")
+    with pytest.raises(WorkError, match="no pipe is that large"):
+        await callers["a"]
+    assert await callers["b"] == "b"
+    await offload.stop()
+
+
+async def test_an_executor_that_keeps_no_order_is_borne(bench: Bench) -> None:
+    offload = bench.make()
+    await offload.start()
+    callers = await submitted(offload, "abcd")
+    bench.pools[0].finishes("d")
+    await turn()
+    assert (offload.running, offload.waiting) == (2, 1)
+    bench.pools[0].finishes(*"cba")
+    assert [await callers[name] for name in "abcd"] == [*"abcd"]
+    assert (offload.running, offload.waiting) == (0, 0)
+    await offload.stop()
+
+
+# With real processes.
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[tuple[Offload, Metrics]]:
+    metrics = Metrics()
+    offload = Offload("executor", 2, 3, metrics)
+    await offload.start(divmod, 7, 2)
+    yield offload, metrics
+    await offload.stop(1)
+
+
+async def begun(path: Path, number: int) -> list[int]:
+    """The pids that `work.waits_for` has written, once there are so many."""
+
+    def pids() -> list[int]:
+        return [int(text) for file in path.glob("begun-*") if (text := file.read_text())]
+
+    async with asyncio.timeout(20):
+        while len(pids()) < number:
+            await asyncio.sleep(0.005)
+    return pids()
+
+
+def waiting(offload: Offload, path: Path, *names: str, **more: Any) -> list[asyncio.Task[int]]:
+    return [
+        asyncio.create_task(
+            offload.submit(work.waits_for, str(path / f"begun-{name}"), str(path / "go"), **more)
+        )
+        for name in names
+    ]
+
+
+async def test_all_workers_are_up_before_the_first_request_and_are_workers_as_others(
+    real: tuple[Offload, Metrics], tmp_path: Path
+) -> None:
+    offload, _ = real
+    up = {child.pid for child in multiprocessing.active_children()}
+    assert len(up) == 2
+    callers = waiting(offload, tmp_path, "a", "b")
+    pids = set(await begun(tmp_path, 2))
+    assert pids == up
+    for pid in pids:
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 3
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+    (tmp_path / "go").touch()
+    assert set(await asyncio.gather(*callers)) == pids
+
+
+async def test_one_killed_worker_breaks_all_and_every_request_is_answered(
+    real: tuple[Offload, Metrics], tmp_path: Path
+) -> None:
+    offload, metrics = real
+    callers = waiting(offload, tmp_path, "a", "b", "c")
+    pids = await begun(tmp_path, 2)
+    (tmp_path / "go").touch()
+    os.kill(pids[0], signal.SIGSTOP)  # it cannot be done before it is killed
+    os.kill(pids[0], signal.SIGKILL)
+    answers = await asyncio.gather(*callers)
+    assert pids[0] not in answers
+    assert crashed(metrics) == 2
+
+
+async def test_a_deadline_kills_nobody(real: tuple[Offload, Metrics], tmp_path: Path) -> None:
+    offload, metrics = real
+    callers = waiting(offload, tmp_path, "a", "b", deadline=0.5)
+    pids = await begun(tmp_path, 2)
+    for caller in callers:
+        with pytest.raises(ExpiredError):
+            await caller
+    assert offload.running == 2
+    (tmp_path / "go").touch()
+    assert await offload.submit(os.getpid) in pids
+    cpu = metrics.registry.get_sample_value("offload_task_cpu_seconds_count")
+    assert cpu is not None
+    assert cpu >= 2
+
+
+def crashed(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("offload_worker_restarts_total", {"reason": "crashed"})
+
+
+async def test_a_worker_killed_while_it_sends_a_result_holds_nobody_up(
+    real: tuple[Offload, Metrics], tmp_path: Path
+) -> None:
+    offload, metrics = real
+    async with asyncio.timeout(20):
+        answer = await offload.submit(work.dies_in_its_answer, str(tmp_path / "died"))
+    assert answer == bytes(100_000)
+    assert crashed(metrics) == 2
+
+
+async def test_a_worker_killed_in_its_start_is_an_error_and_not_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    all_here = stock_pool.StockPool._all_here
+
+    async def kill_the_last(self: stock_pool.StockPool, *what: Any) -> None:
+        self._context.processes[-1].kill()
+        await all_here(self, *what)
+
+    monkeypatch.setattr(stock_pool.StockPool, "_all_here", kill_the_last)
+    offload = Offload("executor", 2, 0, Metrics())
+    with pytest.raises(WorkerStartError, match="terminated abruptly"):
+        async with asyncio.timeout(10):
+            await offload.start(divmod, 7, 2)
+    await offload.stop()
+
+
+async def test_what_runs_at_the_stop_may_finish(tmp_path: Path) -> None:
+    offload = Offload("executor", 2, 0, Metrics())
+    await offload.start()
+    callers = waiting(offload, tmp_path, "a", "b")
+    await begun(tmp_path, 2)
+    stopping = asyncio.create_task(offload.stop(20))
+    await asyncio.sleep(0)
+    (tmp_path / "go").touch()
+    assert await stopping == 0
+    assert len(set(await asyncio.gather(*callers))) == 2
+
+
+async def test_a_fork_that_comes_back_out_of_the_work_takes_no_task(real: tuple[Offload, Metrics]) -> None:
+    offload, _ = real
+    pids = {child.pid for child in multiprocessing.active_children()}
+    pid, _ = await offload.submit(work.forks, False)
+    assert pid in pids
+    for _ in range(20):
+        assert await offload.submit(os.getpid) in pids
+
+
+async def test_a_start_that_one_worker_does_not_survive_fails_with_a_sentence() -> None:
+    offload = Offload("executor", 2, 0, Metrics())
+    with pytest.raises(WorkerStartError, match="no executor worker could be started"):
+        await offload.start(divmod, work.DiesAtOnce(), try_out=False)
+    await offload.stop()
