@@ -67,7 +67,7 @@ OWNERS = {
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
     "hdrh": {"loadtests/load/histogram.py"},
-    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/report.py"},
+    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
     "numpy": {"loadtests/experiment/compare.py"},
 }
