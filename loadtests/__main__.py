@@ -29,6 +29,7 @@ from loadtests.load.run import UsageError, run
 from loadtests.load.thresholds import Threshold
 from loadtests.peers import plan as peers_plan
 
+RATE = 20.0  # requests per second, unless --rate or --clients is given
 PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
 EXIT_CODES_HELP = (
@@ -95,10 +96,10 @@ def _end(number: int, _: object) -> NoReturn:
 
 
 def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add `run URL`: one constant rate against one URL."""
+    """Add `run URL`: one load against one URL."""
     parser = commands.add_parser(
         "run",
-        help="send one rate to one URL and sum up",
+        help="send one load to one URL and sum up",
         description="Send requests when they are due, whatever the answers do, one connection each.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
@@ -122,10 +123,18 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_load_flags(parser: Parser) -> None:
     add = parser.add_argument_group("load").add_argument
-    add("--rate", type=float, default=20, metavar="N", help="requests per second")
+    add("--rate", type=float, metavar="N", help=f"requests per second (default: {RATE:g})")
+    add(
+        "--clients",
+        type=_count,
+        metavar="N",
+        help="instead of a rate: N clients in a closed loop, each sends when its last request has ended; "
+        "that measures capacity, and no latency under an offered load: clients that wait their turn "
+        "send nothing while the server stands still (coordinated omission)",
+    )
     add("--duration", type=float, default=10, metavar="SECONDS", help="how long requests are sent")
-    add("--arrivals", choices=ARRIVALS, default="constant", help="even gaps, or those of independent users")
-    add("--seed", type=int, default=1, metavar="N", help="of the Poisson arrivals")
+    add("--arrivals", choices=ARRIVALS, help=f"even gaps ({ARRIVALS[0]}, the default), or independent users'")
+    add("--seed", type=int, metavar="N", help="of the Poisson arrivals (default: 1)")
     add(
         "--max-in-flight", type=int, default=10_000, metavar="N", help="connections; above it nothing is sent"
     )
@@ -223,7 +232,7 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "peers",
         help="our service beside the usual designs under overload (12 minutes)",
-        description="Keep all designs up and load them in turns, with the same work and the same clients, which "
+        description="Keep all designs up and load them in turns, with the same work and clients that "
         "give up after 1 s; judge each by its ratios to ours in the same cycle. Needs the extra `peers`.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
@@ -370,16 +379,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _phase(arguments: argparse.Namespace) -> Phase:
+    offered = ("rate", "arrivals", "seed")
+    given = {name: value for name in offered if (value := getattr(arguments, name)) is not None}
+    if arguments.clients is None:
+        given.setdefault("rate", RATE)
+    elif given:
+        names = " and ".join(f"--{name}" for name in given)
+        raise UsageError(f"--clients excludes {names}: a closed loop sends when answers come, at no set rate")
     try:
         return Phase(
             url=arguments.url,
-            rate=arguments.rate,
+            clients=arguments.clients,
+            **given,
             duration_seconds=arguments.duration,
             method=arguments.method,
             headers=tuple(arguments.header),
             body=arguments.body or "",
-            arrivals=arguments.arrivals,
-            seed=arguments.seed,
             timeout_seconds=arguments.timeout,
             source=arguments.source,
             who_closes=arguments.who_closes,

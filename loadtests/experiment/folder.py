@@ -18,6 +18,7 @@ from typing import Any
 
 from loadtests.experiment.matrix import Plan, Step
 from loadtests.files import write_json
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.generator import read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
@@ -98,7 +99,7 @@ class RunFolder:
         folder = self.path / "phases" / step.id
         return (folder / "load.json").exists() and (folder / "server.json").exists()
 
-    def raw(self, step: Step) -> tuple[Phase, list[Sample], dict[str, Any], dict[str, Any]]:
+    def raw(self, step: Step) -> tuple[Phase, list[Sample], GeneratorFacts, dict[str, Any]]:
         """Phase, samples, the generator's facts and the watch of one phase."""
         where = f"phases/{step.id}"
         samples, facts = read_samples(self.load_of(step))

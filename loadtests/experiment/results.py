@@ -13,6 +13,7 @@ from typing import Any
 from loadtests.experiment.folder import DISCARDED, RunFolder
 from loadtests.experiment.ledger import reconcile
 from loadtests.experiment.matrix import Plan, Step
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
@@ -45,7 +46,7 @@ def phase_result(
     step: Step,
     phase: Phase,
     samples: list[Sample],
-    facts: dict[str, Any],
+    facts: GeneratorFacts,
     watched: dict[str, Any],
 ) -> Result:
     """One phase: the client's summary, the server's figures and both books reconciled.
@@ -59,7 +60,7 @@ def phase_result(
     variant = plan.variants[step.variant]
     client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
     rows = [dict(zip(watched["columns"], row, strict=True)) for row in watched["rows"]]
-    begin = facts["started_monotonic"]
+    begin = facts.started_monotonic
     during = [row for row in rows if begin <= row["time"] <= begin + phase.duration_seconds] or rows[:1]
     first, last = rows[0], rows[-1]
     tasks = last["tasks"] - first["tasks"]

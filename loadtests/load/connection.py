@@ -44,16 +44,16 @@ class Owner(Protocol):
     def on_finished(self, sample: Sample) -> None:
         """Take the sample; called exactly once per connection."""
 
-    def on_closed(self) -> None:
-        """Take note that the socket is gone; called once, after `on_finished`."""
+    def on_closed(self, now: float, *, stood: bool) -> None:
+        """Take note that the socket is gone; called once, after `on_finished`. `stood`: was connected."""
 
 
 class Connection:
     """The life of one request. The owner calls `start` once, then `step` whenever the socket is ready."""
 
     __slots__ = (
-        "_answer", "_connected", "_endpoint", "_finished", "_first_byte", "_intended", "_next", "_owner",
-        "_sock", "_unsent", "started",
+        "_answer", "_connected", "_endpoint", "_finished", "_first_byte", "_intended", "_local_port", "_next",
+        "_owner", "_sock", "_unsent", "started",
     )  # fmt: skip
 
     _next: Callable[["Connection", float], None]
@@ -64,6 +64,7 @@ class Connection:
         self._intended = intended
         self._connected: float | None = None
         self._first_byte: float | None = None
+        self._local_port: int | None = None
         self._unsent: bytes | memoryview = endpoint.request
         self._answer = Answer(head_only=endpoint.head_only)
         self._finished = False
@@ -89,6 +90,8 @@ class Connection:
         if code not in (0, errno.EINPROGRESS):
             self._fail(CONNECT_ERROR, now, errno.errorcode[code])
             return
+        # Here and not when it is connected: a server can have seen an attempt that we gave up.
+        self._local_port = sock.getsockname()[1]
         self._next = Connection._finish_connecting
         self._owner.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
 
@@ -107,7 +110,7 @@ class Connection:
                 self._owner.on_connected()
         if not self._finished:
             self._finish(outcome, now)
-        self._close()
+        self._close(now)
 
     def _finish_connecting(self, now: float) -> None:
         assert self._sock is not None
@@ -175,21 +178,21 @@ class Connection:
         elif answer.complete:
             status = answer.status
             self._finish(OK if status == 200 else STATUS, now, status)
-            self._after_the_answer(at_end=not data)
+            self._after_the_answer(now, at_end=not data)
         elif not data:
             self._fail(SHORT, now)
 
-    def _after_the_answer(self, *, at_end: bool) -> None:
+    def _after_the_answer(self, now: float, *, at_end: bool) -> None:
         """Leave the first FIN to the server, for TIME_WAIT stays with whoever sends it (RFC 9293, 3.6).
 
         A client that closes first runs out of local ports at ports / 60 s; see `explain`.
         """
         if at_end or not self._endpoint.server_closes:
-            self._close()
+            self._close(now)
         else:
             self._next = Connection._await_end
 
-    def _await_end(self, _now: float) -> None:
+    def _await_end(self, now: float) -> None:
         assert self._sock is not None
         try:
             at_end = not self._sock.recv(RECEIVE_BYTES)
@@ -198,7 +201,7 @@ class Connection:
         except OSError:
             at_end = True
         if at_end:
-            self._close()
+            self._close(now)
 
     def _wait_for(self, events: int) -> None:
         assert self._sock is not None
@@ -206,22 +209,23 @@ class Connection:
 
     def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
         self._finish(outcome, now, None, reason)
-        self._close()
+        self._close(now)
 
     def _finish(self, outcome: str, now: float, status: int | None = None, reason: str | None = None) -> None:
         self._finished = True
         self._answer.release()
         self._owner.on_finished(
             Sample(
-                self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason
+                self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
+                self._local_port,
             )
-        )
+        )  # fmt: skip
 
-    def _close(self) -> None:
+    def _close(self, now: float) -> None:
         """Close without ado, as clients do that have what they wanted or lost patience."""
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._next is not Connection.start:
                 self._owner.selector.unregister(sock.fileno())
             sock.close()
-        self._owner.on_closed()
+        self._owner.on_closed(now, stood=self._connected is not None)

@@ -1,15 +1,18 @@
 """The load generator as a process of its own: `python -m loadtests.load.driver`.
 
-Reads `{"phase": {...}, "samples_path": "..."}` from stdin, writes a line of progress in JSON to
-stdout (a pipe) five times a second, and leaves a file of samples. Knows the clock: nobody else in
-loadtests reads it. Touches stdin, stdout, signals and that file. Never draws, sums up or judges.
+Reads orders from stdin, one JSON line each, `{"phase": {...}, "samples_path": "..."}`, until it is
+closed. Of each phase it writes lines of progress to stdout (a pipe) five times a second, leaves a file
+of samples, and says last `{"end": null}`, or `{"end": "why it could not start"}`. Knows the clocks:
+nobody else in loadtests/load reads them. Touches stdin, stdout, signals and those files. Never draws,
+sums up or judges.
 
 A process of its own, so that nothing the parent does can delay a send. Ctrl-C goes to the whole
 group and is ignored here, for the parent decides; SIGTERM or a vanished parent means: stop, mark
-what was under way, write the file.
+what was under way, write the file, end.
 """
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -17,12 +20,14 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from loadtests.files import write_json
-from loadtests.load.endpoint import make_endpoint
-from loadtests.load.loop import OpenLoop
+from loadtests.load.endpoint import Endpoint, make_endpoint
+from loadtests.load.facts import GeneratorFacts, Progress
+from loadtests.load.loop import LoadLoop
 from loadtests.load.phase import Phase
 from loadtests.load.sample import to_columns
 
@@ -34,9 +39,15 @@ class GcPauses:
         self.count = 0
         self.longest_seconds = 0.0
         self._began = 0.0
-        gc.collect()
-        gc.freeze()  # what exists by now stays: no collection need look at it again
         gc.callbacks.append(self._note)
+
+    def restart(self) -> None:
+        """Collect what the last phase left, take what stays out of all later collections, count anew."""
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        self.count = 0
+        self.longest_seconds = 0.0
 
     def _note(self, phase: str, _info: dict[str, int]) -> None:
         if phase == "start":
@@ -46,52 +57,93 @@ class GcPauses:
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - self._began)
 
 
-def emit_line(message: dict[str, Any]) -> bool:
-    """Write one line to stdout without ever waiting; False when nobody reads any more.
+def emit(message: dict[str, Any], *, wait: bool = False) -> bool:
+    """Write one line to stdout; False when nobody reads any more.
 
-    A pipe takes up to PIPE_BUF bytes whole or not at all (pipe(7)): a slow reader misses a line.
+    Without `wait` it never blocks: a pipe takes up to PIPE_BUF bytes whole or not at all (pipe(7)),
+    and a slow reader misses a line of progress.
     """
+    descriptor = sys.stdout.fileno()
+    os.set_blocking(descriptor, wait)
     with contextlib.suppress(BlockingIOError):
         try:
-            os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+            os.write(descriptor, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             return False
     return True
 
 
-def main() -> int:
-    """Run the phase that stdin names; 0 when the file was written, 2 when nothing could start."""
+class Driver:
+    """Serves one order after the other."""
+
+    def __init__(self) -> None:
+        self._loop: LoadLoop | None = None
+        self._ended = False
+        self._pauses = GcPauses()
+
+    def serve(self, orders: Iterable[str]) -> None:
+        """Run the phase of each line until there are no more, or until `end`."""
+        for line in orders:
+            order = json.loads(line)
+            problem = self._run(Phase.from_json(order["phase"]), Path(order["samples_path"]))
+            if self._ended or not emit({"end": problem}, wait=True):
+                break
+
+    def end(self, *_: object) -> None:
+        """Stop the phase under way, and serve no other: the handler of SIGTERM."""
+        self._ended = True
+        if self._loop is None:
+            sys.exit()  # out of the wait for an order
+        self._loop.stop = True
+
+    def _run(self, phase: Phase, samples_path: Path) -> str | None:
+        """Run one phase and write its file; return why it could not start, else None."""
+        try:
+            endpoint = make_endpoint(phase)
+        except OSError as error:
+            return f"{phase.url}: {error.strerror or error}"
+        self._pauses.restart()
+        epoch, cpu = time.time(), time.process_time()
+        loop = LoadLoop(phase, endpoint, _emit_progress, time.monotonic, time.process_time)
+        self._loop = loop
+        loop.run()
+        facts = _facts(loop, endpoint, self._pauses, epoch, cpu)
+        write_json(samples_path, {**to_columns(loop.samples), "generator": facts.to_json()})
+        self._loop = None
+        return None
+
+
+def _emit_progress(progress: Progress) -> bool:
+    return emit(dataclasses.asdict(progress))
+
+
+def _facts(loop: LoadLoop, endpoint: Endpoint, pauses: GcPauses, epoch: float, cpu: float) -> GeneratorFacts:
+    return GeneratorFacts(
+        address=endpoint.name,
+        started_monotonic=loop.started,
+        started_epoch=epoch,
+        wall_seconds=time.monotonic() - loop.started,
+        cpu_seconds=time.process_time() - cpu,
+        sending_seconds=loop.effort.seconds,
+        sending_cpu_seconds=loop.effort.cpu_seconds,
+        busiest_second_cpu_share=loop.effort.busiest_share,
+        gc_pauses=pauses.count,
+        gc_max_pause_seconds=pauses.longest_seconds,
+        interrupted=loop.interrupted,
+        unreachable=loop.unreachable,
+    )
+
+
+def main() -> None:
+    """Serve the orders of stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    order = json.load(sys.stdin)
-    os.set_blocking(sys.stdout.fileno(), False)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    phase = Phase.from_json(order["phase"])
-    try:
-        endpoint = make_endpoint(phase)
-    except OSError as error:
-        emit_line({"error": f"{phase.url}: {error.strerror or error}"})
-        return 2
-    pauses = GcPauses()
-    epoch, cpu = time.time(), time.process_time()
-    loop = OpenLoop(phase, endpoint, emit_line, time.monotonic)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(loop, "stop", True))
-    loop.run()
-    facts = {
-        "address": endpoint.name,
-        "started_monotonic": loop.started,
-        "started_epoch": epoch,
-        "wall_seconds": time.monotonic() - loop.started,
-        "cpu_seconds": time.process_time() - cpu,
-        "gc_pauses": pauses.count,
-        "gc_max_pause_seconds": pauses.longest_seconds,
-        "interrupted": loop.stop,
-        "unreachable": loop.unreachable,
-    }
-    write_json(Path(order["samples_path"]), {**to_columns(loop.samples), "generator": facts})
-    return 0
+    driver = Driver()
+    signal.signal(signal.SIGTERM, driver.end)
+    driver.serve(sys.stdin)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,70 +1,136 @@
-"""The parent's side of the load generator: starts the driver, passes its progress on, ends it.
+"""The parent's side of the load generator: starts the driver, gives it phases, passes its progress on.
 
-Knows the driver's command line and the two ways a run can end early. Touches one child process.
-Never sends a request itself.
+Knows the driver's command line and the ways a phase can end early. Touches one child process. Never
+sends a request itself.
 """
 
+import collections.abc
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Self
 
+from loadtests.load.facts import GeneratorFacts, Progress
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample, from_columns
 
-# The driver notices SIGTERM at its next line of progress; the rest is for writing the samples.
+# The driver notices SIGTERM within milliseconds; the rest is for writing the samples.
 STOP_SECONDS: Final = 20.0
-
-Progress = dict[str, Any]
 
 
 class GeneratorError(Exception):
     """The driver could not start or broke; the message is one sentence for the user."""
 
 
-def run_phase(phase: Phase, samples_path: Path) -> Generator[Progress, None, None]:
-    """Run one phase in a process of its own and leave its samples in `samples_path`.
+class Generator:
+    """A load generator that serves phase after phase in one child process; a context manager.
 
-    Yields about five times a second `{"elapsed", "duration", "planned", "fired", "connected",
-    "in_flight", "outcomes": {name: count}}`, times in seconds. `close()` of this generator, or an
-    exception such as KeyboardInterrupt, stops the driver, waits for it and still leaves the samples,
-    marked as interrupted. Raises `GeneratorError` when the driver cannot start.
+    The child starts with the first phase. A phase that ends early takes it along, and the next phase
+    starts another: nothing of a phase that was cut off can reach into the one after it.
     """
-    command = [sys.executable, "-m", "loadtests.load.driver"]
-    # A session of its own: Ctrl-C reaches the parent alone, which then decides.
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    with child.stdin, child.stdout:
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._end(self._child, terminate=self._busy)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    def run(self, phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
+        """Run one phase and leave its samples in `samples_path`; yields progress as it is told.
+
+        `close()` of this iterator, the end of the context, or an exception such as KeyboardInterrupt
+        stops the phase, waits for the child and still leaves the samples, marked as interrupted. Raises
+        `GeneratorError` when the phase cannot start or the child breaks, `RuntimeError` while another
+        phase is under way.
+        """
+        if self._busy:
+            raise RuntimeError("one phase at a time: the generator is still sending another")
+        child = self._ready_child()
+        self._busy = True
         try:
-            child.stdin.write(json.dumps({"phase": phase.to_json(), "samples_path": str(samples_path)}))
-            child.stdin.close()
-            for line in child.stdout:
-                progress = json.loads(line)
-                if "error" in progress:
-                    raise GeneratorError(progress["error"])
-                yield progress
+            problem = yield from _serve(child, phase, samples_path)
         except BaseException:
-            child.terminate()
+            self._end(child, terminate=True)
             raise
         finally:
-            _wait(child)
-    if child.returncode:
-        raise GeneratorError(f"the load generator ended with exit code {child.returncode}; see its traceback")
+            self._busy = False
+        if problem is not None:
+            raise GeneratorError(problem)
+
+    def _ready_child(self) -> subprocess.Popen[str]:
+        if self._child is not None and self._child.poll() is not None:
+            self._end(self._child, terminate=False)
+        if self._child is None:
+            # A session of its own: Ctrl-C reaches the parent alone, which then decides.
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "loadtests.load.driver"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        return self._child
+
+    def _end(self, child: subprocess.Popen[str], *, terminate: bool) -> None:
+        """End the child, by closing its orders or by SIGTERM, and wait for it; once is enough."""
+        if child is not self._child:
+            return
+        self._child = None
+        assert child.stdin is not None
+        assert child.stdout is not None
+        if terminate:
+            child.terminate()
+        with contextlib.suppress(BrokenPipeError):  # an order that a dead child left unread
+            child.stdin.close()
+        child.stdout.close()  # a child that waits for a reader of its last line goes on
+        _wait(child)
 
 
-def read_samples(path: Path) -> tuple[list[Sample], dict[str, Any]]:
+def run_phase(phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
+    """Run one phase in a child of its own; like `Generator.run`."""
+    with Generator() as generator:
+        yield from generator.run(phase, samples_path)
+
+
+def read_samples(path: Path) -> tuple[list[Sample], GeneratorFacts]:
     """Return the samples of a phase and the generator's facts about itself.
 
-    Facts: `address`, `started_monotonic`, `started_epoch`, `wall_seconds`, `cpu_seconds`,
-    `gc_pauses`, `gc_max_pause_seconds`, `interrupted`, `unreachable`.
+    Raises `ValueError` when a column is missing, `TypeError` when a fact is.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
-    return from_columns(content), content["generator"]
+    return from_columns(content), GeneratorFacts.from_json(content["generator"])
+
+
+def _serve(
+    child: subprocess.Popen[str], phase: Phase, samples_path: Path
+) -> collections.abc.Generator[Progress, None, str | None]:
+    """Give an order and yield progress until the end; returns why the phase could not start, or None."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # then stdout is at its end as well
+        child.stdin.write(json.dumps({"phase": phase.to_json(), "samples_path": str(samples_path)}) + "\n")
+        child.stdin.flush()
+    while line := child.stdout.readline():
+        message = json.loads(line)
+        if "end" in message:
+            problem: str | None = message["end"]
+            return problem
+        yield Progress(**message)
+    raise GeneratorError(
+        f"the load generator ended with exit code {child.wait(STOP_SECONDS)}; see its traceback"
+    )
 
 
 def _wait(child: subprocess.Popen[str]) -> None:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.load.generator import Progress
+from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
 
 STATE_STYLES = {"ok": "bold green", "missed": "bold red", "invalid": "bold yellow"}
@@ -24,7 +24,7 @@ class Display:
     """A context in which `update` shows progress: redrawn on a terminal, else a line per second."""
 
     def __init__(self, phase: Phase, console: Console) -> None:
-        self._title = f"{phase.method} {phase.url}  {phase.rate:g}/s {phase.arrivals}"
+        self._title = f"{phase.method} {phase.url}  {phase.load}"
         self._console = console
         self._next_line = 0.0
         self._live = (
@@ -43,34 +43,34 @@ class Display:
             self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show one progress dictionary of `run_phase`."""
+        """Show where the phase stands."""
         if self._live is not None:
             self._live.update(_panel(self._title, progress), refresh=True)
-        elif progress["elapsed"] >= self._next_line:
-            self._next_line = progress["elapsed"] // 1 + 1
+        elif progress.elapsed_seconds >= self._next_line:
+            self._next_line = progress.elapsed_seconds // 1 + 1
             self._console.print(_line(progress), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(progress: Progress) -> str:
-    seconds = f"{progress['elapsed']:.0f}/{progress['duration']:g} s"
-    outcomes = "  ".join(f"{name} {count}" for name, count in sorted(progress["outcomes"].items()))
-    return f"{seconds}  fired {progress['fired']}  in flight {progress['in_flight']}  {outcomes}".rstrip()
+    seconds = f"{progress.elapsed_seconds:.0f}/{progress.duration_seconds:g} s"
+    outcomes = "  ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
+    return f"{seconds}  fired {progress.fired}  in flight {progress.in_flight}  {outcomes}".rstrip()
 
 
 def _panel(title: str, progress: Progress) -> RenderableType:
-    elapsed, duration = progress["elapsed"], progress["duration"]
+    elapsed, duration = progress.elapsed_seconds, progress.duration_seconds
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
     bar.add_column(justify="right", no_wrap=True)
-    waiting = "  waiting for answers" if elapsed > duration and progress["in_flight"] else ""
+    waiting = "  waiting for answers" if elapsed > duration and progress.in_flight else ""
     bar.add_row(
         ProgressBar(duration, min(elapsed, duration)),
         f"{min(elapsed, duration):.1f} / {duration:g} s{waiting}",
     )
-    outcomes = dict(progress["outcomes"])
+    outcomes = dict(progress.outcomes)
     counts = Text.assemble(
-        ("fired ", "dim"), f"{progress['fired']:,} of {progress['planned']:,}   ",
-        ("in flight ", "dim"), f"{progress['in_flight']:,}   ",
+        ("fired ", "dim"), f"{progress.fired:,} of {progress.planned:,}   ",
+        ("in flight ", "dim"), f"{progress.in_flight:,}   ",
         ("ok ", "dim"), (f"{outcomes.pop('ok', 0):,}", "green"),
     )  # fmt: skip
     failures = Text("   ").join(
@@ -123,8 +123,10 @@ def seconds(value: float | None) -> str:
 def _rates(summary: dict[str, Any]) -> RenderableType:
     slo = summary["slo_seconds"]
     goodput = f"  goodput {summary['goodput_per_second']:.1f}/s within {seconds(slo)}" if slo else ""
+    clients, offered = summary["clients"], summary["offered_per_second"]
+    load = f"offered {offered:.1f}/s" if clients is None else summary["load"]
     return Text(
-        f"offered {summary['offered_per_second']:.1f}/s  achieved {summary['achieved_per_second']:.1f}/s "
+        f"{load}  achieved {summary['achieved_per_second']:.1f}/s "
         f"(answers 200){goodput}  for {summary['window_seconds']:.1f} s"
     )
 
@@ -140,6 +142,8 @@ def _times(summary: dict[str, Any]) -> RenderableType:
         "connecting": "connect_seconds",
         "lateness of sending": "lateness_seconds",
     }
+    if summary["clients"] is not None:  # due and sent are one moment there
+        rows = {name: key for name, key in rows.items() if name.startswith(("service", "connecting"))}
     for name, key in rows.items():
         table.add_row(name, *(seconds(summary[key][column]) for _, column in COLUMNS))
     return table

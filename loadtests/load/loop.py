@@ -1,8 +1,8 @@
-"""The open loop: fires each request when it is due, whatever the answers do.
+"""The loop that sends: fires each request when it is due, receives, and gives up.
 
-Knows what is due, what is under way and when to give up. Touches sockets by way of `Connection` and
-one selector. Never reschedules: after a stall everything that is due is sent at once, and its
-latency counts from when it was due. The clock is handed in.
+Knows what is under way and when to give up; who is due it asks the schedule. Touches sockets by way of
+`Connection` and one selector. Never reschedules: after a stall everything that is due is sent at once,
+and its latency counts from when it was due. The clocks are handed in.
 
 One thread and one selector instead of asyncio: less CPU per request, and no layer between the
 readiness of a socket and its timestamp.
@@ -13,10 +13,12 @@ import select
 import selectors
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from loadtests.load.connection import Connection
+from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
+from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
 from loadtests.load.sample import (
     ABORTED,
@@ -28,9 +30,10 @@ from loadtests.load.sample import (
     TOO_MANY_IN_FLIGHT,
     Sample,
 )
-from loadtests.load.schedule import intended_offsets
+from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, intended_offsets
 
 PROGRESS_SECONDS: Final = 0.2
+PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
 
 # Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
 # would tell the same, but the server would count one connection more than the ledger. Twenty in a
@@ -40,28 +43,34 @@ HOPELESS_ERRORS: Final = 20
 HOPELESS_SECONDS: Final = 1.0
 
 
-class OpenLoop:
+class LoadLoop:
     """The loop of one phase. `stop` may be set at any time, also from a signal handler."""
 
     def __init__(
         self,
         phase: Phase,
         endpoint: Endpoint,
-        emit: Callable[[dict[str, Any]], bool],
+        emit: Callable[[Progress], bool],
         clock: Callable[[], float],
+        cpu_clock: Callable[[], float],
     ) -> None:
         self.selector = selectors.DefaultSelector()
         self.samples: list[Sample] = []
-        self.stop = False
-        self._phase, self._endpoint, self._emit, self._clock = phase, endpoint, emit, clock
+        self.stop = self.interrupted = False
+        self._phase, self._endpoint, self._emit = phase, endpoint, emit
+        self._clock, self._cpu_clock = clock, cpu_clock
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
         self._open = self._fired = self._connected = self._failed_connects = 0
         self._outcomes: Counter[str] = Counter()
-        self._offsets = intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)
-        self._next_index = 0
+        offsets = offsets_of(phase)
         self.started = self._next_progress = clock()
+        self.effort = Effort(self.started, cpu_clock())
         self._end = self.started + phase.duration_seconds
-        self._next_due = self._due_at(0)
+        self._arrivals: Arrivals = (
+            OpenSchedule(offsets, self.started)
+            if phase.clients is None
+            else ClosedClients(phase.clients, self._end)
+        )
 
     @property
     def unreachable(self) -> bool:
@@ -70,12 +79,15 @@ class OpenLoop:
 
     def run(self) -> None:
         """Send, receive and give up until all is done and the duration is over, or until stopped."""
-        now = self.started
+        now, sending = self.started, True
         while not (self.stop or self._hopeless(now)):
             now = self._clock()
             self._fire_due(now)
             self._expire(now)
-            if now >= self._end and not self._open and self._next_due == math.inf:
+            if sending and (now >= self._next_progress or self._arrivals.finished):
+                self.effort.note(now, self._cpu_clock())
+                sending = not self._arrivals.finished
+            if now >= self._end and not self._open and self._arrivals.finished:
                 break
             if now >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECONDS
@@ -84,6 +96,8 @@ class OpenLoop:
                 if not self._emit(self._progress(now)):
                     self.stop = True
             self._handle_ready(self._next_wake(now) - self._clock())
+        else:
+            self.interrupted = self.stop
         self._wind_up(self._clock())
 
     def on_connected(self) -> None:
@@ -97,18 +111,13 @@ class OpenLoop:
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
 
-    def on_closed(self) -> None:
+    def on_closed(self, now: float, *, stood: bool) -> None:
         """Count a socket less."""
         self._open -= 1
-
-    def _due_at(self, index: int) -> float:
-        return self.started + self._offsets[index] if index < len(self._offsets) else math.inf
+        self._arrivals.on_ended(now, stood=stood)
 
     def _fire_due(self, now: float) -> None:
-        while self._next_due <= now:
-            intended = self._next_due
-            self._next_index += 1
-            self._next_due = self._due_at(self._next_index)
+        while (intended := self._arrivals.take(now)) is not None:
             if self._open >= self._phase.max_in_flight:
                 self._skip(intended, TOO_MANY_IN_FLIGHT)
                 continue
@@ -116,7 +125,7 @@ class OpenLoop:
             self._open += 1
             self._fired += 1
             self._deadlines.append(connection)
-            connection.start(self._clock())
+            connection.start(now)
             now = self._clock()
 
     def _skip(self, intended: float, reason: str) -> None:
@@ -136,7 +145,7 @@ class OpenLoop:
     def _next_wake(self, now: float) -> float:
         deadline = self._deadlines[0].started + self._phase.timeout_seconds if self._deadlines else math.inf
         end = self._end if now < self._end else math.inf
-        return min(self._next_due, deadline, self._next_progress, end)
+        return min(self._arrivals.next_due, deadline, self._next_progress, end)
 
     def _handle_ready(self, timeout: float) -> None:
         # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
@@ -145,26 +154,36 @@ class OpenLoop:
             return
         for key, _ in self.selector.select(0):
             now = self._clock()
-            if now >= self._next_due:
-                self._fire_due(now)  # a send does not queue up behind a crowd of answers
+            if self._arrivals.next_due <= now:  # a send does not queue up behind a crowd of answers
+                self._fire_due(now)
+                now = self._clock()
             key.data.step(now)
 
     def _wind_up(self, now: float) -> None:
+        if not self._arrivals.finished:
+            self.effort.note(now, self._cpu_clock())
         for connection in self._deadlines:
             if not connection.closed:
                 connection.give_up(ABORTED, now)
-        for offset in self._offsets[self._next_index :]:
-            self._skip(self.started + offset, STOPPED)
+        for intended in self._arrivals.never_due():
+            self._skip(intended, STOPPED)
         self._emit(self._progress(now))
         self.selector.close()
 
-    def _progress(self, now: float) -> dict[str, Any]:
-        return {
-            "elapsed": round(now - self.started, 3),
-            "duration": self._phase.duration_seconds,
-            "planned": len(self._offsets),
-            "fired": self._fired,
-            "connected": self._connected,
-            "in_flight": self._open,
-            "outcomes": dict(self._outcomes),
-        }
+    def _progress(self, now: float) -> Progress:
+        return Progress(
+            elapsed_seconds=round(now - self.started, 3),
+            duration_seconds=self._phase.duration_seconds,
+            planned=self._arrivals.planned,
+            fired=self._fired,
+            connected=self._connected,
+            in_flight=self._open,
+            outcomes=dict(self._outcomes.most_common(PROGRESS_OUTCOMES)),
+        )
+
+
+def offsets_of(phase: Phase) -> list[float]:
+    """Return the intended starts of an open phase, in seconds from its start; none of a closed one."""
+    if phase.rate is None:
+        return []
+    return intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)

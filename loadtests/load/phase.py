@@ -19,14 +19,16 @@ METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One constant offered load against one URL; the same fields travel as JSON.
+    """One load against one URL: an offered rate, or clients in a closed loop. Travels as JSON.
 
-    Raises `ValueError` with one sentence that names the field at fault.
+    Exactly one of `rate` and `clients` is given; schedule.py says what each can tell. Raises
+    `ValueError` with one sentence that names the field at fault.
     """
 
     url: str
-    rate: float  # requests per second
-    duration_seconds: float
+    duration_seconds: float  # how long requests are sent
+    rate: float | None = None  # requests per second
+    clients: int | None = None  # each with one request under way, a connection for each request
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
@@ -39,22 +41,43 @@ class Phase:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rate", "duration_seconds", "timeout_seconds"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, not {value}")
-        if round(self.rate * self.duration_seconds) < 1:
-            raise ValueError(f"rate {self.rate:g}/s for {self.duration_seconds:g} s sends no request at all")
+        for name in ("duration_seconds", "timeout_seconds"):
+            _check_positive(name, getattr(self, name))
+        if (self.rate is None) == (self.clients is None):
+            raise ValueError("a load is either a rate or a number of clients: give exactly one of the two")
+        if self.rate is not None:
+            _check_positive("rate", self.rate)
+            if round(self.rate * self.duration_seconds) < 1:
+                raise ValueError(
+                    f"rate {self.rate:g}/s for {self.duration_seconds:g} s sends no request at all"
+                )
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
         if self.arrivals not in ARRIVALS:
             raise ValueError(f"arrivals must be one of {', '.join(ARRIVALS)}, not {self.arrivals!r}")
+        if self.clients is not None:
+            self._check_clients(self.clients)
         if self.who_closes not in CLOSERS:
             raise ValueError(f"who_closes must be one of {', '.join(CLOSERS)}, not {self.who_closes!r}")
         if self.source is not None:
             ipaddress.ip_address(self.source)  # its ValueError names the text at fault
         Target.parse(self.url)
         self._check_head()
+
+    @property
+    def load(self) -> str:
+        """What is sent, for people: `100/s poisson`, or `closed loop, 8 clients`."""
+        if self.rate is not None:
+            return f"{self.rate:g}/s {self.arrivals}"
+        return f"closed loop, {self.clients} client{'' if self.clients == 1 else 's'}"
+
+    def _check_clients(self, clients: int) -> None:
+        if clients < 1:
+            raise ValueError(f"clients must be at least 1, not {clients}")
+        if clients > self.max_in_flight:
+            raise ValueError(f"{clients} clients are more than max_in_flight {self.max_in_flight} allows")
+        if self.arrivals != ARRIVALS[0]:
+            raise ValueError(f"arrivals {self.arrivals!r} need a rate: closed clients send when answered")
 
     def _check_head(self) -> None:
         if not self.method or not METHOD_CHARACTERS.issuperset(self.method):
@@ -74,6 +97,11 @@ class Phase:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return dataclasses.asdict(self)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number, not {value}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What happened to one request: five moments and one named outcome.
+"""What happened to one request: five moments, one named outcome, the port it came from.
 
 Knows the closed set of outcomes and their form on disk. Touches nothing. Never judges: whether a
 time-out is the server's fault or the machine's is for the summary to say.
@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     outcome: str
     status: int | None
     reason: str | None
+    local_port: int | None = None  # the client's own, by which a server's book can name the connection
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import caution, quantiles
 from loadtests.load.phase import Phase
 from loadtests.load.sample import (
@@ -39,7 +40,7 @@ SYN_RETRANSMIT_SECONDS: Final = 1.0  # RFC 6298: the first retransmission, then 
 
 def summarise(
     samples: Sequence[Sample],
-    facts: dict[str, Any],
+    facts: GeneratorFacts,
     phase: Phase,
     *,
     slo_seconds: float | None = None,
@@ -48,7 +49,8 @@ def summarise(
     """Return the summary of one phase as JSON types; times in seconds, rates per second.
 
     `window_seconds`: the duration, or less when the run was stopped. `offered_per_second`: requests
-    that came due in the window, sent or held back by `max_in_flight`. `achieved_per_second`: answers
+    that came due in the window, sent or held back by `max_in_flight`; None for a closed loop, which
+    offers nothing and is never late either. `achieved_per_second`: answers
     200 that *finished inside* the window; what a queue gives back after the end is no capacity.
     `goodput_per_second`: those of them that finished within `slo_seconds` of the intended time (all
     of them without one: the time-out is then the limit). `latency_seconds` counts from the intended
@@ -60,10 +62,8 @@ def summarise(
     else `missed` when a threshold was, else `ok`. `unreachable`: a sentence when no connection ever
     stood, else None.
     """
-    start = facts["started_monotonic"]
-    window = (
-        min(phase.duration_seconds, facts["wall_seconds"]) if facts["interrupted"] else phase.duration_seconds
-    )
+    start = facts.started_monotonic
+    window = min(phase.duration_seconds, facts.wall_seconds) if facts.interrupted else phase.duration_seconds
     sent = [sample for sample in samples if sample.started is not None]
     due = [sample for sample in samples if sample.reason != STOPPED]
     within = in_time(sent, start, window, None)
@@ -72,12 +72,14 @@ def summarise(
     failed = sum(sample.outcome != OK for sample in judged)
     summary: dict[str, Any] = {
         "state": "ok",
-        "interrupted": facts["interrupted"],
+        "interrupted": facts.interrupted,
         "unreachable": _unreachable(samples, facts),
         "url": phase.url,
-        "address": facts["address"],
+        "address": facts.address,
+        "load": phase.load,
+        "clients": phase.clients,
         "window_seconds": window,
-        "offered_per_second": len(due) / window,
+        "offered_per_second": len(due) / window if phase.clients is None else None,
         "achieved_per_second": len(within) / window,
         "goodput_per_second": len(good) / window,
         "slo_seconds": slo_seconds,
@@ -87,13 +89,13 @@ def summarise(
         "connect_seconds": quantiles(
             _seconds(s.started, s.connected) for s in sent if s.connected is not None
         ),
-        "lateness_seconds": quantiles(_seconds(s.intended, s.started) for s in sent),
+        "lateness_seconds": quantiles(_seconds(s.intended, s.started) for s in sent if phase.clients is None),
         "outcomes": dict(Counter(sample.label for sample in samples).most_common()),
         "ledger": ledger(samples),
         "generator": {
-            "cpu_share": facts["cpu_seconds"] / facts["wall_seconds"],
-            "gc_pauses": facts["gc_pauses"],
-            "gc_max_pause_seconds": facts["gc_max_pause_seconds"],
+            "cpu_share": facts.cpu_seconds / facts.wall_seconds,
+            "gc_pauses": facts.gc_pauses,
+            "gc_max_pause_seconds": facts.gc_max_pause_seconds,
         },
     }
     summary["invalid_because"] = _faults(samples, summary)
@@ -150,15 +152,15 @@ def _seconds(begin: float | None, end: float | None) -> float:
     return end - begin
 
 
-def _unreachable(samples: Iterable[Sample], facts: dict[str, Any]) -> str | None:
+def _unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
     """Return one sentence on an address where no connection ever stood, or None."""
-    if not facts["unreachable"]:
+    if not facts.unreachable:
         return None
     reasons = Counter(
         s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason not in LOCAL_ERRORS
     )
     reason = str(reasons.most_common(1)[0][0])
-    return f"no connection to {facts['address']}: {reason}, {explain(reason)}"
+    return f"no connection to {facts.address}: {reason}, {explain(reason)}"
 
 
 def _faults(samples: Iterable[Sample], summary: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ class Conditions:
 
     stolen_share: float
     foreign_share: float
-    generator_cores: float  # of the one core that it can use
+    generator_share: float  # of the one core that it can use, in its busiest second
     late_seconds: float  # p99 of the requests' lateness
 
     @property
@@ -36,8 +36,8 @@ class Conditions:
             return f"{self.foreign_share:.0%} foreign CPU"
         if self.late_seconds > LATENESS_CEILING_SECONDS:
             return f"sent {self.late_seconds * 1e3:.0f} ms late"
-        if self.generator_cores > BUSY_SHARE:
-            return f"generator {self.generator_cores:.0%} busy"
+        if self.generator_share > BUSY_SHARE:
+            return f"generator {self.generator_share:.0%} busy"
         return None
 
 

@@ -119,8 +119,8 @@ class Settled:
 class Contenders:
     """All designs of one amount of work; a context manager that ends them whatever happens."""
 
-    def __init__(self, names: Sequence[str], work_units: int, workers: int, folder: Path) -> None:
-        self._all = {name: Contender(name, work_units, workers, folder) for name in names}
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        self._all = {contender.name: contender for contender in contenders}
 
     def __enter__(self) -> Self:
         """Start them one after the other.

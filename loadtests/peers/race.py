@@ -17,10 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests import machine
 from loadtests.experiment.child import ServiceChild
+from loadtests.load.generator import Generator
 from loadtests.load.run import UsageError
 from loadtests.peers.block import Block
-from loadtests.peers.contenders import Contenders
-from loadtests.peers.measure import Bench
+from loadtests.peers.contenders import Contender, Contenders
+from loadtests.peers.measure import Bench, Sender
 from loadtests.peers.plan import TITLES, Load, Plan, Work
 from loadtests.peers.results import Results
 
@@ -75,8 +76,8 @@ def check_installed(designs: Sequence[str]) -> None:
         for package in NEEDED.get(design, ()):
             if importlib.util.find_spec(package) is None:
                 raise UsageError(
-                    f"the design {TITLES[design]!r} needs {package}: pip install '.[loadtests,peers]', or leave "
-                    "it out with --designs"
+                    f"the design {TITLES[design]!r} needs {package}: pip install '.[loadtests,peers]', or "
+                    "leave it out with --designs"
                 )
 
 
@@ -95,12 +96,14 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
     found: list[Block] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     # On a terminal a bar below the lines; elsewhere the lines alone.
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    shown = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with shown as progress, Generator() as generator, Generator() as prober:
+        sender = Sender(generator, prober, folder)
         bar = progress.add_task("peers", total=plan.block_count)
         for work in plan.works:
-            with Contenders(plan.designs, work.work_units, plan.cores, folder) as contenders:
+            with Contenders(_designs(plan, work, folder)) as contenders:
                 contenders.settle()
-                bench = Bench(plan, contenders, folder)
+                bench = Bench(plan, contenders, sender)
                 for load in plan.loads(work):
                     console.print(_heading(work, load), highlight=False)
                     for cycle, order in enumerate(plan.orders(load), 1):
@@ -108,6 +111,10 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
                             found += _until_valid(bench, load, design, cycle, console)
                             progress.advance(bar)
     return found
+
+
+def _designs(plan: Plan, work: Work, folder: Path) -> list[Contender]:
+    return [Contender(name, work.work_units, plan.cores, folder) for name in plan.designs]
 
 
 def _until_valid(bench: Bench, load: Load, design: str, cycle: int, console: Console) -> list[Block]:

@@ -86,7 +86,14 @@ def ratios(row: Row, dash: str) -> tuple[str, str]:
 def _table(rows: Sequence[Row]) -> Table:
     first = rows[0]
     title = f"{first.work_ms:g} ms at {first.times:.3g}x the limit, {first.rate_per_second:.0f} requests/s"
-    made = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
+    made = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for heading in HEADINGS:
         made.add_column(heading, justify="left" if heading == "design" else "right", no_wrap=True)
     for row in rows:

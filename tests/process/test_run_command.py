@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -48,6 +49,22 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     assert json.loads((folder / "plan.json").read_text())["phase"]["rate"] == 100
 
 
+def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path: Path) -> None:
+    def work(connection: socket.socket) -> None:
+        time.sleep(0.02)  # a server that costs nothing would be found slower than the generator: INVALID
+        connection.sendall(OK_ANSWER)
+
+    with ScriptedServer(work) as server:
+        done = run(server.url, "--clients", "2", "--duration", "0.5", "--json", tmp_path / "summary.json")
+    assert done.returncode == 0, done.stderr
+    assert "closed loop, 2 clients" in done.stdout
+    assert "offered" not in done.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["clients"] == 2
+    assert summary["offered_per_second"] is None
+    assert summary["outcomes"] == {"ok": len(server.requests)}
+
+
 def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
     done = run(server.url, "--rate", "50", "--duration", "0.2", "--threshold", "goodput>=100000")
     assert done.returncode == 1
@@ -74,6 +91,9 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
         (["--rat", "5"], "--rat"),
         (["--rate", "many"], "--rate"),
         (["--rate", "0"], "rate must be a positive number"),
+        (["--clients", "0"], "--clients"),
+        (["--clients", "4", "--rate", "5"], "--clients excludes --rate"),
+        (["--clients", "4", "--arrivals", "poisson", "--seed", "1"], "excludes --arrivals and --seed"),
         (["--arrivals", "bursts"], "--arrivals"),
         (["--threshold", "p95<1s"], "unknown metric 'p95'"),
         (["--header", "novalue"], "is not 'NAME: VALUE'"),

@@ -96,7 +96,7 @@ def folder(path: Path, took: float, *, rate: float = 100) -> Path:
     samples = [answered(1000 + n / rate, took * random.uniform(0.8, 1.2)) for n in range(round(10 * rate))]
     path.mkdir()
     (path / "plan.json").write_text(json.dumps({"phase": phase.to_json(), "thresholds": []}))
-    (path / "samples.json").write_text(json.dumps({**to_columns(samples), "generator": FACTS}))
+    (path / "samples.json").write_text(json.dumps({**to_columns(samples), "generator": FACTS.to_json()}))
     return path
 
 

@@ -20,6 +20,7 @@ from loadtests.experiment.matrix import DATA, Cost, Factors, Plan, PlanError
 from loadtests.experiment.presets import PRESETS, plan
 from loadtests.experiment.results import phase_result
 from loadtests.experiment.verdict import judge
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.sample import Sample
 
 from .synthetic import COSTS, PLAN, plan_of, summary
@@ -121,10 +122,11 @@ def measured(**changes: Any) -> dict[str, Any]:
     samples = [
         Sample(100 + n / 10, 100 + n / 10, 100 + n / 10, 101.0, 101.0, "ok", 200, None) for n in range(10)
     ]
-    facts = {
-        "started_monotonic": 100.0, "wall_seconds": 6.0, "cpu_seconds": 0.6, "gc_pauses": 0,
-        "gc_max_pause_seconds": 0.0, "interrupted": False, "unreachable": False, "address": "127.0.0.1:1",
-    }  # fmt: skip
+    facts = GeneratorFacts(
+        address="127.0.0.1:1", started_monotonic=100.0, started_epoch=1.7e9, wall_seconds=6.0,
+        cpu_seconds=0.6, sending_seconds=6.0, sending_cpu_seconds=0.6, busiest_second_cpu_share=0.1,
+        gc_pauses=0, gc_max_pause_seconds=0.0, interrupted=False, unreachable=False,
+    )  # fmt: skip
     rows = [
         row(time=99.0, accepted=5, completed=5, kernel_queue_limit=128),
         row(time=101.0, accepted=15, completed=9, active=6, tasks=4, task_cpu_seconds=0.02, io_cpu_seconds=1),
@@ -135,7 +137,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     ]
     table = [[one[name] for name in COLUMNS] for one in rows]
     watched = {"columns": list(COLUMNS), "rows": table, "listen_overflows": 0}
-    return phase_result(PLAN, step, phase, samples, facts | changes, watched)
+    return phase_result(PLAN, step, phase, samples, dataclasses.replace(facts, **changes), watched)
 
 
 def test_s_and_limit_come_from_the_workers_own_cpu() -> None:

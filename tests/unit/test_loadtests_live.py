@@ -1,37 +1,31 @@
 """What a person sees."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from loadtests.load.facts import Progress
 from loadtests.load.live import Display, render, seconds
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
+from tests.unit.test_loadtests_summary import FACTS as SUMMARY_FACTS
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=3)
-FACTS = {
-    "address": "127.0.0.1:8080",
-    "started_monotonic": 0.0,
-    "wall_seconds": 3.0,
-    "cpu_seconds": 0.1,
-    "gc_pauses": 0,
-    "gc_max_pause_seconds": 0.0,
-    "interrupted": True,
-    "unreachable": False,
-}
+FACTS = replace(SUMMARY_FACTS, started_monotonic=0.0, wall_seconds=3.0, interrupted=True)
 PROGRESS = [
-    {
-        "elapsed": tenth / 10,
-        "duration": 3,
-        "planned": 300,
-        "fired": tenth * 10,
-        "connected": tenth * 10,
-        "in_flight": 2,
-        "outcomes": {"ok": tenth * 9, "status_503": tenth, "connect_ECONNREFUSED": 1, "timeout": 3},
-    }
+    Progress(
+        elapsed_seconds=tenth / 10,
+        duration_seconds=3,
+        planned=300,
+        fired=tenth * 10,
+        connected=tenth * 10,
+        in_flight=2,
+        outcomes={"ok": tenth * 9, "status_503": tenth, "connect_ECONNREFUSED": 1, "timeout": 3},
+    )
     for tenth in range(0, 31, 2)
 ]
 
@@ -72,6 +66,20 @@ def test_a_summary_fits_80_columns_and_25_lines_and_names_its_units() -> None:
     text = "\n".join(lines)
     for words in ("MISSED (interrupted)", "4.00 ms", "p99<1ms", "planned 300 = sent 300", "caution"):
         assert words in text
+
+
+def test_a_closed_loop_is_called_one_and_nothing_is_said_of_an_offered_rate_or_of_lateness() -> None:
+    phase = Phase(url=PHASE.url, clients=8, duration_seconds=3)
+    samples = [
+        Sample(n / 100, n / 100, n / 100, n / 100, n / 100 + 0.004, "ok", 200, None) for n in range(300)
+    ]
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(render(summarise(samples, FACTS, phase)))
+    text = stream.getvalue()
+    assert "closed loop, 8 clients  achieved 100.0/s" in text
+    assert "service (from sending)" in text
+    for words in ("offered", "lateness", "due time"):
+        assert words not in text
 
 
 @pytest.mark.parametrize(

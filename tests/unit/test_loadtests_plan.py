@@ -22,6 +22,12 @@ def test_a_phase_survives_its_json_form() -> None:
     assert Phase.from_json(json.loads(json.dumps(phase.to_json()))) == phase
 
 
+def test_a_load_says_what_it_is() -> None:
+    assert make(arrivals="poisson").load == "10/s poisson"
+    assert make(rate=None, clients=1).load == "closed loop, 1 client"
+    assert make(rate=None, clients=8).load == "closed loop, 8 clients"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -29,6 +35,11 @@ def test_a_phase_survives_its_json_form() -> None:
         ({"rate": float("nan")}, "rate must be"),
         ({"duration_seconds": -1}, "duration_seconds must be"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds must be"),
+        ({"rate": None}, "give exactly one of the two"),
+        ({"clients": 3}, "give exactly one of the two"),
+        ({"rate": None, "clients": 0}, "clients must be at least 1, not 0"),
+        ({"rate": None, "clients": 9, "max_in_flight": 8}, "9 clients are more than max_in_flight 8"),
+        ({"rate": None, "clients": 1, "arrivals": "poisson"}, "arrivals 'poisson' need a rate"),
         ({"rate": 0.1}, "sends no request at all"),
         ({"max_in_flight": 0}, "max_in_flight must be at least 1"),
         ({"arrivals": "bursts"}, "arrivals must be one of constant, poisson, not 'bursts'"),

@@ -1,8 +1,10 @@
 """When requests are meant to start."""
 
+import math
+
 import pytest
 
-from loadtests.load.schedule import intended_offsets
+from loadtests.load.schedule import RETRY_SECONDS, ClosedClients, OpenSchedule, intended_offsets
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,48 @@ def test_poisson_arrivals_ascend_and_end_before_the_duration() -> None:
     assert offsets == sorted(offsets)
     assert offsets[0] > 0
     assert offsets[-1] < 5
+
+
+def test_an_open_schedule_gives_out_what_is_due_however_late_and_nothing_else() -> None:
+    schedule = OpenSchedule([0.0, 0.5, 1.0, 9.0], started=100.0)
+    assert schedule.take(99.9) is None
+    assert [schedule.take(101.0) for _ in range(4)] == [100.0, 100.5, 101.0, None]
+    assert (schedule.next_due, schedule.never_due(), schedule.finished) == (109.0, [109.0], False)
+    assert schedule.take(200.0) == 109.0
+    assert (schedule.next_due, schedule.planned, schedule.finished) == (math.inf, 4, True)
+
+
+def test_an_open_schedule_never_hears_of_answers() -> None:
+    schedule = OpenSchedule([0.0, 1.0], started=0.0)
+    schedule.take(0.0)
+    schedule.on_ended(0.5, stood=True)
+    assert schedule.take(0.5) is None
+
+
+def test_a_closed_client_sends_when_its_last_connection_has_ended_and_not_before() -> None:
+    clients = ClosedClients(2, end=10.0)
+    assert [clients.take(1.0) for _ in range(3)] == [1.0, 1.0, None]
+    assert clients.next_due == math.inf
+    clients.on_ended(3.5, stood=True)
+    assert clients.next_due == 3.5
+    assert [clients.take(3.6) for _ in range(2)] == [3.6, None]
+    assert (clients.planned, clients.never_due(), clients.finished) == (3, (), False)
+
+
+def test_closed_clients_send_nothing_after_the_end() -> None:
+    clients = ClosedClients(2, end=10.0)
+    clients.take(1.0)
+    clients.on_ended(9.9, stood=True)
+    assert clients.take(10.0) is None
+    assert clients.finished
+    clients.on_ended(11.0, stood=True)  # what was in flight may still end
+    assert clients.take(11.0) is None
+    assert clients.planned == 1
+
+
+def test_a_closed_client_that_was_refused_comes_back_after_a_pause() -> None:
+    clients = ClosedClients(1, end=10.0)
+    clients.take(1.0)
+    clients.on_ended(1.0, stood=False)
+    assert clients.take(1.0 + RETRY_SECONDS / 2) is None
+    assert clients.take(1.0 + RETRY_SECONDS) == 1.0 + RETRY_SECONDS

@@ -1,25 +1,30 @@
 """From samples to a verdict, on samples made by hand."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger, summarise
 from loadtests.load.thresholds import Threshold
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=10)
-FACTS: dict[str, Any] = {
-    "address": "127.0.0.1:8080",
-    "started_monotonic": 1000.0,
-    "wall_seconds": 10.0,
-    "cpu_seconds": 1.0,
-    "gc_pauses": 2,
-    "gc_max_pause_seconds": 0.001,
-    "interrupted": False,
-    "unreachable": False,
-}
+FACTS = GeneratorFacts(
+    address="127.0.0.1:8080",
+    started_monotonic=1000.0,
+    started_epoch=1_700_000_000.0,
+    wall_seconds=10.0,
+    cpu_seconds=1.0,
+    sending_seconds=10.0,
+    sending_cpu_seconds=1.0,
+    busiest_second_cpu_share=0.1,
+    gc_pauses=2,
+    gc_max_pause_seconds=0.001,
+    interrupted=False,
+    unreachable=False,
+)
 
 
 def answered(intended: float, took: float = 0.004, late: float = 0.0, status: int = 200) -> Sample:
@@ -128,7 +133,7 @@ def test_goodput_counts_answers_within_the_slo_from_the_intended_time() -> None:
 
 def test_a_stopped_run_is_measured_over_the_time_it_had() -> None:
     samples = steady(400) + [unsent(1004 + n / 100, "stopped") for n in range(600)]
-    summary = summarise(samples, {**FACTS, "interrupted": True, "wall_seconds": 4.0}, PHASE)
+    summary = summarise(samples, replace(FACTS, interrupted=True, wall_seconds=4.0), PHASE)
     assert summary["interrupted"] is True
     assert summary["offered_per_second"] == 100
     assert summary["achieved_per_second"] == 100
@@ -152,7 +157,7 @@ def test_a_late_generator_invalidates_a_run_when_it_distorts_the_figures(
 
 @pytest.mark.parametrize(("cpu_seconds", "state"), [(7.9, "ok"), (8.1, "invalid")])
 def test_a_generator_without_cpu_to_spare_invalidates_a_run(cpu_seconds: float, state: str) -> None:
-    assert summarise(steady(), {**FACTS, "cpu_seconds": cpu_seconds}, PHASE)["state"] == state
+    assert summarise(steady(), replace(FACTS, cpu_seconds=cpu_seconds), PHASE)["state"] == state
 
 
 @pytest.mark.parametrize("errno_name", ["EADDRNOTAVAIL", "EADDRINUSE", "EMFILE", "ENFILE"])
@@ -193,12 +198,12 @@ def test_a_reader_is_told_what_the_figures_hide(samples: list[Sample], words: st
 
 def test_an_address_nobody_listens_on_is_named_with_errno_and_remedy() -> None:
     samples = [failed(1000 + n / 100, 0, "connect_error", "ECONNREFUSED", stood=False) for n in range(20)]
-    sentence = summarise(samples, {**FACTS, "unreachable": True}, PHASE)["unreachable"]
+    sentence = summarise(samples, replace(FACTS, unreachable=True), PHASE)["unreachable"]
     assert sentence.startswith("no connection to 127.0.0.1:8080: ECONNREFUSED, nothing listens")
 
 
 def test_a_run_that_sent_nothing_is_summed_up_all_the_same() -> None:
-    facts = {**FACTS, "interrupted": True, "wall_seconds": 0.001}
+    facts = replace(FACTS, interrupted=True, wall_seconds=0.001)
     summary = summarise([unsent(1000, "stopped")], facts, PHASE)
     assert summary["latency_seconds"]["p99"] is None
     assert summary["error_share"] is None

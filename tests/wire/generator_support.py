@@ -1,4 +1,4 @@
-"""Servers that answer as told, byte by byte, and a way to drive the open loop against them."""
+"""Servers that answer as told, byte by byte, and a way to drive the load loop against them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from loadtests.load.endpoint import make_endpoint
-from loadtests.load.loop import OpenLoop
+from loadtests.load.facts import Progress
+from loadtests.load.loop import LoadLoop
 from loadtests.load.phase import Phase
 
 Behaviour = Callable[[socket.socket], None]
@@ -92,17 +93,18 @@ def _head(connection: socket.socket) -> bytes:
     return data
 
 
-def drive(url: str, emit: Callable[[dict[str, Any]], bool] = lambda _: True, **changes: Any) -> OpenLoop:
-    """Run a short phase in this process and return the loop with its samples.
+def drive(url: str, emit: Callable[[Progress], bool] = lambda _: True, **changes: Any) -> LoadLoop:
+    """Run a short phase in this process and return the loop with its samples: 100/s unless told otherwise.
 
-    `emit` sees each progress dictionary; False stops the run.
+    `emit` sees the progress; False stops the run.
     """
-    phase = Phase(**{"url": url, "rate": 100, "duration_seconds": 0.05, "timeout_seconds": 20, **changes})
-    loop = OpenLoop(phase, make_endpoint(phase), emit, time.monotonic)
+    offered = {} if "clients" in changes else {"rate": 100}
+    phase = Phase(**{"url": url, "duration_seconds": 0.05, "timeout_seconds": 20, **offered, **changes})
+    loop = LoadLoop(phase, make_endpoint(phase), emit, time.monotonic, time.process_time)
     loop.run()
     return loop
 
 
-def outcomes(loop: OpenLoop) -> set[str]:
+def outcomes(loop: LoadLoop) -> set[str]:
     """Return the labels of all samples."""
     return {sample.label for sample in loop.samples}

@@ -10,11 +10,11 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from loadtests.load.endpoint import Endpoint
+from loadtests.load.facts import Progress
 from loadtests.load.summary import ledger
 from tests.wire.generator_support import OK_ANSWER, Behaviour, ScriptedServer, answer_with, drive, outcomes
 
@@ -75,8 +75,8 @@ def test_refusals_after_a_connection_has_stood_are_a_finding_and_do_not_end_the_
     server = ScriptedServer(answer_with(OK_ANSWER))
     with server:
 
-        def close_the_listener_once_answered(progress: dict[str, Any]) -> bool:
-            if progress["outcomes"].get("ok") and server.listening:
+        def close_the_listener_once_answered(progress: Progress) -> bool:
+            if progress.outcomes.get("ok") and server.listening:
                 server.stop()
             return True
 
@@ -122,8 +122,8 @@ def test_a_connection_that_the_server_leaves_open_after_its_answer_is_ok_and_clo
 def test_above_max_in_flight_nothing_is_sent_and_everything_is_counted() -> None:
     with ScriptedServer(lambda connection: server.hold(connection)) as server:
 
-        def release_when_all_are_decided(progress: dict[str, Any]) -> bool:
-            if progress["outcomes"].get("not_sent") == 8:
+        def release_when_all_are_decided(progress: Progress) -> bool:
+            if progress.outcomes.get("not_sent") == 8:
                 server.release()
             return True
 
@@ -134,7 +134,7 @@ def test_above_max_in_flight_nothing_is_sent_and_everything_is_counted() -> None
 
 def test_a_stop_marks_what_was_under_way_and_what_was_never_sent() -> None:
     with ScriptedServer(lambda connection: server.hold(connection)) as server:
-        loop = drive(server.url, lambda progress: progress["fired"] < 10, duration_seconds=60)
+        loop = drive(server.url, lambda progress: progress.fired < 10, duration_seconds=60)
     books = ledger(loop.samples)
     assert outcomes(loop) == {"aborted", "not_sent"}
     assert books["planned"] == 6_000 == books["sent"] + books["not_sent"]
