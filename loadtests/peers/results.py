@@ -40,14 +40,15 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Return plan, rows and blocks as JSON types; the rows only for those who read the file."""
-        return {
+        content = {
             "state": "invalid" if self.invalid else "ok",
             "environment": self.environment,
             "plan": self.plan.to_json(),
-            "rows": [_row_to_json(row) for row in self.rows],
             "columns": [*BLOCK, *CONDITIONS],
             "blocks": [_values(block) for block in self.blocks],
         }
+        kept = self.from_json(content)  # rounded: who reads the blocks must come to the same rows
+        return {**content, "rows": [_row_to_json(row) for row in kept.rows]}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
