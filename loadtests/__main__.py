@@ -250,7 +250,7 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
         "time, what it can",
     )
     add("--cycles", type=_count, default=6, metavar="N", help="blocks of each design; 6 give an interval")
-    add("--seconds", type=_positive, default=2.0, metavar="SECONDS", help="measured in each block")
+    add("--seconds", type=_positive, default=1.5, metavar="SECONDS", help="measured in each block")
     add("--seed", type=int, default=1, metavar="N", help="of the order of the blocks")
     add(
         "--designs",

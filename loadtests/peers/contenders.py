@@ -29,12 +29,12 @@ from loadtests.peers.plan import OURS, TITLES
 DATA: Final = "service.work:data"
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.4
 """How long quiet is watched for. /proc counts in hundredths of a second, so at the share below a design may
 just tick once."""
 
-QUIET_SHARE: Final = 0.02  # of a core
-PATIENCE_SECONDS: Final = 1.0
+QUIET_SHARE: Final = 0.025  # of a core
+PATIENCE_SECONDS: Final = 0.8
 """How long a design may work on before it is started anew, which takes a second as well."""
 
 MOST_STARTS: Final = 5  # until a design that is never quiet ends the run

@@ -23,9 +23,10 @@ TITLES: Final = {
     "fastapi": "FastAPI on uvicorn",
     "gunicorn": "gunicorn, sync",
 }
-MOST_PER_SECOND: Final = 4000.0
-"""What one generator can offer on time while it shares two cores with what it measures: at 150 to 250 us of
-CPU per request it has little of a core left. Above it the requests are late, and a late block is void."""
+MOST_PER_SECOND: Final = 3500.0
+"""What one generator can offer on time while it shares two cores with what it measures: at about 190 us of
+CPU per request it uses two thirds of a core. At 4,000/s it uses three quarters, and in every bad second more
+than the 80 % at which a block is void."""
 
 GIVE_UP_SECONDS: Final = 1.0
 ALPHA: Final = 0.05  # of each interval by itself

@@ -25,7 +25,10 @@ from loadtests.peers.measure import Bench, Sender
 from loadtests.peers.plan import TITLES, Load, Plan, Work
 from loadtests.peers.results import Results
 
-WARM_SECONDS: Final = 0.5
+WARM_SECONDS: Final = 1.5
+"""Until an overload shows. A queue without a bound keeps whom it will fail for a while: at f times the limit it
+still answers in time, within the second that clients wait, until f / (f - 1) seconds after the begin."""
+
 MOST_TRIES: Final = 3  # at one block, until one of them is not void
 NEEDED: Final = {"fastapi": ("fastapi", "uvicorn"), "gunicorn": ("gunicorn",)}
 """What designs need that ours does not; installed by the extra `peers`."""

@@ -53,10 +53,10 @@ def test_an_odd_number_of_cycles_ends_without_its_mirror(cycles: int) -> None:
     [
         (2, 0.040, {3: 150, 10: 500}),
         (2, 0.004, {3: 1500}),  # ten times as much could not be sent on time
-        (2, 0.0005, {1: MOST_PER_SECOND}),
-        (2, 0.001, {2: MOST_PER_SECOND}),
-        (16, 0.004, {1: MOST_PER_SECOND}),
-        (16, 0.040, {3: 1200, 10: 4000}),
+        (2, 0.0005, {0.875: MOST_PER_SECOND}),
+        (2, 0.001, {1.75: MOST_PER_SECOND}),
+        (16, 0.004, {0.875: MOST_PER_SECOND}),
+        (16, 0.040, {3: 1200}),
     ],
 )
 def test_loads_are_those_that_can_be_offered_on_time(
