@@ -95,7 +95,7 @@ def peers_table() -> str:
     results = Results.from_json(json.loads((ROOT / "docs/proofs/peers.json").read_text(encoding="utf-8")))
     where = "{cpu}, {cores} cores, {kernel}, {python}".format(**results.environment)
     date, plan = results.environment["date"][:10], results.plan
-    head = f"`make peers`, {date}, {where}; {plan.cycles} cycles of blocks of {plan.measured_seconds:g} s"
+    head = f"`make peers`, {date}, {where}; cycles: {plan.cycles}, blocks of {plan.measured_seconds:g} s"
     return "\n\n".join([head, report.markdown(results), " ".join(report.notes(results))])
 
 

@@ -22,6 +22,7 @@ from loadtests.peers.results import Results
 from loadtests.peers.rows import Row
 
 COLUMNS: Final = 2
+WORDS: Final = 12.0  # by how much the axis is longer than the largest ratio, for the words beside it
 APART: Final = 0.18  # of the two yardsticks of one design, from the middle of its line
 
 
@@ -33,15 +34,20 @@ def draw(results: Results, file: Path) -> None:
 
 def _figure(results: Results) -> Figure:
     groups = by_load([row for row in results.rows if row.design != OURS])
-    lines = -(-len(groups) // COLUMNS)
+    lines = max(1, -(-len(groups) // COLUMNS))
     most = max(map(len, groups), default=1)
     figure = Figure(figsize=(12, 1.2 + lines * (0.9 + 0.5 * most)), layout="constrained")
-    figure.suptitle("offloop beside each design: how many times as good under overload", weight="bold")
+    title = "offloop beside each design: how many times as good under overload"
+    figure.suptitle(title, weight="bold", x=0.01, horizontalalignment="left")
     axes = figure.subplots(lines, COLUMNS, sharex=True, squeeze=False).flatten()
     for axis, rows in zip(axes, groups, strict=False):
         _panel(axis, rows)
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
+    left, right = axes[0].get_xlim()
+    axes[0].set_xlim(left, right * WORDS)
+    marks = [axes[0].plot([], [], "o", color=colour)[0] for colour in (BLUE, ORANGE)]
+    figure.legend(marks, ["goodput", "answers per CPU second"], loc="outside upper right", ncols=2)
     return figure
 
 
@@ -54,9 +60,6 @@ def _panel(axis: Axes, rows: Sequence[Row]) -> None:
         texts = ratios(row, " to ")
         _mark(axis, place - APART, row.goodput_ratio, BLUE, texts[0])
         _mark(axis, place + APART, row.per_cpu_ratio, ORANGE, texts[1])
-    axis.plot([], [], "o", color=BLUE, label="goodput")
-    axis.plot([], [], "o", color=ORANGE, label="answers per CPU second")
-    axis.legend(loc="upper right", fontsize=8)
     axis.set_yticks(range(len(rows)), [TITLES[row.design] for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel("offloop / this, log; the bar is the interval at 95 %")

@@ -51,7 +51,7 @@ def notes(results: Results) -> Iterator[str]:
             "started anew before its work for departed clients was done."
         )
     if void := sum(row.void for row in rows):
-        yield f"{void} of {sum(row.blocks for row in rows)} blocks were void and measured again."
+        yield f"{void} of {sum(row.blocks for row in rows)} blocks were void and do not count."
     if results.invalid:
         yield "INVALID: too many blocks were void; the machine was too busy or the generator too slow."
 
