@@ -26,7 +26,7 @@ from loadtests.files import write_json
 from loadtests.load.generator import GeneratorError
 from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
 from loadtests.load.run import UsageError, run
-from loadtests.load.thresholds import Threshold
+from loadtests.load.thresholds import Threshold, parse_seconds
 from loadtests.peers import plan as peers_plan
 
 RATE = 20.0  # requests per second, unless --rate or --clients is given
@@ -34,7 +34,8 @@ PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
 EXIT_CODES_HELP = (
     "Exit codes: 0 passed, 1 a threshold was missed, 2 the command cannot be run as typed, "
-    "3 the run is INVALID (the generator or the machine was the bottleneck), 130 interrupted."
+    "3 the run is INVALID (the generator or the machine was the bottleneck, or too few samples), "
+    "130 interrupted."
 )
 
 
@@ -100,7 +101,8 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "run",
         help="send one load to one URL and sum up",
-        description="Send requests when they are due, whatever the answers do, one connection each.",
+        description="Send requests when they are due, whatever the answers do, one connection each; "
+        "or keep clients busy in a closed loop.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,
@@ -115,7 +117,15 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         default=[],
         type=_threshold,
         metavar="'p99<100ms'",
-        help="repeatable; p50, p90, p99, p99.9, max (us, ms, s), errors (%%), achieved, goodput (per second)",
+        help="repeatable; p50, p90, p95, p99, p99.9, max (us, ms, s), errors (%%), achieved, goodput (per "
+        "second). A request without the expected answer counts as infinitely late. With too few samples "
+        "(72 for p95, 368 for p99, 3688 for p99.9, 300 for errors<1%%) nothing passes",
+    )
+    add(
+        "--slo",
+        type=_duration,
+        metavar="TIME",
+        help="latest an answer may come, from when it was due, to count as goodput: 100ms, 1.5s",
     )
     add("--out", type=Path, metavar="DIR", help="keep plan.json, samples.json and summary.json there")
     add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
@@ -159,6 +169,7 @@ def _add_load_flags(parser: Parser) -> None:
         metavar="SECONDS",
         help="from the start to the last byte of the answer",
     )
+    add("--expect", default="200", metavar="STATUS", help="success: 200, 2xx, 200-299, or 200,204")
     add("--insecure", action="store_true", help="accept any certificate (default: verify)")
 
 
@@ -373,9 +384,16 @@ def _threshold(text: str) -> Threshold:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    summary = run(_phase(arguments), arguments.threshold, arguments.out, arguments.json)
-    return INTERRUPTED if summary["interrupted"] else EXIT_CODES[summary["state"]]
+    summary = run(_phase(arguments), arguments.threshold, arguments.slo, arguments.out, arguments.json)
+    return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
 
 
 def _phase(arguments: argparse.Namespace) -> Phase:
@@ -398,6 +416,7 @@ def _phase(arguments: argparse.Namespace) -> Phase:
             timeout_seconds=arguments.timeout,
             source=arguments.source,
             who_closes=arguments.who_closes,
+            expect=arguments.expect,
             max_in_flight=arguments.max_in_flight,
             insecure=arguments.insecure,
         )

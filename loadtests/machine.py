@@ -20,7 +20,7 @@ SYSCTLS = (
     "net/ipv4/tcp_max_syn_backlog",
     "net/ipv4/tcp_abort_on_overflow",
 )
-PACKAGES = ("aiohttp", "uvloop", "prometheus-client", "httptools", "hdrhistogram")
+PACKAGES = ("aiohttp", "uvloop", "prometheus-client", "httptools")
 
 
 def environment() -> dict[str, Any]:

@@ -263,12 +263,12 @@ def _single(path: Path, phase: Phase) -> Run:
     """The folder of one `run`: answers per second and latency at its one rate."""
     samples, facts = read_samples(path / "samples.json")
     summary = summarise(samples, facts, phase)
-    load = f"{phase.load} for {phase.duration_seconds:g} s"
+    load = f"{phase.workload} for {phase.duration_seconds:g} s"
     run = Run(path, {}, load, {}, {}, {})
-    if summary["invalid_because"]:
-        run.unusable["the run"] = summary["invalid_because"][0]
+    if summary.invalid_because:
+        run.unusable["the run"] = summary.invalid_because[0]
         return run
-    rounds = [blocks_of(samples, facts.started_monotonic, summary["window_seconds"], None)]
+    rounds = [blocks_of(samples, facts.started_monotonic, summary.window_seconds, None)]
     _add(run, "answers", Measure("/s", True, rate, rounds))
     _add_latencies(run, "latency", rounds)
     return run

@@ -261,9 +261,10 @@ def _latency_panel(axis: Axes, phases: list[Mapping[str, Any]], slo: float) -> N
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
-    rates = [p["rate"] for p in phases]
     for quantile, colour, marker in (("p50", BLUE, "o"), ("p99", VERMILION, "^")):
-        values = [p["latency_seconds"][quantile] * 1e3 for p in phases]
+        found = [(p["rate"], p["latency_seconds"][quantile]) for p in phases]
+        rates = [rate for rate, value in found if value is not None]  # null: never, which is off the scale
+        values = [value * 1e3 for _, value in found if value is not None]
         axis.scatter(rates, values, color=colour, marker=marker, s=16, label=quantile, zorder=3)
         middle = _medians(rates, values)
         axis.plot(list(middle), list(middle.values()), color=colour, lw=1.2)

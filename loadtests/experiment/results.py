@@ -58,7 +58,7 @@ def phase_result(
     measures.
     """
     variant = plan.variants[step.variant]
-    client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
+    client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds).to_json()
     rows = [dict(zip(watched["columns"], row, strict=True)) for row in watched["rows"]]
     begin = facts.started_monotonic
     during = [row for row in rows if begin <= row["time"] <= begin + phase.duration_seconds] or rows[:1]

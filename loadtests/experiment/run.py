@@ -120,9 +120,10 @@ def run_step(plan: Plan, step: Step, service: ServiceChild, folder: RunFolder) -
 def line_of(result: results.Result) -> str:
     """What a phase came to, in a line that fits 80 columns."""
     p99 = result["latency_seconds"]["p99"]
+    late = "never" if p99 is None else f"{p99 * 1e3:.0f} ms"
     return (
         f"{result['variant']:<16}{result['load']:>5g}x  offered {result['rate']:>6.0f}/s  "
-        f"in time {result['goodput_per_second']:>6.0f}/s  p99 {p99 * 1e3:>6.0f} ms"
+        f"in time {result['goodput_per_second']:>6.0f}/s  p99 {late:>9}"
     )
 
 

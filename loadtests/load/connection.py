@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from loadtests.load.answer import Answer
 from loadtests.load.endpoint import Endpoint
+from loadtests.load.readiness import Readiness
 from loadtests.load.sample import (
     CONNECT_ERROR,
     MALFORMED,
@@ -35,7 +36,7 @@ class Owner(Protocol):
     """What a connection needs from the loop that drives it."""
 
     @property
-    def selector(self) -> selectors.BaseSelector:
+    def readiness(self) -> Readiness:
         """Where the connection registers its socket, with itself as data."""
 
     def on_connected(self) -> None:
@@ -43,6 +44,9 @@ class Owner(Protocol):
 
     def on_finished(self, sample: Sample) -> None:
         """Take the sample; called exactly once per connection."""
+
+    def on_left_open(self, connection: "Connection", now: float) -> None:
+        """Take note that the answer is whole and the server has yet to close; after `on_finished`."""
 
     def on_closed(self, now: float, *, stood: bool) -> None:
         """Take note that the socket is gone; called once, after `on_finished`. `stood`: was connected."""
@@ -52,8 +56,8 @@ class Connection:
     """The life of one request. The owner calls `start` once, then `step` whenever the socket is ready."""
 
     __slots__ = (
-        "_answer", "_connected", "_endpoint", "_finished", "_first_byte", "_intended", "_local_port", "_next",
-        "_owner", "_sock", "_unsent", "started",
+        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_local_port", "_next", "_owner",
+        "_sock", "_unsent", "finished", "started",
     )  # fmt: skip
 
     _next: Callable[["Connection", float], None]
@@ -67,14 +71,14 @@ class Connection:
         self._local_port: int | None = None
         self._unsent: bytes | memoryview = endpoint.request
         self._answer = Answer(head_only=endpoint.head_only)
-        self._finished = False
+        self.finished = False
         self._sock: socket.socket | None = None
         self._next = Connection.start  # then one of the steps below: that of the next event
         self.started = 0.0
 
     @property
     def closed(self) -> bool:
-        """Whether the socket is gone."""
+        """Whether the socket is gone; `finished` is true before that, as soon as the outcome is known."""
         return self._sock is None
 
     def start(self, now: float) -> None:
@@ -93,7 +97,7 @@ class Connection:
         # Here and not when it is connected: a server can have seen an attempt that we gave up.
         self._local_port = sock.getsockname()[1]
         self._next = Connection._finish_connecting
-        self._owner.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
+        self._owner.readiness.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
 
     def step(self, now: float) -> None:
         """Do what the readiness of the socket allows."""
@@ -108,8 +112,12 @@ class Connection:
                 self._sock.getpeername()
                 self._connected = now
                 self._owner.on_connected()
-        if not self._finished:
+        if not self.finished:
             self._finish(outcome, now)
+        self._close(now)
+
+    def close(self, now: float) -> None:
+        """Close a connection that is finished and that the server has left open."""
         self._close(now)
 
     def _finish_connecting(self, now: float) -> None:
@@ -149,7 +157,7 @@ class Connection:
         except (BlockingIOError, ssl.SSLWantWriteError):
             sent = 0
         except OSError as error:
-            self._fail(RESET, now, reason_of(error))
+            self._take_early_answer(now, error)
             return
         if sent < len(self._unsent):
             self._unsent = memoryview(self._unsent)[sent:]
@@ -158,6 +166,24 @@ class Connection:
         else:
             self._next = Connection._receive
             self._wait_for(selectors.EVENT_READ)
+
+    def _take_early_answer(self, now: float, error: OSError) -> None:
+        """End a request that could not be sent whole: by the answer that came before the reset, if any.
+
+        A server may refuse a large body as soon as it has seen the head (413, 401, 503) and close. The
+        bytes it left unread make that a RST, but the kernel keeps what it had said before.
+        """
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except OSError:
+            data = b""
+        if self._answer.feed(data) and self._answer.complete:
+            self._first_byte = now
+            self._finish_answered(now)
+            self._close(now)
+        else:
+            self._fail(RESET, now, reason_of(error))
 
     def _receive(self, now: float) -> None:
         assert self._sock is not None
@@ -176,8 +202,7 @@ class Connection:
         if data and not answer.feed(data):
             self._fail(MALFORMED, now)
         elif answer.complete:
-            status = answer.status
-            self._finish(OK if status == 200 else STATUS, now, status)
+            self._finish_answered(now)
             self._after_the_answer(now, at_end=not data)
         elif not data:
             self._fail(SHORT, now)
@@ -191,6 +216,7 @@ class Connection:
             self._close(now)
         else:
             self._next = Connection._await_end
+            self._owner.on_left_open(self, now)
 
     def _await_end(self, now: float) -> None:
         assert self._sock is not None
@@ -205,19 +231,23 @@ class Connection:
 
     def _wait_for(self, events: int) -> None:
         assert self._sock is not None
-        self._owner.selector.modify(self._sock.fileno(), events, self)
+        self._owner.readiness.selector.modify(self._sock.fileno(), events, self)
 
     def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
         self._finish(outcome, now, None, reason)
         self._close(now)
 
+    def _finish_answered(self, now: float) -> None:
+        status = self._answer.status
+        self._finish(OK if status in self._endpoint.expected else STATUS, now, status)
+
     def _finish(self, outcome: str, now: float, status: int | None = None, reason: str | None = None) -> None:
-        self._finished = True
+        self.finished = True
         self._answer.release()
         self._owner.on_finished(
             Sample(
                 self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
-                self._local_port,
+                self._local_port, None if status is None else now - self._owner.readiness.since,
             )
         )  # fmt: skip
 
@@ -226,6 +256,6 @@ class Connection:
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._next is not Connection.start:
-                self._owner.selector.unregister(sock.fileno())
+                self._owner.readiness.selector.unregister(sock.fileno())
             sock.close()
         self._owner.on_closed(now, stood=self._connected is not None)

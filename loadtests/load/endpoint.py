@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loadtests.load.phase import Phase, Target
+from loadtests.load.statuses import parse_statuses
 
 # ip(7): leave the choice of the local port to connect(), which then shares a port between
 # destinations; a plain bind() must find one that nobody uses at all. Python names it from 3.12 on.
 BIND_ADDRESS_NO_PORT: Final = 24 if sys.platform == "linux" else None
+
+# Methods whose body has a meaning: without one they say so, or a server may wait for it or answer 411
+# (RFC 9110, 8.6).
+BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Endpoint:
     tls: ssl.SSLContext | None
     source: str | None
     server_closes: bool
+    expected: frozenset[int]  # statuses
 
     @property
     def name(self) -> str:
@@ -74,6 +80,7 @@ def make_endpoint(phase: Phase) -> Endpoint:
         tls=tls_context(insecure=phase.insecure) if target.tls else None,
         source=phase.source,
         server_closes=phase.who_closes == "server",
+        expected=parse_statuses(phase.expect),
     )
 
 
@@ -84,7 +91,7 @@ def request_bytes(phase: Phase, target: Target) -> bytes:
     if not any(name.lower() == "host" for name, _ in phase.headers):
         lines.append(f"Host: {target.authority}")
     lines.append("Connection: close")
-    if body:
+    if body or phase.method in BODY_METHODS:
         lines.append(f"Content-Length: {len(body)}")
     lines += [f"{name}: {value}" for name, value in phase.headers]
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body

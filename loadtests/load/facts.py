@@ -43,6 +43,7 @@ class GeneratorFacts:
     gc_max_pause_seconds: float
     interrupted: bool  # stopped before its end
     unreachable: bool  # connections failed and not one ever stood
+    not_closed_by_server: int = 0  # answered in full and then left open: we had to close them
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -5,7 +5,7 @@ console it is given. Never computes a figure and never reads the clock: progress
 """
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,17 +14,36 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.load.facts import Progress
+from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase
+from loadtests.load.results import (
+    MISSED,
+    PASSED,
+    TOO_FEW,
+    ClientLedger,
+    RunSummary,
+    State,
+    ThresholdResult,
+    ThresholdState,
+)
 
-STATE_STYLES = {"ok": "bold green", "missed": "bold red", "invalid": "bold yellow"}
-COLUMNS = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p99_9"), ("max", "max"))
+STATE_STYLES: Final[dict[State, str]] = {"ok": "bold green", "missed": "bold red", "invalid": "bold yellow"}
+VERDICT_STYLES: Final[dict[ThresholdState, str]] = {PASSED: "green", MISSED: "red", TOO_FEW: "yellow"}
+COLUMNS: Final = (
+    ("p50", "p50"),
+    ("p90", "p90"),
+    ("p95", "p95"),
+    ("p99", "p99"),
+    ("p99.9", "p99_9"),
+    ("max", "max"),
+)
 
 
 class Display:
     """A context in which `update` shows progress: redrawn on a terminal, else a line per second."""
 
     def __init__(self, phase: Phase, console: Console) -> None:
-        self._title = f"{phase.method} {phase.url}  {phase.load}"
+        self._title = f"{phase.method} {phase.url}  {phase.workload}"
         self._console = console
         self._next_line = 0.0
         self._live = (
@@ -68,10 +87,11 @@ def _panel(title: str, progress: Progress) -> RenderableType:
         f"{min(elapsed, duration):.1f} / {duration:g} s{waiting}",
     )
     outcomes = dict(progress.outcomes)
+    answered = sum(outcomes.pop(name) for name in progress.outcomes if name == "ok" or name.startswith("ok_"))
     counts = Text.assemble(
         ("fired ", "dim"), f"{progress.fired:,} of {progress.planned:,}   ",
         ("in flight ", "dim"), f"{progress.in_flight:,}   ",
-        ("ok ", "dim"), (f"{outcomes.pop('ok', 0):,}", "green"),
+        ("ok ", "dim"), (f"{answered:,}", "green"),
     )  # fmt: skip
     failures = Text("   ").join(
         Text.assemble((f"{name} ", "dim"), (f"{count:,}", "red")) for name, count in sorted(outcomes.items())
@@ -79,34 +99,40 @@ def _panel(title: str, progress: Progress) -> RenderableType:
     return Group(Text(title, "bold", no_wrap=True, overflow="ellipsis"), bar, counts, failures)
 
 
-def render(summary: dict[str, Any]) -> RenderableType:
+def render(summary: RunSummary) -> RenderableType:
     """Return the summary for the terminal: about twenty lines, 80 columns, units everywhere."""
-    failed = summary["error_share"]
+    failed = summary.error_share
     state = Text.assemble(
-        (summary["state"].upper(), STATE_STYLES[summary["state"]]),
-        (" (interrupted)" if summary["interrupted"] else "", "bold yellow"),
+        (summary.state.upper(), STATE_STYLES[summary.state]),
+        (" (interrupted)" if summary.interrupted else "", "bold yellow"),
         (f"  {failed:.1%} failed" if failed else "", "red"),
-        f"  {summary['url']}",
+        f"  {summary.url}",
     )
+    generator = summary.generator
     parts: list[RenderableType] = [state, "", _rates(summary), "", _times(summary), ""]
-    parts.append(_fact("outcomes", "  ".join(f"{name} {n:,}" for name, n in summary["outcomes"].items())))
-    parts.append(_fact("ledger", _books(summary["ledger"])))
-    generator = summary["generator"]
+    parts.append(_fact("outcomes", "  ".join(f"{name} {n:,}" for name, n in summary.outcomes.items())))
+    parts.append(_fact("ledger", _books(summary.ledger)))
     parts.append(
         _fact(
             "generator",
-            f"{generator['cpu_share']:.1%} of one core, {generator['gc_pauses']} GC pauses "
-            f"up to {seconds(generator['gc_max_pause_seconds'])}",
+            f"{generator.cpu_share:.0%} of one core while sending, "
+            f"{generator.busiest_second_cpu_share:.0%} in its busiest second\n"
+            f"{generator.gc_pauses} GC pauses up to {seconds(generator.gc_max_pause_seconds)}",
         )
     )
-    for result in summary["thresholds"]:
-        verdict = "passed" if result["passed"] else "MISSED"
-        parts.append(
-            _fact("threshold", f"{result['threshold']} {verdict}", "green" if result["passed"] else "red")
-        )
-    parts += [_fact("INVALID", sentence, "yellow") for sentence in summary["invalid_because"]]
-    parts += [_fact("caution", sentence, "yellow") for sentence in summary["cautions"]]
+    parts += [
+        _fact("threshold", f"{result.threshold} {_verdict(result)}", VERDICT_STYLES[result.state])
+        for result in summary.thresholds
+    ]
+    parts += [_fact("INVALID", sentence, "yellow") for sentence in summary.invalid_because]
+    parts += [_fact("caution", sentence, "yellow") for sentence in summary.cautions]
     return Group(*parts)
+
+
+def _verdict(result: ThresholdResult) -> str:
+    if result.state == TOO_FEW:
+        return f"{TOO_FEW} ({result.samples} of {result.samples_needed})"
+    return "passed" if result.passed else "MISSED"
 
 
 def seconds(value: float | None) -> str:
@@ -120,41 +146,50 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e6:.0f} us"
 
 
-def _rates(summary: dict[str, Any]) -> RenderableType:
-    slo = summary["slo_seconds"]
-    goodput = f"  goodput {summary['goodput_per_second']:.1f}/s within {seconds(slo)}" if slo else ""
-    clients, offered = summary["clients"], summary["offered_per_second"]
-    load = f"offered {offered:.1f}/s" if clients is None else summary["load"]
+def _rates(summary: RunSummary) -> RenderableType:
+    slo = summary.slo_seconds
+    goodput = f"  goodput {summary.goodput_per_second:.1f}/s within {seconds(slo)}" if slo else ""
+    offered = summary.offered_per_second
+    load = summary.workload if offered is None else f"offered {offered:.1f}/s"
     return Text(
-        f"{load}  achieved {summary['achieved_per_second']:.1f}/s "
-        f"(answers 200){goodput}  for {summary['window_seconds']:.1f} s"
+        f"{load}  achieved {summary.achieved_per_second:.1f}/s "
+        f"(answers {summary.expect}){goodput}  for {summary.window_seconds:.1f} s"
     )
 
 
-def _times(summary: dict[str, Any]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    table.add_column("")
+def _times(summary: RunSummary) -> RenderableType:
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
     for heading, _ in COLUMNS:
-        table.add_column(heading, justify="right", min_width=8)
-    rows = {
-        "latency (from due time)": "latency_seconds",
-        "service (from sending)": "service_seconds",
-        "connecting": "connect_seconds",
-        "lateness of sending": "lateness_seconds",
-    }
-    if summary["clients"] is not None:  # due and sent are one moment there
-        rows = {name: key for name, key in rows.items() if name.startswith(("service", "connecting"))}
-    for name, key in rows.items():
-        table.add_row(name, *(seconds(summary[key][column]) for _, column in COLUMNS))
+        table.add_column(heading, justify="right", min_width=7, no_wrap=True)
+    failed = summary.infinitely_late > 0
+    rows: list[tuple[str, Quantiles, bool]] = [
+        ("latency (from due time)", summary.latency_seconds, failed),
+        ("  of what was answered", summary.answered_latency_seconds, False),
+        ("service (from sending)", summary.service_seconds, failed),
+        ("connecting", summary.connect_seconds, False),
+        ("late sending", summary.lateness_seconds, False),
+        ("late receiving, at most", summary.receive_lateness_seconds, False),
+    ]
+    if summary.clients is not None:  # due and sent are one moment there
+        del rows[4], rows[0]
+    if not failed:
+        rows = [row for row in rows if row[1] is not summary.answered_latency_seconds]
+    for name, found, has_never in rows:
+        cells = (getattr(found, column) for _, column in COLUMNS)
+        table.add_row(name, *("never" if has_never and cell is None else seconds(cell) for cell in cells))
     return table
 
 
-def _books(books: dict[str, int]) -> str:
-    parts = [name for name in books if name == "connected" or (name.startswith("connect_") and books[name])]
-    sent = " + ".join(f"{name.replace('_', ' ')} {books[name]:,}" for name in parts)
+def _books(books: ClientLedger) -> str:
+    parts = {"connected": books.connected}
+    for name in ("connect_failed", "connect_timeout", "connect_aborted"):
+        if count := getattr(books, name):
+            parts[name] = count
+    sent = " + ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in parts.items())
     return (
-        f"planned {books['planned']:,} = sent {books['sent']:,} + not sent {books['not_sent']:,}\n"
-        f"sent = {sent}\nconnected = answered {books['answered']:,} + unanswered {books['unanswered']:,}"
+        f"planned {books.planned:,} = sent {books.sent:,} + not sent {books.not_sent:,}\n"
+        f"sent = {sent}\nconnected = answered {books.answered:,} + unanswered {books.unanswered:,}"
     )
 
 

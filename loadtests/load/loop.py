@@ -1,16 +1,13 @@
 """The loop that sends: fires each request when it is due, receives, and gives up.
 
 Knows what is under way and when to give up; who is due it asks the schedule. Touches sockets by way of
-`Connection` and one selector. Never reschedules: after a stall everything that is due is sent at once,
+`Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once,
 and its latency counts from when it was due. The clocks are handed in.
 
 One thread and one selector instead of asyncio: less CPU per request, and no layer between the
 readiness of a socket and its timestamp.
 """
 
-import math
-import select
-import selectors
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +17,7 @@ from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
+from loadtests.load.readiness import Clocks, Readiness
 from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
@@ -34,6 +32,11 @@ from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, inten
 
 PROGRESS_SECONDS: Final = 0.2
 PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
+
+# With `Connection: close` a server sends its FIN right behind the last byte. One that has not done so
+# for a second was told in vain, however busy it is; to wait for it until the time-out would hold a
+# port for ten, and keep a client of a closed loop from its next request.
+LEFT_OPEN_SECONDS: Final = 1.0
 
 # Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
 # would tell the same, but the server would count one connection more than the ledger. Twenty in a
@@ -51,20 +54,20 @@ class LoadLoop:
         phase: Phase,
         endpoint: Endpoint,
         emit: Callable[[Progress], bool],
-        clock: Callable[[], float],
-        cpu_clock: Callable[[], float],
+        clocks: Clocks,
     ) -> None:
-        self.selector = selectors.DefaultSelector()
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
-        self._phase, self._endpoint, self._emit = phase, endpoint, emit
-        self._clock, self._cpu_clock = clock, cpu_clock
+        self._phase, self._endpoint, self._emit, self._clocks = phase, endpoint, emit, clocks
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
+        self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
+        self.not_closed_by_server = 0
         self._open = self._fired = self._connected = self._failed_connects = 0
         self._outcomes: Counter[str] = Counter()
         offsets = offsets_of(phase)
-        self.started = self._next_progress = clock()
-        self.effort = Effort(self.started, cpu_clock())
+        self.readiness = Readiness(clocks)
+        self.started = self._next_progress = clocks.wall()
+        self.effort = Effort(self.started, clocks.cpu())
         self._end = self.started + phase.duration_seconds
         self._arrivals: Arrivals = (
             OpenSchedule(offsets, self.started)
@@ -81,11 +84,11 @@ class LoadLoop:
         """Send, receive and give up until all is done and the duration is over, or until stopped."""
         now, sending = self.started, True
         while not (self.stop or self._hopeless(now)):
-            now = self._clock()
+            now = self._clocks.wall()
             self._fire_due(now)
             self._expire(now)
             if sending and (now >= self._next_progress or self._arrivals.finished):
-                self.effort.note(now, self._cpu_clock())
+                self.effort.note(now, self._clocks.cpu())
                 sending = not self._arrivals.finished
             if now >= self._end and not self._open and self._arrivals.finished:
                 break
@@ -95,10 +98,10 @@ class LoadLoop:
                 # that comes as an answer to this very line.
                 if not self._emit(self._progress(now)):
                     self.stop = True
-            self._handle_ready(self._next_wake(now) - self._clock())
+            self._handle_ready(self._next_wake(now))
         else:
             self.interrupted = self.stop
-        self._wind_up(self._clock())
+        self._wind_up(self._clocks.wall())
 
     def on_connected(self) -> None:
         """Count a connection that stands."""
@@ -110,6 +113,10 @@ class LoadLoop:
         self._outcomes[sample.label] += 1
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
+
+    def on_left_open(self, connection: Connection, now: float) -> None:
+        """Give the server a while to close what it has answered."""
+        self._left_open.append((now + LEFT_OPEN_SECONDS, connection))
 
     def on_closed(self, now: float, *, stood: bool) -> None:
         """Count a socket less."""
@@ -126,49 +133,55 @@ class LoadLoop:
             self._fired += 1
             self._deadlines.append(connection)
             connection.start(now)
-            now = self._clock()
+            now = self._clocks.wall()
 
     def _skip(self, intended: float, reason: str) -> None:
         self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
 
     def _expire(self, now: float) -> None:
-        waiting = self._deadlines
-        while waiting and (waiting[0].closed or waiting[0].started + self._phase.timeout_seconds <= now):
+        waiting, left_open = self._deadlines, self._left_open
+        while waiting and (waiting[0].finished or waiting[0].started + self._phase.timeout_seconds <= now):
             connection = waiting.popleft()
-            if not connection.closed:
+            if not connection.finished:
                 connection.give_up(TIMEOUT, now)
+        while left_open and (left_open[0][1].closed or left_open[0][0] <= now):
+            connection = left_open.popleft()[1]
+            if not connection.closed:
+                self.not_closed_by_server += 1
+                connection.close(now)
 
     def _hopeless(self, now: float) -> bool:
         enough = 1 if now >= self.started + HOPELESS_SECONDS else HOPELESS_ERRORS
         return not self._connected and self._failed_connects >= enough
 
     def _next_wake(self, now: float) -> float:
-        deadline = self._deadlines[0].started + self._phase.timeout_seconds if self._deadlines else math.inf
-        end = self._end if now < self._end else math.inf
-        return min(self._arrivals.next_due, deadline, self._next_progress, end)
+        wakes = [self._arrivals.next_due, self._next_progress]
+        if self._deadlines:
+            wakes.append(self._deadlines[0].started + self._phase.timeout_seconds)
+        if self._left_open:
+            wakes.append(self._left_open[0][0])
+        if now < self._end:
+            wakes.append(self._end)
+        return min(wakes)
 
-    def _handle_ready(self, timeout: float) -> None:
-        # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
-        # select(2) on the one descriptor of the epoll itself waits to the microsecond (epoll(7), Q3).
-        if not select.select([self.selector.fileno()], [], [], max(0.0, timeout))[0]:
-            return
-        for key, _ in self.selector.select(0):
-            now = self._clock()
+    def _handle_ready(self, until: float) -> None:
+        for connection in self.readiness.wait(until):
+            now = self._clocks.wall()
             if self._arrivals.next_due <= now:  # a send does not queue up behind a crowd of answers
                 self._fire_due(now)
-                now = self._clock()
-            key.data.step(now)
+                now = self._clocks.wall()
+            connection.step(now)
 
     def _wind_up(self, now: float) -> None:
         if not self._arrivals.finished:
-            self.effort.note(now, self._cpu_clock())
-        for connection in self._deadlines:
+            self.effort.note(now, self._clocks.cpu())
+        for connection in (*self._deadlines, *(connection for _, connection in self._left_open)):
             if not connection.closed:
                 connection.give_up(ABORTED, now)
         for intended in self._arrivals.never_due():
             self._skip(intended, STOPPED)
         self._emit(self._progress(now))
-        self.selector.close()
+        self.readiness.close()
 
     def _progress(self, now: float) -> Progress:
         return Progress(

@@ -9,6 +9,8 @@ import math
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from loadtests.load.statuses import parse_statuses
+
 ARRIVALS = ("constant", "poisson")
 CLOSERS = ("server", "client")
 
@@ -37,6 +39,7 @@ class Phase:
     timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
     source: str | None = None  # local IP address; None lets the kernel choose
     who_closes: str = "server"
+    expect: str = "200"  # statuses that are no failure: 200, 2xx, 200-299, or several with commas
     max_in_flight: int = 10_000
     insecure: bool = False
 
@@ -61,11 +64,12 @@ class Phase:
             raise ValueError(f"who_closes must be one of {', '.join(CLOSERS)}, not {self.who_closes!r}")
         if self.source is not None:
             ipaddress.ip_address(self.source)  # its ValueError names the text at fault
+        parse_statuses(self.expect)
         Target.parse(self.url)
         self._check_head()
 
     @property
-    def load(self) -> str:
+    def workload(self) -> str:
         """What is sent, for people: `100/s poisson`, or `closed loop, 8 clients`."""
         if self.rate is not None:
             return f"{self.rate:g}/s {self.arrivals}"

@@ -5,22 +5,21 @@ and, by way of the generator, the network. Never sends anything before everythin
 """
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from loadtests.files import write_json
+from loadtests.files import dump, write_json
 from loadtests.load.endpoint import make_endpoint
 from loadtests.load.generator import read_samples, run_phase
 from loadtests.load.live import Display, render
 from loadtests.load.phase import Phase
+from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
-from loadtests.load.thresholds import Threshold
+from loadtests.load.thresholds import Threshold, check_slo
 
 
 class UsageError(Exception):
@@ -28,25 +27,35 @@ class UsageError(Exception):
 
 
 def run(
-    phase: Phase, thresholds: Sequence[Threshold], out: Path | None, json_file: str | None
-) -> dict[str, Any]:
+    phase: Phase,
+    thresholds: Sequence[Threshold],
+    slo_seconds: float | None,
+    out: Path | None,
+    json_file: str | None,
+) -> RunSummary:
     """Check the rest of the order, send the load, sum up, show; returns the summary.
 
-    `out`: the run folder, None for one that is thrown away. `json_file`: where the summary goes as
-    JSON, "-" for stdout. Raises `UsageError` before any load when something cannot be reached or
-    written; KeyboardInterrupt when Ctrl-C came before the first request.
+    `slo_seconds`: the latest an answer may come to count as goodput. `out`: the run folder, None for one
+    that is thrown away. `json_file`: where the summary goes as JSON, "-" for stdout. Raises `UsageError`
+    before any load when something cannot be reached or written; KeyboardInterrupt when Ctrl-C came
+    before the first request.
     """
+    try:
+        check_slo(thresholds, slo_seconds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     _check_endpoint(phase)
     _check_json_file(json_file)
     with _run_folder(out) as folder:
         texts = [threshold.text for threshold in thresholds]
-        write_json(folder / "plan.json", {"phase": phase.to_json(), "thresholds": texts}, indent=2)
+        plan = {"phase": phase.to_json(), "slo_seconds": slo_seconds, "thresholds": texts}
+        write_json(folder / "plan.json", plan, indent=2)
         _send(phase, folder / "samples.json")
         samples, facts = read_samples(folder / "samples.json")
-        summary = summarise(samples, facts, phase, thresholds=thresholds)
-        write_json(folder / "summary.json", summary, indent=2)
-    if summary["unreachable"] and not summary["interrupted"]:
-        raise UsageError(summary["unreachable"])
+        summary = summarise(samples, facts, phase, slo_seconds=slo_seconds, thresholds=thresholds)
+        write_json(folder / "summary.json", summary.to_json(), indent=2)
+    if summary.unreachable and not summary.interrupted:
+        raise UsageError(summary.unreachable)
     _show(summary, json_file)
     return summary
 
@@ -104,13 +113,13 @@ def _send(phase: Phase, samples_path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def _show(summary: dict[str, Any], json_file: str | None) -> None:
+def _show(summary: RunSummary, json_file: str | None) -> None:
     Console(stderr=json_file == "-").print(render(summary))
     if json_file == "-":
-        print(json.dumps(summary, indent=2))
+        print(dump(summary.to_json(), indent=2))
     elif json_file is not None:
         path = Path(json_file)
         if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
-            path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            path.write_text(dump(summary.to_json(), indent=2) + "\n", encoding="utf-8")
         else:
-            write_json(path, summary, indent=2)
+            write_json(path, summary.to_json(), indent=2)

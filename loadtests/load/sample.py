@@ -8,7 +8,7 @@ import errno
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-OK: Final = "ok"  # a complete answer, status 200
+OK: Final = "ok"  # a complete answer with a status that was expected: 200 unless told otherwise
 STATUS: Final = "status"  # a complete answer with another status
 CONNECT_ERROR: Final = "connect_error"  # no connection; `reason` is the errno's name
 TLS_ERROR: Final = "tls_error"  # connected, but the handshake failed; `reason` is the library's
@@ -39,15 +39,19 @@ class Sample(NamedTuple):
     status: int | None
     reason: str | None
     local_port: int | None = None  # the client's own, by which a server's book can name the connection
+    # At most so long had the last bytes of a complete answer been there before the generator looked.
+    receive_lateness_seconds: float | None = None
 
     @property
     def label(self) -> str:
-        """The outcome with what tells its kinds apart: `status_503`, `connect_ECONNREFUSED`, `ok`."""
+        """The outcome with what tells its kinds apart: `ok`, `ok_204`, `status_503`, `connect_EMFILE`."""
         return outcome_label(self.outcome, self.status, self.reason)
 
 
 def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
-    """Return the name under which a summary counts this outcome."""
+    """Return the name under which a summary counts this outcome; each other expected status has its own."""
+    if outcome == OK and status not in (None, 200):
+        return f"ok_{status}"
     if outcome == STATUS:
         return f"status_{status}"
     if outcome == CONNECT_ERROR:
@@ -55,11 +59,17 @@ def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
     return outcome
 
 
+def elapsed(begin: float | None, end: float | None) -> float:
+    """Return the seconds between two moments that both came to pass."""
+    assert begin is not None
+    assert end is not None
+    return end - begin
+
+
 def to_columns(samples: Iterable[Sample]) -> dict[str, Any]:
     """Return `{"columns": [...], "rows": [[...], ...]}`: names once, times to the microsecond."""
     rows = [
-        [*(None if moment is None else round(moment, 6) for moment in sample[:5]), *sample[5:]]
-        for sample in samples
+        [round(value, 6) if isinstance(value, float) else value for value in sample] for sample in samples
     ]
     return {"columns": list(Sample._fields), "rows": rows}
 

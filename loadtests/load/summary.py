@@ -1,41 +1,31 @@
-"""From samples to a verdict: pure, so that a run folder can be summed up again at any time.
+"""From samples to a summary: pure, so that a run folder can be summed up again at any time.
 
-Knows what each figure means and when a run says nothing about the server. Touches nothing. Never
-leaves out a request that was sent: time-outs and failures count from when they were due.
+Knows what each figure means; judgement.py says what a reader may make of them. Touches nothing. Never
+leaves out a request that came due: who got no answer waits for ever, and so it stands in the latencies.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 
+from loadtests.load import judgement
 from loadtests.load.facts import GeneratorFacts
-from loadtests.load.histogram import caution, quantiles
+from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase
+from loadtests.load.results import ClientLedger, GeneratorShare, RunSummary
 from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
-    LOCAL_ERRORS,
     NOT_SENT,
     OK,
     STATUS,
     STOPPED,
     TIMEOUT,
-    TOO_MANY_IN_FLIGHT,
     Sample,
-    explain,
+    elapsed,
 )
-from loadtests.load.thresholds import Threshold, evaluate
-
-# Lateness is part of every latency from the intended time, so it bounds the generator's own error.
-# A tenth of the p99 is an error one can live with; below 10 ms it is the scheduler of a shared
-# machine (a few time slices of about 3 ms), which also strikes the server, and no sign of overload.
-# Above 50 ms it is one even beside a p99 of seconds: time-outs must not buy the generator an excuse.
-LATENESS_FLOOR_SECONDS: Final = 0.010
-LATENESS_SHARE: Final = 0.1
-LATENESS_CEILING_SECONDS: Final = 0.050
-# One thread: at 80 % of a core it has begun to queue up its own sends in every burst.
-BUSY_SHARE: Final = 0.8
-SYN_RETRANSMIT_SECONDS: Final = 1.0  # RFC 6298: the first retransmission, then 3 s and 7 s after the start
+from loadtests.load.thresholds import Measured, Threshold, check_slo
 
 
 def summarise(
@@ -45,88 +35,61 @@ def summarise(
     *,
     slo_seconds: float | None = None,
     thresholds: Iterable[Threshold] = (),
-) -> dict[str, Any]:
-    """Return the summary of one phase as JSON types; times in seconds, rates per second.
+) -> RunSummary:
+    """Return the summary of one phase.
 
     `window_seconds`: the duration, or less when the run was stopped. `offered_per_second`: requests
     that came due in the window, sent or held back by `max_in_flight`; None for a closed loop, which
-    offers nothing and is never late either. `achieved_per_second`: answers
-    200 that *finished inside* the window; what a queue gives back after the end is no capacity.
-    `goodput_per_second`: those of them that finished within `slo_seconds` of the intended time (all
-    of them without one: the time-out is then the limit). `latency_seconds` counts from the intended
-    time, `service_seconds` from the actual start; both hold every request that was sent, however it
-    ended, the aborted ones with the time they had lasted. `error_share`: of the requests that came
-    due and were not aborted, the share without an answer 200.
+    offers nothing and is never late either. `achieved_per_second`: answers as expected that *finished
+    inside* the window; what a queue gives back after the end is no capacity. `goodput_per_second`:
+    those of them that finished within `slo_seconds` of the intended time (all of them without one: the
+    time-out is then the limit). `error_share`: of the requests that came due and were not aborted, the
+    share without the answer that was expected.
 
-    `state`: `invalid` when generator or machine were the bottleneck (`invalid_because` says how),
-    else `missed` when a threshold was, else `ok`. `unreachable`: a sentence when no connection ever
-    stood, else None.
+    `latency_seconds` counts from the intended time and holds every request that came due,
+    `service_seconds` from the actual start and holds every one that was sent. Failures are infinitely
+    late in both: a refusal within a millisecond is no fast answer, and a time-out after ten seconds no
+    answer after ten. Requests that were aborted with the run are in with the time they had lasted, for
+    their end is our doing.
+
+    `state`: `invalid` when the figures say nothing about the server (`invalid_because` says why), else
+    `missed` when a threshold was, else `invalid` when one had too few samples, else `ok`. Raises
+    `ValueError` for a threshold on goodput without `slo_seconds`.
     """
-    start = facts.started_monotonic
+    thresholds = tuple(thresholds)
+    check_slo(thresholds, slo_seconds)
     window = min(phase.duration_seconds, facts.wall_seconds) if facts.interrupted else phase.duration_seconds
-    sent = [sample for sample in samples if sample.started is not None]
     due = [sample for sample in samples if sample.reason != STOPPED]
-    within = in_time(sent, start, window, None)
-    good = in_time(sent, start, window, slo_seconds)
     judged = [sample for sample in due if sample.outcome != ABORTED]
-    failed = sum(sample.outcome != OK for sample in judged)
-    summary: dict[str, Any] = {
-        "state": "ok",
-        "interrupted": facts.interrupted,
-        "unreachable": _unreachable(samples, facts),
-        "url": phase.url,
-        "address": facts.address,
-        "load": phase.load,
-        "clients": phase.clients,
-        "window_seconds": window,
-        "offered_per_second": len(due) / window if phase.clients is None else None,
-        "achieved_per_second": len(within) / window,
-        "goodput_per_second": len(good) / window,
-        "slo_seconds": slo_seconds,
-        "error_share": failed / len(judged) if judged else None,
-        "latency_seconds": quantiles(_seconds(s.intended, s.finished) for s in sent),
-        "service_seconds": quantiles(_seconds(s.started, s.finished) for s in sent),
-        "connect_seconds": quantiles(
-            _seconds(s.started, s.connected) for s in sent if s.connected is not None
-        ),
-        "lateness_seconds": quantiles(_seconds(s.intended, s.started) for s in sent if phase.clients is None),
-        "outcomes": dict(Counter(sample.label for sample in samples).most_common()),
-        "ledger": ledger(samples),
-        "generator": {
-            "cpu_share": facts.cpu_seconds / facts.wall_seconds,
-            "gc_pauses": facts.gc_pauses,
-            "gc_max_pause_seconds": facts.gc_max_pause_seconds,
-        },
-    }
-    summary["invalid_because"] = _faults(samples, summary)
-    summary["cautions"] = _cautions(samples, summary, phase)
-    summary["thresholds"] = evaluate(thresholds, summary)
-    if summary["invalid_because"]:
-        summary["state"] = "invalid"
-    elif not all(result["passed"] for result in summary["thresholds"]):
-        summary["state"] = "missed"
-    return summary
+    measured = Measured(
+        latencies=sorted(_waits(due)),
+        judged=len(judged),
+        failed=sum(sample.outcome != OK for sample in judged),
+        achieved_per_second=len(in_time(due, facts.started_monotonic, window, None)) / window,
+        goodput_per_second=len(in_time(due, facts.started_monotonic, window, slo_seconds)) / window,
+    )
+    draft = _draft(samples, facts, phase, measured)
+    draft = replace(
+        draft,
+        window_seconds=window,
+        offered_per_second=len(due) / window if phase.clients is None else None,
+        slo_seconds=slo_seconds,
+        thresholds=tuple(threshold.evaluate(measured) for threshold in thresholds),
+    )
+    return judgement.judged(draft, samples, phase)
 
 
 def in_time(
     samples: Iterable[Sample], start: float, window: float, slo_seconds: float | None
 ) -> list[Sample]:
-    """Return the answers 200 inside the window, and within `slo_seconds` of their intended time."""
-    within = (s for s in samples if s.outcome == OK and _seconds(start, s.finished) <= window)
-    return [s for s in within if slo_seconds is None or _seconds(s.intended, s.finished) <= slo_seconds]
+    """Return the expected answers inside the window, and within `slo_seconds` of their intended time."""
+    within = (s for s in samples if s.outcome == OK and elapsed(start, s.finished) <= window)
+    return [s for s in within if slo_seconds is None or elapsed(s.intended, s.finished) <= slo_seconds]
 
 
-def ledger(samples: Iterable[Sample]) -> dict[str, int]:
-    """Return the client's books, to be compared with the server's.
-
-    planned = sent + not_sent; sent = connected + connect_failed + connect_timeout + connect_aborted;
-    connected = answered + unanswered. `connected` counts handshakes of TCP, which the *kernel* of
-    the server completes: connected minus the server's accepted is what waits in its accept queue.
-    """
-    books = dict.fromkeys(
-        ("planned", "sent", "not_sent", "connected", "connect_failed", "connect_timeout", "connect_aborted",
-         "answered", "unanswered"), 0
-    )  # fmt: skip
+def ledger(samples: Iterable[Sample]) -> ClientLedger:
+    """Return the client's books."""
+    books = dict.fromkeys((field.name for field in fields(ClientLedger)), 0)
     never_connected = {
         CONNECT_ERROR: "connect_failed",
         TIMEOUT: "connect_timeout",
@@ -143,68 +106,59 @@ def ledger(samples: Iterable[Sample]) -> dict[str, int]:
         else:
             books["connected"] += 1
             books["answered" if sample.outcome in (OK, STATUS) else "unanswered"] += 1
-    return books
+    return ClientLedger(**books)
 
 
-def _seconds(begin: float | None, end: float | None) -> float:
-    assert begin is not None
-    assert end is not None
-    return end - begin
-
-
-def _unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
-    """Return one sentence on an address where no connection ever stood, or None."""
-    if not facts.unreachable:
-        return None
-    reasons = Counter(
-        s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason not in LOCAL_ERRORS
+def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measured: Measured) -> RunSummary:
+    """Return all figures that need no window and no judgement."""
+    sent = [sample for sample in samples if sample.started is not None]
+    on_schedule = sent if phase.clients is None else []
+    late_looks = (s.receive_lateness_seconds for s in sent)
+    return RunSummary(
+        state="ok",
+        interrupted=facts.interrupted,
+        unreachable=judgement.unreachable(samples, facts),
+        url=phase.url,
+        address=facts.address,
+        workload=phase.workload,
+        clients=phase.clients,
+        expect=phase.expect,
+        window_seconds=phase.duration_seconds,
+        offered_per_second=None,
+        achieved_per_second=measured.achieved_per_second,
+        goodput_per_second=measured.goodput_per_second,
+        slo_seconds=None,
+        error_share=measured.failed / measured.judged if measured.judged else None,
+        infinitely_late=measured.failed,
+        latency_seconds=Quantiles.of(measured.latencies),
+        answered_latency_seconds=Quantiles.of(
+            elapsed(s.intended, s.finished) for s in sent if s.outcome == OK
+        ),
+        service_seconds=Quantiles.of(_waits(sent, from_start=True)),
+        connect_seconds=Quantiles.of(
+            elapsed(s.started, s.connected) for s in sent if s.connected is not None
+        ),
+        lateness_seconds=Quantiles.of(elapsed(s.intended, s.started) for s in on_schedule),
+        receive_lateness_seconds=Quantiles.of(late for late in late_looks if late is not None),
+        not_closed_by_server=facts.not_closed_by_server,
+        outcomes=dict(Counter(sample.label for sample in samples).most_common()),
+        ledger=ledger(samples),
+        generator=GeneratorShare(
+            cpu_share=facts.sending_cpu_seconds / facts.sending_seconds if facts.sending_seconds else 0.0,
+            busiest_second_cpu_share=facts.busiest_second_cpu_share,
+            gc_pauses=facts.gc_pauses,
+            gc_max_pause_seconds=facts.gc_max_pause_seconds,
+        ),
+        invalid_because=(),
+        cautions=(),
+        thresholds=(),
     )
-    reason = str(reasons.most_common(1)[0][0])
-    return f"no connection to {facts.address}: {reason}, {explain(reason)}"
 
 
-def _faults(samples: Iterable[Sample], summary: dict[str, Any]) -> list[str]:
-    """Return why the run says nothing about the server, one sentence each."""
-    local = Counter(s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason in LOCAL_ERRORS)
-    faults = [
-        f"{count} requests failed here with {name}: {explain(name)}" for name, count in local.items() if name
-    ]
-    late, latency = summary["lateness_seconds"]["p99"], summary["latency_seconds"]["p99"]
-    allowed = LATENESS_FLOOR_SECONDS
-    if latency is not None:
-        allowed = min(max(allowed, LATENESS_SHARE * latency), LATENESS_CEILING_SECONDS)
-    if late is not None and late > allowed:
-        faults.append(
-            f"1 % of the requests were sent more than {late * 1e3:.0f} ms late: "
-            "the machine is too busy for this rate; give the generator a core of its own"
-        )
-    if (share := summary["generator"]["cpu_share"]) > BUSY_SHARE:
-        faults.append(
-            f"the generator used {share:.0%} of its one core: split the rate over several generators"
-        )
-    return faults
-
-
-def _cautions(samples: Sequence[Sample], summary: dict[str, Any], phase: Phase) -> list[str]:
-    """Return what a reader of the figures should know, one sentence each."""
-    cautions = []
-    if (few := caution(summary["ledger"]["sent"])) is not None:
-        cautions.append(few)
-    if summary["error_share"]:
-        cautions.append(
-            f"{summary['error_share']:.2%} of the requests failed; latencies hold them, up to their end"
-        )
-    if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
-        cautions.append(
-            f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}: "
-            "the latencies describe only the others"
-        )
-    connected = (s for s in samples if s.connected is not None)
-    if slow := sum(_seconds(s.started, s.connected) >= SYN_RETRANSMIT_SECONDS for s in connected):
-        cautions.append(
-            f"{slow} connections took 1 s or more: SYN retransmissions, the accept queue was full"
-        )
-    worst = summary["lateness_seconds"]["max"]
-    if worst is not None and worst > 10 * LATENESS_FLOOR_SECONDS and not summary["invalid_because"]:
-        cautions.append(f"the generator stood still once for {worst * 1e3:.0f} ms; latencies count it in")
-    return cautions
+def _waits(samples: Iterable[Sample], *, from_start: bool = False) -> Iterator[float]:
+    """Give how long each request waited for the answer that was expected, in seconds."""
+    for sample in samples:
+        if sample.outcome in (OK, ABORTED):
+            yield elapsed(sample.started if from_start else sample.intended, sample.finished)
+        else:
+            yield math.inf

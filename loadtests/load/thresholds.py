@@ -1,14 +1,18 @@
-"""Thresholds: what a run has to reach, as a person types it and as a summary answers it.
+"""Thresholds: what a run has to reach, as a person types it, and whether it did.
 
-Knows the grammar `METRIC OPERATOR NUMBER UNIT` and where a summary holds each metric. Touches
-nothing. Never reports a missed threshold as passed for want of data: no samples, no pass.
+Knows the grammar `METRIC OPERATOR NUMBER UNIT` and how many samples each metric needs. Touches
+nothing. Never reports a threshold as passed for want of data: too few samples, no verdict.
 """
 
+import math
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
+
+from loadtests.load.histogram import QUANTILES, minimum_samples, quantile
+from loadtests.load.results import MISSED, PASSED, TOO_FEW, ThresholdResult, ThresholdState
 
 _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
@@ -20,18 +24,34 @@ _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _PER_SECOND: Final = {"": 1.0, "/s": 1.0}
 _SHARE: Final = {"%": 0.01}
 
-# metric -> (path into the summary, its units and what each is worth there)
-_METRICS: Final[dict[str, tuple[tuple[str, ...], dict[str, float]]]] = {
-    "p50": (("latency_seconds", "p50"), _SECONDS),
-    "p90": (("latency_seconds", "p90"), _SECONDS),
-    "p99": (("latency_seconds", "p99"), _SECONDS),
-    "p99.9": (("latency_seconds", "p99_9"), _SECONDS),
-    "max": (("latency_seconds", "max"), _SECONDS),
-    "errors": (("error_share",), _SHARE),
-    "achieved": (("achieved_per_second",), _PER_SECOND),
-    "goodput": (("goodput_per_second",), _PER_SECOND),
+_SHARES: Final = {name.replace("_", "."): share for name, share in QUANTILES.items()}
+_UNITS: Final = {
+    **dict.fromkeys((*_SHARES, "max"), _SECONDS),
+    "errors": _SHARE,
+    "achieved": _PER_SECOND,
+    "goodput": _PER_SECOND,
 }
-_GRAMMAR: Final = re.compile(r"\s*([a-z0-9.]+?)\s*(<=|>=|<|>)\s*(\d+(?:\.\d+)?)\s*([a-z%/]*)\s*")
+_NUMBER: Final = r"(\d+(?:\.\d+)?)\s*([a-z%/]*)"
+_GRAMMAR: Final = re.compile(rf"\s*([a-z0-9.]+?)\s*(<=|>=|<|>)\s*{_NUMBER}\s*")
+
+# With no failure in n requests, the error share is below 3 / n with 95 % confidence (the rule of three;
+# Hanley and Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?, JAMA 1983).
+RULE_OF_THREE: Final = 3.0
+# A run too short to pass may still be long enough to miss: ten failures in twenty requests are no
+# accident of a service that fails once in a hundred. Missed without enough samples means that what was
+# seen would come about less often than this if the threshold held.
+CLEAR: Final = 0.025
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What thresholds judge. `latencies`: of all that came due, ascending; infinite without an answer."""
+
+    latencies: Sequence[float]
+    judged: int
+    failed: int
+    achieved_per_second: float
+    goodput_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +70,11 @@ class Threshold:
         if match is None:
             raise ValueError(f"threshold {text!r} is not METRIC<VALUE or METRIC>=VALUE, such as 'p99<100ms'")
         metric, comparison, number, unit = match.groups()
-        if metric not in _METRICS:
+        if metric not in _UNITS:
             raise ValueError(
-                f"threshold {text!r}: unknown metric {metric!r}, choose from {', '.join(_METRICS)}"
+                f"threshold {text!r}: unknown metric {metric!r}, choose from {', '.join(_UNITS)}"
             )
-        units = _METRICS[metric][1]
+        units = _UNITS[metric]
         if unit not in units:
             known = " or ".join(name or "no unit" for name in units)
             raise ValueError(
@@ -62,15 +82,82 @@ class Threshold:
             )
         return cls(text.strip(), metric, comparison, float(number) * units[unit])
 
-    def evaluate(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Return `{"threshold", "observed", "passed"}`; `observed` in the summary's unit, or None."""
-        value: Any = summary
-        for key in _METRICS[self.metric][0]:
-            value = value[key]
-        passed = value is not None and _COMPARISONS[self.comparison](value, self.bound)
-        return {"threshold": self.text, "observed": value, "passed": passed}
+    def evaluate(self, measured: Measured) -> ThresholdResult:
+        """Judge a run by this threshold."""
+        if self.metric in ("achieved", "goodput"):
+            rate = getattr(measured, f"{self.metric}_per_second")
+            return self._result(rate, measured.judged, 0, PASSED if self._holds(rate) else MISSED)
+        if self.metric == "errors":
+            share = measured.failed / measured.judged if measured.judged else None
+            return self._judge(share, measured.judged, self._errors_needed(), measured.failed, self.bound)
+        ordered = measured.latencies
+        if self.metric == "max":  # of this very run, not of what could have happened: one sample will do
+            return self._judge(ordered[-1] if ordered else None, len(ordered), 1, 0, 1)
+        share = _SHARES[self.metric]
+        against = sum(not self._holds(latency) for latency in ordered)
+        rarity = 1 - share if self.comparison.startswith("<") else share
+        needed = minimum_samples(share)
+        return self._judge(quantile(ordered, share), len(ordered), needed, against, rarity)
+
+    def _errors_needed(self) -> int:
+        # No sample proves that errors never happen; `errors<=0%` can only speak of this run.
+        return math.ceil(RULE_OF_THREE / self.bound) if self.bound and self.comparison.startswith("<") else 1
+
+    def _judge(
+        self, observed: float | None, count: int, needed: int, against: int, rarity: float
+    ) -> ThresholdResult:
+        """`against`: samples that speak against the threshold; if it held, a share of at most `rarity`."""
+        holds = observed is not None and self._holds(observed)
+        if count >= needed:
+            state: ThresholdState = PASSED if holds else MISSED
+        else:
+            state = MISSED if not holds and at_least(against, count, rarity) < CLEAR else TOO_FEW
+        return self._result(observed, count, needed, state)
+
+    def _result(
+        self, observed: float | None, count: int, needed: int, state: ThresholdState
+    ) -> ThresholdResult:
+        return ThresholdResult(
+            threshold=self.text,
+            observed=observed if observed is not None and math.isfinite(observed) else None,
+            state=state,
+            passed=state == PASSED,
+            samples=count,
+            samples_needed=needed,
+        )
+
+    def _holds(self, value: float) -> bool:
+        return _COMPARISONS[self.comparison](value, self.bound)
 
 
-def evaluate(thresholds: Iterable[Threshold], summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the results of all thresholds, in their order."""
-    return [threshold.evaluate(summary) for threshold in thresholds]
+def parse_seconds(text: str) -> float:
+    """Read a duration such as `100ms` or `1.5s`; `ValueError` says what is wrong with it."""
+    match = re.fullmatch(_NUMBER, text.strip())
+    if match is None or match[2] not in _SECONDS or not float(match[1]):
+        raise ValueError(f"{text!r} is not a duration such as 100ms or 1.5s")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def check_slo(thresholds: Iterable[Threshold], slo_seconds: float | None) -> None:
+    """Raise `ValueError` for a threshold on goodput where nothing says what a good answer is."""
+    for threshold in thresholds:
+        if threshold.metric == "goodput" and slo_seconds is None:
+            raise ValueError(
+                f"threshold {threshold.text!r} needs --slo: goodput counts answers within it, and without "
+                "one it is the same as achieved"
+            )
+
+
+def at_least(successes: int, count: int, share: float) -> float:
+    """Return the probability of so many or more in `count` draws, each with probability `share`."""
+    if successes <= 0 or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    # By logarithms: the terms leave the range of a float long before their sum does.
+    yes, no, all_ = math.log(share), math.log1p(-share), math.lgamma(count + 1)
+    fewer = sum(
+        math.exp(all_ - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * yes + (count - k) * no)
+        for k in range(successes)
+    )
+    return max(1 - fewer, 0.0)

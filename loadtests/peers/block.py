@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from loadtests.load.judgement import BUSY_SHARE, LATENESS_CEILING_SECONDS
 from loadtests.load.sample import OK, Sample
-from loadtests.load.summary import BUSY_SHARE, LATENESS_CEILING_SECONDS
 
 MOST_STOLEN: Final = 0.05  # of the machine, by its hypervisor
 MOST_FOREIGN: Final = 0.10  # of the machine, by processes that are not ours
@@ -24,7 +24,8 @@ class Conditions:
 
     stolen_share: float
     foreign_share: float
-    generator_share: float  # of the one core that it can use, in its busiest second
+    generator_share: float  # of the one core that it can use, while it sent
+    failed_here: int  # requests for which this machine had no port or descriptor: no server saw them
     late_seconds: float  # p99 of the requests' lateness
 
     @property
@@ -38,6 +39,8 @@ class Conditions:
             return f"sent {self.late_seconds * 1e3:.0f} ms late"
         if self.generator_share > BUSY_SHARE:
             return f"generator {self.generator_share:.0%} busy"
+        if self.failed_here:
+            return f"{self.failed_here} failed here"
         return None
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
-from loadtests.load.sample import Sample
+from loadtests.load.sample import LOCAL_ERRORS, Sample
 from loadtests.peers import block
 from loadtests.peers.block import Block, Conditions, Counted
 from loadtests.peers.contenders import Contenders
@@ -90,8 +90,9 @@ class Bench:
             conditions=Conditions(
                 stolen_share=stolen,
                 foreign_share=foreign,
-                generator_share=sent.facts.busiest_second_cpu_share,
+                generator_share=sent.facts.sending_cpu_seconds / sent.facts.sending_seconds,
                 late_seconds=block.p99(_late(sent.samples)) or 0.0,
+                failed_here=sum(sample.reason in LOCAL_ERRORS for sample in sent.samples),
             ),
         )
 

@@ -25,8 +25,8 @@ TITLES: Final = {
 }
 MOST_PER_SECOND: Final = 3500.0
 """What one generator can offer on time while it shares two cores with what it measures: at about 190 us of
-CPU per request it uses two thirds of a core. At 4,000/s it uses three quarters, and in every bad second more
-than the 80 % at which a block is void."""
+CPU per request it uses two thirds of a core. At 4,000/s it uses three quarters of one: too near to the 80 %
+at which a block is void."""
 
 GIVE_UP_SECONDS: Final = 1.0
 ALPHA: Final = 0.05  # of each interval by itself

@@ -37,7 +37,7 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "runs" / "first"
-    done = run(server.url, "--rate", "100", "--duration", "0.5", "--threshold", "errors<1%", "--out", folder)
+    done = run(server.url, "--rate", "100", "--duration", "0.5", "--threshold", "errors<10%", "--out", folder)
     assert done.returncode == 0, done.stderr
     assert "latency (from due time)" in done.stdout
     assert "fired" in done.stderr
@@ -58,7 +58,7 @@ def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path
         done = run(server.url, "--clients", "2", "--duration", "0.5", "--json", tmp_path / "summary.json")
     assert done.returncode == 0, done.stderr
     assert "closed loop, 2 clients" in done.stdout
-    assert "offered" not in done.stdout
+    assert "late sending" not in done.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["clients"] == 2
     assert summary["offered_per_second"] is None
@@ -66,9 +66,30 @@ def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path
 
 
 def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
-    done = run(server.url, "--rate", "50", "--duration", "0.2", "--threshold", "goodput>=100000")
+    done = run(
+        server.url, "--rate", "50", "--duration", "0.2", "--slo", "100ms", "--threshold", "goodput>=100000"
+    )
     assert done.returncode == 1
     assert "MISSED" in done.stdout
+
+
+def test_a_run_with_too_few_samples_for_its_threshold_exits_3(server: ScriptedServer) -> None:
+    done = run(server.url, "--rate", "100", "--duration", "0.2", "--threshold", "p99<10s")
+    assert done.returncode == 3
+    assert "p99<10s too few samples (20 of 368)" in done.stdout
+    assert "INVALID" in done.stdout
+    assert "passed" not in done.stdout
+
+
+def test_what_counts_as_success_is_told_by_its_status(tmp_path: Path) -> None:
+    with ScriptedServer(answer_with(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")) as server:
+        done = run(server.url, "--rate", "50", "--duration", "0.2", "--expect", "2xx", "--method", "POST",
+                   "--slo", "1s", "--json", tmp_path / "summary.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["outcomes"] == {"ok_201": 10}
+    assert summary["error_share"] == 0
+    assert summary["goodput_per_second"] == summary["achieved_per_second"] > 0
 
 
 def test_json_on_stdout_is_nothing_but_json(server: ScriptedServer) -> None:
@@ -95,7 +116,10 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
         (["--clients", "4", "--rate", "5"], "--clients excludes --rate"),
         (["--clients", "4", "--arrivals", "poisson", "--seed", "1"], "excludes --arrivals and --seed"),
         (["--arrivals", "bursts"], "--arrivals"),
-        (["--threshold", "p95<1s"], "unknown metric 'p95'"),
+        (["--threshold", "p98<1s"], "unknown metric 'p98'"),
+        (["--threshold", "goodput>=5"], "threshold 'goodput>=5' needs --slo"),
+        (["--slo", "100"], "'100' is not a duration such as 100ms"),
+        (["--expect", "ok"], "expect 'ok' is not statuses such as 200, 2xx"),
         (["--header", "novalue"], "is not 'NAME: VALUE'"),
         (["--source", "192.0.2.1"], "192.0.2.1: Cannot assign requested address"),
         (["--json", "/nowhere/summary.json"], "cannot write the summary to /nowhere/summary.json"),

@@ -172,7 +172,7 @@ def slow_clients(folder: Path, seconds: float, slow: int, deadline: float, rate:
         runs["after"] = load(address, seconds, rate, folder / "after")
         values = child.scrape()
         assert child.end() == 0
-    p99 = {name: run["latency_seconds"]["p99"] for name, run in runs.items()}
+    p99 = {name: run["answered_latency_seconds"]["p99"] for name, run in runs.items()}
     under = runs["under"]
     figures: Figures = {
         "slow_connections": slow,

@@ -135,7 +135,7 @@ def test_an_invalid_run_is_not_compared(tmp_path: Path) -> None:
     good = compare.load(folder(tmp_path / "good", 0.004))
     bad_folder = folder(tmp_path / "bad", 0.005)
     content = json.loads((bad_folder / "samples.json").read_text())
-    content["generator"]["cpu_seconds"] = 9.9
+    content["generator"]["sending_cpu_seconds"] = 9.9
     (bad_folder / "samples.json").write_text(json.dumps(content))
     bad = compare.load(bad_folder)
     with pytest.raises(FolderError, match="one core"):

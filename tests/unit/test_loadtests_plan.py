@@ -9,6 +9,7 @@ import pytest
 from loadtests.files import write_json
 from loadtests.load.endpoint import request_bytes
 from loadtests.load.phase import Phase, Target
+from loadtests.load.statuses import parse_statuses
 
 URL = "http://127.0.0.1:8080/data"
 
@@ -23,9 +24,9 @@ def test_a_phase_survives_its_json_form() -> None:
 
 
 def test_a_load_says_what_it_is() -> None:
-    assert make(arrivals="poisson").load == "10/s poisson"
-    assert make(rate=None, clients=1).load == "closed loop, 1 client"
-    assert make(rate=None, clients=8).load == "closed loop, 8 clients"
+    assert make(arrivals="poisson").workload == "10/s poisson"
+    assert make(rate=None, clients=1).workload == "closed loop, 1 client"
+    assert make(rate=None, clients=8).workload == "closed loop, 8 clients"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,10 @@ def test_a_load_says_what_it_is() -> None:
         ({"max_in_flight": 0}, "max_in_flight must be at least 1"),
         ({"arrivals": "bursts"}, "arrivals must be one of constant, poisson, not 'bursts'"),
         ({"who_closes": "nobody"}, "who_closes must be one of server, client"),
+        ({"expect": "20"}, "expect '20' is not statuses such as 200, 2xx"),
+        ({"expect": "2xx,"}, "is not statuses such as"),
+        ({"expect": "299-200"}, "go up from 200 to 599"),
+        ({"expect": "100"}, "go up from 200 to 599"),
         ({"source": "here"}, "'here' does not appear to be an IPv4 or IPv6 address"),
         ({"method": "get it"}, "method must be capital letters"),
         ({"headers": (("Connection", "keep-alive"),)}, "'Connection' is set by the generator"),
@@ -94,6 +99,31 @@ def test_a_body_comes_with_its_length_in_bytes_and_a_given_host_replaces_ours() 
     assert request_bytes(phase, Target.parse(URL)) == (
         b"POST /data HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\nhost: example.org\r\n\r\n\xc3\xa9"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "says_so"),
+    [("POST", True), ("PUT", True), ("PATCH", True), ("GET", False), ("HEAD", False), ("DELETE", False)],
+)
+def test_a_method_whose_body_has_a_meaning_says_that_there_is_none(method: str, says_so: bool) -> None:
+    assert (b"\r\nContent-Length: 0\r\n" in request_bytes(make(method=method), Target.parse(URL))) is says_so
+
+
+@pytest.mark.parametrize(
+    ("text", "some", "count"),
+    [("200", {200}, 1), ("2xx", {200, 204, 299}, 100), ("200,204", {200, 204}, 2),
+     ("200-299, 404", {250, 404}, 101), ("5XX", {500, 599}, 100)],
+)  # fmt: skip
+def test_expected_statuses_are_read_as_people_write_them(text: str, some: set[int], count: int) -> None:
+    found = parse_statuses(text)
+    assert some <= found
+    assert len(found) == count
+
+
+def test_a_number_that_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "summary.json", {"p99": float("inf")})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

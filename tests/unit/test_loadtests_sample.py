@@ -9,7 +9,7 @@ import pytest
 from loadtests.load.sample import LOCAL_ERRORS, OUTCOMES, Sample, explain, from_columns, reason_of, to_columns
 
 SAMPLES = [
-    Sample(10.0, 10.0000011, 10.5, 11.0, 11.25, "ok", 200, None),
+    Sample(10.0, 10.0000011, 10.5, 11.0, 11.25, "ok", 200, None, 40_001, 0.000012),
     Sample(10.1, 10.1, None, None, 10.2, "connect_error", None, "ECONNREFUSED"),
     Sample(10.2, 10.2, 10.3, 10.4, 10.5, "status", 503, None),
     Sample(10.3, None, None, None, None, "not_sent", None, "stopped"),
@@ -19,6 +19,7 @@ SAMPLES = [
 def test_samples_survive_the_file_to_the_microsecond() -> None:
     back = from_columns(json.loads(json.dumps(to_columns(SAMPLES))))
     assert back[0].started == 10.000001
+    assert (back[0].local_port, back[0].receive_lateness_seconds) == (40_001, 0.000012)
     assert back[1:] == SAMPLES[1:]
 
 

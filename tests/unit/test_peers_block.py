@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from loadtests.load.sample import OK, STATUS, TIMEOUT, Sample
@@ -34,7 +36,7 @@ def test_an_answer_counts_if_it_is_in_time_and_is_goodput_if_it_finished_meanwhi
     )
 
 
-FINE = {"stolen_share": 0.05, "foreign_share": 0.1, "generator_share": 0.8, "late_seconds": 0.05}
+FINE = Conditions(stolen_share=0.05, foreign_share=0.1, generator_share=0.8, late_seconds=0.05, failed_here=0)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +47,11 @@ FINE = {"stolen_share": 0.05, "foreign_share": 0.1, "generator_share": 0.8, "lat
         ({"foreign_share": 0.11}, "11% foreign"),
         ({"late_seconds": 0.051}, "51 ms late"),
         ({"generator_share": 0.81}, "generator 81%"),
+        ({"failed_here": 3}, "3 failed here"),
     ],
 )
 def test_a_block_is_void_for_what_went_in(worse: dict[str, float], says: str | None) -> None:
-    void = Conditions(**(FINE | worse)).void_because
+    void = dataclasses.replace(FINE, **worse).void_because  # type: ignore[arg-type]  # one is a whole number
     assert void is None if says is None else says in (void or "")
 
 

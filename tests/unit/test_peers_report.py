@@ -17,7 +17,9 @@ from loadtests.peers.results import Results
 from loadtests.peers.rows import Row, pairs
 
 KEPT = Path(__file__).parents[2] / "docs/proofs/peers.json"
-FINE = Conditions(stolen_share=0.0, foreign_share=0.01, generator_share=0.3, late_seconds=0.002)
+FINE = Conditions(
+    stolen_share=0.0, foreign_share=0.01, generator_share=0.3, late_seconds=0.002, failed_here=0
+)
 VOID = dataclasses.replace(FINE, foreign_share=0.5)
 SPEEDS = (1.0, 1.9, 0.8, 1.3, 2.0, 1.1)  # of the machine, cycle by cycle
 WORTH = {OURS: 250.0, "bounded": 200.0, "pool": 20.0}

@@ -66,7 +66,6 @@ OWNERS = {
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
-    "hdrh": {"loadtests/load/histogram.py"},
     "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
     "numpy": {"loadtests/experiment/compare.py"},

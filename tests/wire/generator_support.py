@@ -14,6 +14,7 @@ from loadtests.load.endpoint import make_endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.loop import LoadLoop
 from loadtests.load.phase import Phase
+from loadtests.load.readiness import Clocks
 
 Behaviour = Callable[[socket.socket], None]
 
@@ -93,14 +94,23 @@ def _head(connection: socket.socket) -> bytes:
     return data
 
 
-def drive(url: str, emit: Callable[[Progress], bool] = lambda _: True, **changes: Any) -> LoadLoop:
+CLOCKS = Clocks(wall=time.monotonic, cpu=time.process_time, core_wait=lambda: 0.0)
+
+
+def drive(
+    url: str,
+    emit: Callable[[Progress], bool] = lambda _: True,
+    *,
+    clocks: Clocks = CLOCKS,
+    **changes: Any,
+) -> LoadLoop:
     """Run a short phase in this process and return the loop with its samples: 100/s unless told otherwise.
 
     `emit` sees the progress; False stops the run.
     """
     offered = {} if "clients" in changes else {"rate": 100}
     phase = Phase(**{"url": url, "duration_seconds": 0.05, "timeout_seconds": 20, **offered, **changes})
-    loop = LoadLoop(phase, make_endpoint(phase), emit, time.monotonic, time.process_time)
+    loop = LoadLoop(phase, make_endpoint(phase), emit, clocks)
     loop.run()
     return loop
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from loadtests.load.facts import Progress
 from loadtests.load.summary import ledger
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with, drive, outcomes
@@ -33,7 +35,7 @@ def test_clients_that_get_no_answer_send_nothing_more_and_may_finish_after_the_e
 
         loop = drive(server.url, see_the_end, clients=4, duration_seconds=0.2)
     assert [sample.label for sample in loop.samples] == ["short"] * 4
-    assert ledger(loop.samples)["planned"] == 4
+    assert ledger(loop.samples).planned == 4
 
 
 def test_a_time_out_ends_the_wait_of_a_client() -> None:
@@ -43,12 +45,27 @@ def test_a_time_out_ends_the_wait_of_a_client() -> None:
     assert len(loop.samples) == 6
 
 
+def test_a_server_that_never_closes_does_not_keep_a_client_until_the_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadtests.load.loop.LEFT_OPEN_SECONDS", 0.05)
+
+    def answer_and_hold(connection: socket.socket) -> None:
+        connection.sendall(OK_ANSWER)
+        server.hold(connection)
+
+    with ScriptedServer(answer_and_hold) as server:
+        loop = drive(server.url, clients=1, duration_seconds=0.5, timeout_seconds=20)
+    assert outcomes(loop) == {"ok"}
+    assert 3 <= len(loop.samples) == loop.not_closed_by_server
+
+
 def test_a_stop_leaves_nothing_unsent_on_the_books() -> None:
     with ScriptedServer(lambda connection: server.hold(connection)) as server:
         loop = drive(server.url, lambda progress: progress.fired < 2, clients=2, duration_seconds=60)
     assert loop.interrupted
     books = ledger(loop.samples)
-    assert (books["planned"], books["sent"], books["not_sent"]) == (2, 2, 0)
+    assert (books.planned, books.sent, books.not_sent) == (2, 2, 0)
 
 
 def test_clients_that_are_refused_do_not_spin() -> None:
@@ -61,7 +78,7 @@ def test_clients_that_are_refused_do_not_spin() -> None:
             return True
 
         loop = drive(server.url, close_the_listener_once_answered, clients=2, duration_seconds=1)
-    assert ledger(loop.samples)["connect_failed"] <= 20
+    assert ledger(loop.samples).connect_failed <= 20
 
 
 def test_samples_hold_the_port_by_which_the_server_knows_the_connection() -> None:

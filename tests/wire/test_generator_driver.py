@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.load.driver import CoreWait
 from loadtests.load.generator import Generator, GeneratorError, read_samples, run_phase
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger, summarise
@@ -41,10 +42,10 @@ def test_a_stopped_driver_leaves_a_complete_file_that_says_so(tmp_path: Path) ->
     samples, facts = read_samples(tmp_path / "samples.json")
     books = ledger(samples)
     assert facts.interrupted is True
-    assert books["planned"] == 6_000
-    assert books["sent"] >= 5
-    assert books["not_sent"] > 0
-    assert summarise(samples, facts, phase)["outcomes"].keys() == {"aborted", "not_sent"}
+    assert books.planned == 6_000
+    assert books.sent >= 5
+    assert books.not_sent > 0
+    assert summarise(samples, facts, phase).outcomes.keys() == {"aborted", "not_sent"}
 
 
 def test_ctrl_c_in_the_parent_stops_the_driver_and_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_ctrl_c_in_the_parent_stops_the_driver_and_keeps_what_was_measured(tmp_p
             run.throw(KeyboardInterrupt)
     samples, facts = read_samples(tmp_path / "samples.json")
     assert facts.interrupted is True
-    assert ledger(samples)["answered"] > 0
+    assert ledger(samples).answered > 0
 
 
 def test_a_driver_that_cannot_start_says_why_in_one_sentence(tmp_path: Path) -> None:
@@ -64,6 +65,13 @@ def test_a_driver_that_cannot_start_says_why_in_one_sentence(tmp_path: Path) -> 
     with pytest.raises(GeneratorError, match="Cannot assign requested address"):
         list(run_phase(phase, tmp_path / "samples.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wait_for_a_core_is_read_from_the_kernels_account_where_there_is_one(tmp_path: Path) -> None:
+    account = tmp_path / "schedstat"
+    account.write_text("608261 1037797000 3\n")
+    assert CoreWait(account)() == pytest.approx(1.037797)
+    assert CoreWait(tmp_path / "none")() == 0.0
 
 
 def tiny(url: str) -> Phase:

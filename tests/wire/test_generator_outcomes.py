@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,15 @@ import pytest
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.summary import ledger
-from tests.wire.generator_support import OK_ANSWER, Behaviour, ScriptedServer, answer_with, drive, outcomes
+from tests.wire.generator_support import (
+    CLOCKS,
+    OK_ANSWER,
+    Behaviour,
+    ScriptedServer,
+    answer_with,
+    drive,
+    outcomes,
+)
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close(2) sends RST, socket(7)
 IP_LOCAL_PORT_RANGE = 51  # ip(7), Linux 6.3; Python has no name for it
@@ -50,7 +62,7 @@ def test_what_the_server_does_is_what_the_sample_says(behaviour: Behaviour, labe
     with ScriptedServer(behaviour) as server:
         loop = drive(server.url)
     assert outcomes(loop) == {label}
-    assert ledger(loop.samples)["connected"] == len(loop.samples) == len(server.requests) == 5
+    assert ledger(loop.samples).connected == len(loop.samples) == len(server.requests) == 5
 
 
 def test_the_moments_of_an_answered_request_stand_in_order() -> None:
@@ -68,7 +80,7 @@ def test_an_address_where_nobody_listens_is_given_up_after_twenty_refusals() -> 
         loop = drive(f"http://127.0.0.1:{bound.getsockname()[1]}/", rate=1000, duration_seconds=20)
     assert loop.unreachable
     assert {"connect_ECONNREFUSED", "not_sent"} <= outcomes(loop)
-    assert 20 <= ledger(loop.samples)["connect_failed"] < 20_000
+    assert 20 <= ledger(loop.samples).connect_failed < 20_000
 
 
 def test_refusals_after_a_connection_has_stood_are_a_finding_and_do_not_end_the_run() -> None:
@@ -83,8 +95,8 @@ def test_refusals_after_a_connection_has_stood_are_a_finding_and_do_not_end_the_
         loop = drive(server.url, close_the_listener_once_answered, rate=200, duration_seconds=1)
     assert not loop.unreachable
     books = ledger(loop.samples)
-    assert books["not_sent"] == 0
-    assert books["connect_failed"] > 20
+    assert books.not_sent == 0
+    assert books.connect_failed > 20
 
 
 def test_a_server_that_never_answers_ends_in_a_time_out() -> None:
@@ -109,14 +121,81 @@ def test_the_time_out_also_ends_an_answer_that_drips() -> None:
     assert all(sample.first_byte is not None for sample in loop.samples)
 
 
-def test_a_connection_that_the_server_leaves_open_after_its_answer_is_ok_and_closed_at_the_time_out() -> None:
+def test_a_connection_that_the_server_leaves_open_is_ok_closed_before_the_time_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadtests.load.loop.LEFT_OPEN_SECONDS", 0.1)
+
     def answer_and_hold(connection: socket.socket) -> None:
         connection.sendall(OK_ANSWER)
         server.hold(connection)
 
+    last: list[Progress] = []
+
+    def keep(progress: Progress) -> bool:
+        last[:] = [progress]
+        return True
+
     with ScriptedServer(answer_and_hold) as server:
-        loop = drive(server.url, timeout_seconds=0.2)
+        loop = drive(server.url, keep, timeout_seconds=20)
     assert outcomes(loop) == {"ok"}
+    assert loop.not_closed_by_server == 5
+    assert last[0].in_flight == 0
+    assert last[0].elapsed_seconds < 10
+
+
+def test_connections_that_the_server_closes_are_not_counted_as_left_open() -> None:
+    with ScriptedServer(answer_with(OK_ANSWER)) as server:
+        assert drive(server.url).not_closed_by_server == 0
+
+
+def test_a_run_expects_the_statuses_it_was_told_and_no_others() -> None:
+    with ScriptedServer(answer_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        assert outcomes(drive(server.url, expect="200-204")) == {"ok_204"}
+    with ScriptedServer(answer_with(OK_ANSWER)) as server:
+        assert outcomes(drive(server.url, expect="204")) == {"status_200"}
+
+
+def test_an_answer_that_lay_unread_while_the_generator_stood_still_is_booked_to_the_generator() -> None:
+    go, written = threading.Event(), threading.Event()
+
+    def answer_when_told(connection: socket.socket) -> None:
+        go.wait(20)
+        connection.sendall(OK_ANSWER)
+        written.set()
+
+    def stand_still(progress: Progress) -> bool:
+        if progress.elapsed_seconds > 0.1 and not go.is_set():
+            go.set()
+            written.wait(20)
+            time.sleep(0.05)  # the stall itself is what is tested
+        return True
+
+    with ScriptedServer(answer_when_told) as server:
+        (sample,) = drive(server.url, stand_still, rate=20).samples
+    assert sample.outcome == "ok"
+    assert sample.receive_lateness_seconds is not None
+    assert sample.receive_lateness_seconds >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("per_look_seconds", "least", "most"),
+    [(0.0, 0.0, 0.04), (0.05, 0.05, 0.09), (60.0, 0.09, 1.0)],
+    ids=["at once", "without a core for 50 ms", "never longer than the wait itself"],
+)
+def test_an_answer_that_ends_a_wait_is_as_late_as_the_generator_had_no_core_to_look_at_it(
+    per_look_seconds: float, least: float, most: float
+) -> None:
+    def work(connection: socket.socket) -> None:
+        time.sleep(0.1)  # so that the generator waits
+        connection.sendall(OK_ANSWER)
+
+    looks = itertools.count()
+    clocks = replace(CLOCKS, core_wait=lambda: per_look_seconds * next(looks))
+    with ScriptedServer(work) as server:
+        (sample,) = drive(server.url, clocks=clocks, rate=5, duration_seconds=0.2).samples
+    assert sample.receive_lateness_seconds is not None
+    assert least <= sample.receive_lateness_seconds < most
 
 
 def test_above_max_in_flight_nothing_is_sent_and_everything_is_counted() -> None:
@@ -137,8 +216,8 @@ def test_a_stop_marks_what_was_under_way_and_what_was_never_sent() -> None:
         loop = drive(server.url, lambda progress: progress.fired < 10, duration_seconds=60)
     books = ledger(loop.samples)
     assert outcomes(loop) == {"aborted", "not_sent"}
-    assert books["planned"] == 6_000 == books["sent"] + books["not_sent"]
-    assert books["sent"] >= 10
+    assert books.planned == 6_000 == books.sent + books.not_sent
+    assert books.sent >= 10
 
 
 def test_a_body_larger_than_the_socket_buffers_arrives_whole() -> None:
@@ -155,6 +234,13 @@ def test_a_body_larger_than_the_socket_buffers_arrives_whole() -> None:
         loop = drive(server.url, method="POST", body="x" * 8_000_000, rate=20)
     assert outcomes(loop) == {"ok"}
     assert received == [8_000_000]
+
+
+def test_an_answer_that_comes_before_the_body_is_read_is_no_reset() -> None:
+    refusal = answer_with(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+    with ScriptedServer(refusal) as server:  # closes with most of the body unread: the kernel sends RST
+        loop = drive(server.url, method="POST", body="x" * 8_000_000, rate=20)
+    assert outcomes(loop) == {"status_413"}
 
 
 def test_an_answer_to_head_has_no_body_to_wait_for() -> None:
@@ -202,7 +288,7 @@ def test_a_client_that_closes_first_runs_out_of_ports_and_says_so(monkeypatch: p
     if "connect_ENOPROTOOPT" in outcomes(loop):
         pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
     assert outcomes(loop) == {"ok", "connect_EADDRNOTAVAIL"}
-    assert ledger(loop.samples)["connected"] == len(server.requests) <= 4
+    assert ledger(loop.samples).connected == len(server.requests) <= 4
 
 
 def test_errors_of_this_machine_do_not_pass_for_an_address_where_nobody_listens(
@@ -262,6 +348,6 @@ def test_https_is_spoken_and_a_bad_certificate_is_an_outcome(
     with ScriptedServer(answer_with(LARGE), tls=context) as server:
         loop = drive(server.url, insecure=insecure)
     assert outcomes(loop) == labels
-    assert ledger(loop.samples)["connected"] == 5
+    assert ledger(loop.samples).connected == 5
     if not insecure:
         assert {sample.reason for sample in loop.samples} == {"CERTIFICATE_VERIFY_FAILED"}

@@ -1,0 +1,124 @@
+"""What may be made of a run: when its figures say nothing about the server, and what they hide. Pure.
+
+Knows how far a generator may be off before it measures itself, and whose fault an error is. Touches
+nothing. Never changes a figure.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from loadtests.load.facts import GeneratorFacts
+from loadtests.load.histogram import Quantiles, caution
+from loadtests.load.phase import Phase
+from loadtests.load.results import MISSED, TOO_FEW, RunSummary
+from loadtests.load.sample import CONNECT_ERROR, LOCAL_ERRORS, TOO_MANY_IN_FLIGHT, Sample, elapsed, explain
+
+# Lateness is part of every latency from the intended time, so it bounds the generator's own error; how
+# late it looks at an answer is part of every latency as well.
+# A tenth of the p99 is an error one can live with; below 10 ms it is the scheduler of a shared
+# machine (a few time slices of about 3 ms), which also strikes the server, and no sign of overload.
+# Above 50 ms it is one even beside a p99 of seconds: time-outs must not buy the generator an excuse.
+LATENESS_FLOOR_SECONDS: Final = 0.010
+LATENESS_SHARE: Final = 0.1
+LATENESS_CEILING_SECONDS: Final = 0.050
+# One thread: at 80 % of a core it has begun to queue up its own sends in every burst. A single second
+# may be busier without harm to the rest, so it is no verdict, but its peaks may be our own.
+BUSY_SHARE: Final = 0.8
+BUSY_SECOND_SHARE: Final = 0.9
+SYN_RETRANSMIT_SECONDS: Final = 1.0  # RFC 6298: the first retransmission, then 3 s and 7 s after the start
+
+
+def judged(draft: RunSummary, samples: Sequence[Sample], phase: Phase) -> RunSummary:
+    """Return the summary with its state, why it is invalid if it is, and its cautions.
+
+    The generator's faults come first, for no threshold can be judged by its figures. A threshold that
+    was missed comes before one that had too few samples: something has been found out.
+    """
+    faults = tuple(_faults(samples, draft))
+    states = {result.state for result in draft.thresholds}
+    if not faults and MISSED not in states and TOO_FEW in states:
+        faults = tuple(
+            f"too few samples to judge {result.threshold}: {result.samples} of {result.samples_needed}"
+            for result in draft.thresholds
+            if result.state == TOO_FEW
+        )
+    cautions = tuple(_cautions(samples, draft, phase, valid=not faults))
+    if faults:
+        return replace(draft, state="invalid", invalid_because=faults, cautions=cautions)
+    return replace(draft, state="missed" if MISSED in states else "ok", cautions=cautions)
+
+
+def unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
+    """Return one sentence on an address where no connection ever stood, or None."""
+    if not facts.unreachable:
+        return None
+    reasons = Counter(
+        s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason not in LOCAL_ERRORS
+    )
+    reason = str(reasons.most_common(1)[0][0])
+    return f"no connection to {facts.address}: {reason}, {explain(reason)}"
+
+
+def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
+    """Give why the run says nothing about the server, one sentence each."""
+    local = Counter(s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason in LOCAL_ERRORS)
+    for name, count in local.items():
+        yield f"{count} requests failed here with {name}: {explain(str(name))}"
+    allowed = _allowed_lateness(samples)
+    if (late := summary.lateness_seconds.p99) is not None and late > allowed:
+        yield (
+            f"1 % of the requests were sent more than {late * 1e3:.0f} ms late: "
+            "the machine is too busy for this rate; give the generator a core of its own"
+        )
+    if (late := summary.receive_lateness_seconds.p99) is not None and late > allowed:
+        yield (
+            f"1 % of the answers may have waited {late * 1e3:.0f} ms for the generator to look at them: "
+            "it has too much to do, or too little of a core"
+        )
+    if (share := summary.generator.cpu_share) > BUSY_SHARE:
+        yield (
+            f"the generator used {share:.0%} of its one core while it sent: "
+            "split the load over several generators"
+        )
+
+
+def _allowed_lateness(samples: Iterable[Sample]) -> float:
+    """Return how late the generator may be, seconds; beside how long requests took, however they ended."""
+    took = Quantiles.of(elapsed(s.intended, s.finished) for s in samples if s.started is not None).p99
+    share = LATENESS_SHARE * took if took is not None else 0.0
+    return min(max(LATENESS_FLOOR_SECONDS, share), LATENESS_CEILING_SECONDS)
+
+
+def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, valid: bool) -> Iterator[str]:
+    """Give what a reader of the figures should know, one sentence each."""
+    if summary.clients is not None:
+        yield (
+            "a closed loop measures capacity; its latencies are not those of an offered load, for its "
+            "clients send nothing while they wait (coordinated omission)"
+        )
+    if (few := caution(summary.ledger.sent)) is not None:
+        yield few
+    if summary.error_share:
+        yield (
+            f"{summary.error_share:.2%} of the requests failed: in the latencies these wait for ever "
+            "(never); answered_latency_seconds tells of the others alone"
+        )
+    if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
+        yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}, and so failed"
+    if open_ := summary.not_closed_by_server:
+        yield (
+            f"{open_} connections were left open by the server after its answer, in spite of "
+            "`Connection: close`; they were closed here, where the TIME_WAIT then stays"
+        )
+    connected = (s for s in samples if s.connected is not None)
+    if slow := sum(elapsed(s.started, s.connected) >= SYN_RETRANSMIT_SECONDS for s in connected):
+        yield f"{slow} connections took 1 s or more: SYN retransmissions, the accept queue was full"
+    if not valid:
+        return
+    worst = max(summary.lateness_seconds.max or 0.0, summary.receive_lateness_seconds.max or 0.0)
+    if worst > 10 * LATENESS_FLOOR_SECONDS:
+        yield f"the generator stood still once for {worst * 1e3:.0f} ms; latencies count it in"
+    if (share := summary.generator.busiest_second_cpu_share) > BUSY_SECOND_SHARE:
+        yield f"in its busiest second the generator used {share:.0%} of its core: that peak may be its own"

@@ -1,0 +1,105 @@
+"""What one phase of load came to, as types: the summary and its parts.
+
+Knows the names, which are a contract: scripts read them from `run --json` and from summary.json, whose
+JSON Schema stands beside this file and is made from it. Touches nothing. Computes nothing.
+
+All times are in seconds, rates per second, shares of 1.
+"""
+
+import dataclasses
+from typing import Any, Final, Literal
+
+from loadtests.load.histogram import Quantiles
+
+State = Literal["ok", "missed", "invalid"]
+ThresholdState = Literal["passed", "missed", "too few samples"]
+
+PASSED: Final = "passed"
+MISSED: Final = "missed"
+TOO_FEW: Final = "too few samples"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLedger:
+    """The client's books, to be compared with the server's; counts of requests.
+
+    planned = sent + not_sent; sent = connected + connect_failed + connect_timeout + connect_aborted;
+    connected = answered + unanswered. `connected` counts handshakes of TCP, which the *kernel* of the
+    server completes: connected minus the server's accepted is what waits in its accept queue.
+    """
+
+    planned: int
+    sent: int
+    not_sent: int
+    connected: int
+    connect_failed: int
+    connect_timeout: int
+    connect_aborted: int
+    answered: int
+    unanswered: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorShare:
+    """How hard the generator worked; shares of one core, while requests came due."""
+
+    cpu_share: float
+    busiest_second_cpu_share: float
+    gc_pauses: int
+    gc_max_pause_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdResult:
+    """One threshold, judged. `observed` is None when the answer is never, or nothing was measured."""
+
+    threshold: str
+    observed: float | None
+    state: ThresholdState
+    passed: bool
+    samples: int
+    samples_needed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One phase, summed up; `summarise` says how.
+
+    In `latency_seconds` and `service_seconds` a request without the expected answer is infinitely late,
+    for whoever sent it waits for ever; a quantile that falls among these is null: never. There are
+    `infinitely_late` of them. `answered_latency_seconds` tells of the others alone, and therefore
+    little: those who got what they asked for.
+    """
+
+    state: State
+    interrupted: bool
+    unreachable: str | None  # one sentence when no connection ever stood
+    url: str
+    address: str
+    workload: str  # "100/s poisson", "closed loop, 8 clients"
+    clients: int | None  # of a closed loop
+    expect: str  # statuses that count as success
+    window_seconds: float
+    offered_per_second: float | None  # None: a closed loop offers nothing
+    achieved_per_second: float
+    goodput_per_second: float
+    slo_seconds: float | None
+    error_share: float | None
+    infinitely_late: int
+    latency_seconds: Quantiles  # from the intended time
+    answered_latency_seconds: Quantiles
+    service_seconds: Quantiles  # from the actual start
+    connect_seconds: Quantiles
+    lateness_seconds: Quantiles  # of sending; empty for a closed loop
+    receive_lateness_seconds: Quantiles  # at most: how late the generator looked at a complete answer
+    not_closed_by_server: int
+    outcomes: dict[str, int]
+    ledger: ClientLedger
+    generator: GeneratorShare
+    invalid_because: tuple[str, ...]
+    cautions: tuple[str, ...]
+    thresholds: tuple[ThresholdResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return dataclasses.asdict(self)
