@@ -74,7 +74,7 @@ OWNERS = {
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
-    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/report.py"},
+    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
     "numpy": {"loadtests/experiment/compare.py"},
 }
