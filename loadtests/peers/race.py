@@ -19,6 +19,7 @@ from loadtests import machine
 from loadtests.experiment.child import ServiceChild
 from loadtests.load.generator import Generator
 from loadtests.load.run import UsageError
+from loadtests.neighbours import effective_cores
 from loadtests.peers.block import Block
 from loadtests.peers.contenders import Contender, Contenders
 from loadtests.peers.measure import Bench, Sender
@@ -59,7 +60,7 @@ def race(order: Order, console: Console) -> Results:
     with tempfile.TemporaryDirectory(prefix="offloop-peers-") as name:
         folder = Path(name)
         plan = Plan(
-            cores=machine.cores(),
+            cores=max(1, int(effective_cores())),
             designs=order.designs,
             works=tuple(calibrated(work_ms, folder) for work_ms in order.works_ms),
             times=order.times,
@@ -68,7 +69,9 @@ def race(order: Order, console: Console) -> Results:
             measured_seconds=order.measured_seconds,
             seed=order.seed,
         )
-        return Results(machine.environment(), plan, tuple(_measured(plan, folder, console)))
+        return Results(
+            dataclasses.asdict(machine.environment()), plan, tuple(_measured(plan, folder, console))
+        )
 
 
 def check_installed(designs: Sequence[str]) -> None:
