@@ -128,7 +128,8 @@ def cycles(summary: Summary) -> Figure | None:
         axis.set_title(f"{title}\nscatter {min(spreads):.1f} to {max(spreads):.1f} %")
         axis.set_xlabel("cycle")
     left.set_ylabel("% of the variant's median")
-    left.legend(loc="best", ncols=2)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

@@ -52,6 +52,8 @@ LOOK = """(() => {
   return {
     paper, weak,
     wide: document.documentElement.scrollWidth,
+    cut: [...document.querySelectorAll(".scroll")].filter(e => seen(e) && e.scrollWidth > e.clientWidth)
+      .map(e => e.textContent.trim().slice(0, 40)),
     claims: [...document.querySelectorAll(".claim")].filter(seen).map(e => e.firstChild.textContent.trim()),
     verdicts: [...document.querySelectorAll(".verdict")].filter(seen).map(e => e.textContent.trim()),
     figures: Object.fromEntries([...document.querySelectorAll("figure")].map(figure => {
@@ -97,6 +99,7 @@ def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
         assert height > 100, name
         assert texts > 5, name
     assert seen["wide"] <= WIDTH, "the page scrolls sideways"
+    assert seen["cut"] == [], "a table is wider than its place"
     assert seen["weak"] == [], "text that cannot be read on this paper"
     dark = sum(int(part) for part in seen["paper"].strip("rgb()").split(",")) < 3 * 128
     assert dark == (scheme == "dark")
