@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.tables import PAGES, README, rewrite
+from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.report import as_text
 from service.work import data
 
@@ -42,5 +43,4 @@ def test_the_answer_shown_is_the_one_that_curl_gets() -> None:
 
 @pytest.mark.parametrize("run", sorted((ROOT / "docs/runs").iterdir()), ids=lambda run: run.name)
 def test_every_committed_verdict_is_what_its_summary_says(run: Path) -> None:
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assert as_text(summary) == (run / "verdict.txt").read_text(encoding="utf-8")
+    assert as_text(RunFolder(run).summary()) == (run / "verdict.txt").read_text(encoding="utf-8")
