@@ -76,7 +76,6 @@ OWNERS = {
     "uvicorn": {"loadtests/peers/__main__.py"},
     "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/report.py"},
     "jinja2": {"loadtests/experiment/page.py"},
-    "numpy": {"loadtests/experiment/compare.py"},
 }
 
 
