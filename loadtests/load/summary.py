@@ -62,7 +62,7 @@ def summarise(
     due = [sample for sample in samples if sample.reason != STOPPED]
     judged = [sample for sample in due if sample.outcome != ABORTED]
     measured = Measured(
-        latencies=sorted(_waits(due)),
+        latencies=sorted(waits(due)),
         judged=len(judged),
         failed=sum(sample.outcome != OK for sample in judged),
         achieved_per_second=len(in_time(due, facts.started_monotonic, window, None)) / window,
@@ -134,7 +134,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         answered_latency_seconds=Quantiles.of(
             elapsed(s.intended, s.finished) for s in sent if s.outcome == OK
         ),
-        service_seconds=Quantiles.of(_waits(sent, from_start=True)),
+        service_seconds=Quantiles.of(waits(sent, from_start=True)),
         connect_seconds=Quantiles.of(
             elapsed(s.started, s.connected) for s in sent if s.connected is not None
         ),
@@ -155,7 +155,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
     )
 
 
-def _waits(samples: Iterable[Sample], *, from_start: bool = False) -> Iterator[float]:
+def waits(samples: Iterable[Sample], *, from_start: bool = False) -> Iterator[float]:
     """Give how long each request waited for the answer that was expected, in seconds."""
     for sample in samples:
         if sample.outcome in (OK, ABORTED):

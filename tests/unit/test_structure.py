@@ -106,7 +106,6 @@ OWNERS = {
     "uvicorn": {"loadtests/peers/__main__.py"},
     "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
-    "numpy": {"loadtests/experiment/compare.py"},
 }
 
 
