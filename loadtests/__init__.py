@@ -34,6 +34,7 @@
       testbed.py          all variants up at once; measures a block, a phase, a killed worker
       child.py            the service under test as a child process
       counters.py         its counters and the kernel's, once or ten times a second
+      speed.py            how fast the worker's core was meanwhile
       progress.py         what a person sees meanwhile
       blocks.py           U, S and X between two readings, and what makes them void
       ledger.py           client's and server's books reconciled: every connection has a name
@@ -47,6 +48,7 @@
       report.py           verdict.txt, and what else is drawn
       figures.py          the drawings
       page.py             report.html
+      comparable.py       what two run folders have in common
       compare.py          two run folders: better, worse, or no difference
 
     peers/              our service beside the usual designs

@@ -109,6 +109,7 @@ def block_of(
     io_per_worker: float = 0.15,
     generator: float = 0.05,
     offered_per_second: float | None = None,
+    piece_seconds: float | None = None,
     void_because: tuple[str, ...] = (),
 ) -> Block:
     """A block with these figures; whole tasks, so U is a little off."""
@@ -127,6 +128,7 @@ def block_of(
         inputs=QUIET,
         outcomes={} if part == "ramp" else {"ok": 100},  # of a ramp the phase has them
         ledger=None if part == "ramp" else books(),
+        piece_seconds=piece_seconds,
         void_because=void_because,
     )
 

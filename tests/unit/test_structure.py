@@ -64,10 +64,10 @@ ROOMS = ["files", "neighbours", "machine", "load", "experiment", "peers", "__mai
 # The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
 EXPERIMENT = [
     *("statistics", "plan", "presets"),
-    *("child", "counters", "ledger", "blocks", "results"),
+    *("child", "counters", "ledger", "blocks", "results", "speed"),
     *("evidence", "claims", "verdict", "tables"),
     *("folder", "figures", "page", "report", "progress"),
-    *("testbed", "run", "compare"),
+    *("testbed", "run", "comparable", "compare"),
 ]
 
 # What decides by what it is told, and never by the clock.
@@ -79,7 +79,12 @@ TIMELESS = {
 
 # A folder owns for all that is in it.
 OWNERS = {
-    "psutil": {"loadtests/neighbours.py", "loadtests/experiment/testbed.py", "loadtests/peers"},
+    "psutil": {
+        "loadtests/neighbours.py",
+        "loadtests/experiment/speed.py",
+        "loadtests/experiment/testbed.py",
+        "loadtests/peers",
+    },
     "pydantic": {
         *("service/settings.py", "service/sources.py", "service/binding.py"),
         *("loadtests/load/schema.py", "loadtests/experiment/folder.py", "loadtests/peers"),
