@@ -41,8 +41,8 @@ class Gain:
 
     `throughput`: ratio of units of work per second. `steady`: the same at equal speed of the worker's core,
     or the same figure where no speed was measured. `utilisation`: of CPU seconds of work per second.
-    `demand`: of CPU time per unit, at equal speed. `slowness`: how many times as long a fixed piece of work took
-    on the worker's core; 1 where it was not measured.
+    `demand`: of CPU time per unit, at equal speed. `slowness`: how many times as long a fixed piece of work
+    took on the worker's core; 1 where it was not measured.
     """
 
     throughput: Estimate

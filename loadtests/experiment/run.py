@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from rich.console import Console
 
@@ -19,11 +19,11 @@ from loadtests import machine
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Cost, Factors, Plan
+from loadtests.experiment.plan import Cost, Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
-from loadtests.experiment.results import Kill, Status, Summary
+from loadtests.experiment.results import Kill, PhaseResult, Status, Summary
 from loadtests.experiment.testbed import Testbed
 from loadtests.experiment.verdict import undecided
 from loadtests.neighbours import effective_cores
@@ -111,6 +111,21 @@ def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) ->
     spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
     console.print(f"One request is {cost.work_units} units of {work}: {spent} where a core is fast.")
     return cost
+
+
+class Bed(Protocol):
+    """What measures; a testbed does."""
+
+    def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
+        """Saturate a variant for a moment."""
+
+    def phase(
+        self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
+    ) -> PhaseResult:
+        """Offer it a rate."""
+
+    def kill(self, variant: Variant) -> Kill:
+        """Kill one of its workers."""
 
 
 class Experiment:
