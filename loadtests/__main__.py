@@ -178,7 +178,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "experiment",
         help="reproduce the 2017 experiment on this machine",
-        description="Start every variant of the service, measure them in turns, judge the claims, draw the figures.",
+        description="Start every variant of the service, measure them in turns, judge and draw.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,
