@@ -20,6 +20,16 @@ failing = threading.Event()
 """While set, `fails_on_demand` does."""
 
 
+RELEASED = threading.Event()
+RELEASED.set()
+
+
+def until_released() -> str:
+    """In a thread of the test's own process: as long as the test likes."""
+    RELEASED.wait(30)
+    return "{}"
+
+
 def slow(units: int) -> bytes:
     """Blocks for half a second when units are more than one (the start calls it with one)."""
     if units > 1:

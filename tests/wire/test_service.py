@@ -163,17 +163,21 @@ async def test_connections_in_the_kernel_queue_are_answered_by_a_drain(start: St
 
 
 async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start: Start) -> None:
-    service = await start(offload="thread", workers=1, drain_timeout=0.05, work="tests.work:slow")
+    service = await start(offload="thread", workers=1, drain_timeout=0.05, work="tests.work:until_released")
+    work.RELEASED.clear()
     answer = asyncio.create_task(service.get())
     while not (await service.scrape())["offload_running"]:
         await asyncio.sleep(0.001)
-    assert await service.service.drain() == 2  # the connection and its task
+    try:
+        assert await service.service.drain() == 2  # the connection and its task
+    finally:
+        work.RELEASED.set()
     assert (await answer).startswith(b"HTTP/1.1 503 ")
     metrics = service.service.metrics
     assert metrics.connections.snapshot().completed["abandoned"] == 1
     labels = {"method": "GET", "route": "/data", "status": "503"}
     assert metrics.registry.get_sample_value("http_requests_total", labels) == 1
-    at_work = ("work_", "offload-stop")  # a thread cannot be cut off: wait for its half second
+    at_work = ("work_", "offload-stop")  # a thread cannot be cut off, and ends now
     await service.until(lambda: not [t for t in threading.enumerate() if t.name.startswith(at_work)])
 
 
