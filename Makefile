@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("offloop needs Python 3.11 or newer; %s is %s. Try: make PYTHON=python3.13" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { echo 'No virtual environment could be made. On Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gunicorn,loadtests,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gunicorn,loadtests,peers,test]'
 	@touch $(READY)
 
 experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 minutes)
@@ -50,7 +50,7 @@ front-door: $(READY) ## Prove the front door with wrk, siege, curl and openssl (
 fuzz: $(READY) ## Send 200,000 malformed requests (10 minutes)
 	$(BIN)/python -m tests.proofs.fuzz $(ARGS)
 
-peers: $(READY) ## Our service beside the usual designs under overload (10 minutes)
+peers: $(READY) ## Our service beside the usual designs under overload (12 minutes)
 	$(BIN)/python -m loadtests peers --json docs/proofs/peers.json $(ARGS)
 
 faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.experiment.presets import PRESETS
-from loadtests.peers.report import LOADS, TITLES
+from loadtests.peers import report
+from loadtests.peers.results import Results
 from metrics.catalogue import CATALOGUE
 from service.settings import Settings, shown_default
 from service.sources import flag
@@ -91,17 +92,11 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def peers_table() -> str:
     """Our service beside the usual designs, as `make peers` last measured them."""
-    kept = json.loads((ROOT / "docs/proofs/peers.json").read_text(encoding="utf-8"))
-    where = "{cpu}, {cores} cores, {kernel}, {python}".format(**kept["environment"])
-    lines = [
-        f"`make peers`, {kept['environment']['date'][:10]}, {where}, {kept['seconds']:g} s each",
-        "",
-        "| work | design | load | goodput | of what is left | p99 | answered | trivial route p99 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in kept["rows"]:
-        lines.extend(_peer_line(row, load) for load in LOADS if load in row)
-    return "\n".join(lines)
+    results = Results.from_json(json.loads((ROOT / "docs/proofs/peers.json").read_text(encoding="utf-8")))
+    where = "{cpu}, {cores} cores, {kernel}, {python}".format(**results.environment)
+    date, plan = results.environment["date"][:10], results.plan
+    head = f"`make peers`, {date}, {where}; cycles: {plan.cycles}, blocks of {plan.measured_seconds:g} s"
+    return "\n\n".join([head, report.markdown(results), " ".join(report.notes(results))])
 
 
 def verdicts_table() -> str:
@@ -124,26 +119,6 @@ def verdicts_table() -> str:
     return "\n".join(
         [*lines, "", *(f"Missed: {sentence}" for sentence in kept["figures"]["missed"])]
     ).rstrip()
-
-
-def _peer_line(row: dict[str, Any], load: str) -> str:
-    pressed = row[load]
-    times = pressed["rate"] / row["limit"]
-    outcomes = pressed["outcomes"]
-    answered = sum(n for name, n in outcomes.items() if name == "ok" or name.startswith("status"))
-    cells = [
-        f"{row['work_ms']:g} ms",
-        TITLES[row["design"]],
-        f"{times:.3g}x" + ("" if pressed["state"] == "ok" else " (late)"),
-        f"{pressed['goodput']:.0f}/s",
-        f"{pressed['share']:.0%}",
-        *(
-            "-" if value is None else f"{value * 1e3:.0f} ms"
-            for value in (pressed["answers_p99"], pressed["trivial_p99"])
-        ),
-    ]
-    cells.insert(6, f"{answered / sum(outcomes.values()):.0%}")
-    return "| " + " | ".join(cells) + " |"
 
 
 PROOF_NAMES = (

@@ -1,38 +1,58 @@
-"""The instrument: an open-loop load generator that says what it could not measure.
+"""The instrument: a load generator that says what it could not measure, and the experiment made with it.
 
-The path of a measurement, and the file that owns each step:
+    __main__.py         argv in, exit code out
+    machine.py          what was measured on; neighbours.py: who else used the CPU
+    files.py            JSON files, whole or not at all
 
-    __main__.py      argv in, exit code out
-    run.py           the command `run`: lays out the run folder, from the order to the summary
-    plan.py          what will be sent, checked and written down before anything is
-    generator.py     starts the generator as a child process, passes its progress on, ends it
-      driver.py      that process: stdin, stdout, signals, the clock
-        endpoint.py    name resolved, request bytes and TLS made ready, once
-        schedule.py    when each request is meant to start: arithmetic, no clock
-        loop.py        fires what is due, whatever the answers do
-        connection.py  one request on a connection of its own
-        answer.py      where an HTTP answer ends
-        sample.py      what happened to one request: five moments, one outcome
-    histogram.py     quantiles from the intended time and from the start
-    summary.py       rates, latencies, the ledger, what makes a run invalid
-    thresholds.py    what the run had to reach
-    live.py          what a person sees of all this
+    load/               one load against one URL
+      run.py              the command `run`: lays out the run folder, from the order to the summary
+      phase.py            what will be sent, checked and written down before anything is
+      statuses.py         which answers count as success
+      generator.py        starts the generator as a child process, passes its progress on, ends it
+      driver.py           that process: stdin, stdout, signals, the clock
+      facts.py            what it says of itself
+      endpoint.py         name resolved, request bytes and TLS made ready, once
+      schedule.py         when each request is meant to start: arithmetic, no clock
+      loop.py             fires what is due, whatever the answers do
+      readiness.py        since when an event can have waited for the loop
+      effort.py           how busy the loop was
+      connection.py       one request on a connection of its own
+      answer.py           where an HTTP answer ends
+      sample.py           what happened to one request: five moments, one outcome
+      histogram.py        quantiles
+      summary.py          rates, latencies, the client's books
+      judgement.py        when figures say nothing about the server
+      thresholds.py       what the run had to reach
+      results.py          the summary as types
+      schema.py           and as a JSON Schema
+      live.py             what a person sees of all this
 
-The path of an experiment:
+    experiment/         the 2017 experiment, in pairs of blocks
+      plan.py             factors, variants, cycles and the plan of them all
+      presets.py          which variants an experiment compares
+      run.py              calibrates, plans, measures until the claims are decided
+      testbed.py          all variants up at once; measures a block, a phase, a killed worker
+      child.py            the service under test as a child process
+      counters.py         its counters and the kernel's, once or ten times a second
+      speed.py            how fast the worker's core was meanwhile
+      progress.py         what a person sees meanwhile
+      blocks.py           U, S and X between two readings, and what makes them void
+      ledger.py           client's and server's books reconciled: every connection has a name
+      results.py          phases, and the summary of a run
+      folder.py           the run folder
+      statistics.py       exact intervals for a dozen pairs
+      evidence.py         which blocks may be used, and how they are paired
+      claims.py           the claims and the rule for each
+      verdict.py          all claims of a plan, judged
+      tables.py           the tables of a report, as rows
+      report.py           verdict.txt, and what else is drawn
+      figures.py          the drawings
+      page.py             report.html
+      comparable.py       what two run folders have in common
+      compare.py          two run folders: better, worse, or no difference
 
-    matrix.py        factors, variants, steps and the plan of them all
-    presets.py       which variants and loads an experiment compares: pure, from the calibration
-    experiment.py    runs them, variant by variant
-      child.py         the service under test as a child process
-      watch.py         its counters and the kernel's, ten times a second
-    folder.py        the run folder
-    results.py       from raw phases to the summary
-      ledger.py        client's and server's books reconciled: every connection has a name
-    evidence.py      capacity, limits and ratios out of a summary; what may not be used
-    verdict.py       the claims and the rule for each
-    report.py        verdict.txt; figures.py and page.py draw
-    machine.py       what it was measured on
+    peers/              our service beside the usual designs
 
-The run folder is the boundary: the plan is written first, each file whole, and whatever is drawn is
-a pure function of what is in it.
+A room imports only from those above it; __main__.py from all. The run folder is the boundary: the plan is
+written first, each file whole, and whatever is drawn is a pure function of what is in it.
 """

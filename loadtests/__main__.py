@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from loadtests.experiment import compare, report
+from loadtests.experiment import compare
 from loadtests.experiment import run as experiment
 from loadtests.experiment.child import ServiceError
 from loadtests.experiment.folder import FolderError, RunFolder
@@ -27,8 +27,7 @@ from loadtests.load.generator import GeneratorError
 from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
 from loadtests.load.run import UsageError, run
 from loadtests.load.thresholds import Threshold, parse_seconds
-from loadtests.peers import race
-from loadtests.peers import report as peers_report
+from loadtests.peers import plan as peers_plan
 
 RATE = 20.0  # requests per second, unless --rate or --clients is given
 PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
@@ -186,7 +185,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_experiment)
     add = parser.add_argument
-    questions = "; ".join(f"{name}: {preset.question}" for name, preset in PRESETS.items())
+    questions = "; ".join(f"{name}: {preset.question}" for name, preset in PRESETS.items()).replace("%", "%%")
     add("--preset", choices=tuple(PRESETS), default="quick", metavar="NAME", help=questions)
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
@@ -250,22 +249,33 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add `peers`: our service beside the usual designs under overload."""
     parser = commands.add_parser(
         "peers",
-        help="our service beside the usual designs under overload (about 10 minutes)",
-        description="Run every design in turns with the same work and the same clients, which give up after "
-        "1 s: at a comfortable rate, at 3x and 10x the limit, and afterwards.",
+        help="our service beside the usual designs under overload (12 minutes)",
+        description="Keep all designs up and load them in turns, with the same work and clients that "
+        "give up after 1 s; judge each by its ratios to ours in the same cycle. Needs the extra `peers`.",
+        epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,
     )
     parser.set_defaults(handler=_peers)
     add = parser.add_argument
     add("--works-ms", type=_loads, default="0.5,4,40", metavar="X,X,...", help="CPU time of a request")
-    add("--seconds", type=_positive, default=10.0, metavar="SECONDS", help="length of each overload")
+    add(
+        "--times",
+        type=_loads,
+        default="3,10",
+        metavar="X,X,...",
+        help="loads, as multiples of the limit (cores / S); where the generator can offer none of them on "
+        "time, what it can",
+    )
+    add("--cycles", type=_count, default=6, metavar="N", help="blocks of each design; 6 give an interval")
+    add("--seconds", type=_positive, default=1.5, metavar="SECONDS", help="measured in each block")
+    add("--seed", type=int, default=1, metavar="N", help="of the order of the blocks")
     add(
         "--designs",
         type=_designs,
-        default=",".join(peers_report.TITLES),
+        default=",".join(peers_plan.TITLES),
         metavar="NAME,...",
-        help="which, and in which order",
+        help="which to measure; offloop always is",
     )
     add("--json", type=Path, metavar="FILE", help="keep all figures there, and a drawing beside it")
 
@@ -273,21 +283,41 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _designs(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        if name not in peers_report.TITLES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(peers_report.TITLES)}")
+        if name not in peers_plan.TITLES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(peers_plan.TITLES)}")
     return names
 
 
 def _peers(arguments: argparse.Namespace) -> int:
-    console = Console(stderr=True)
-    found = race.race(arguments.designs, arguments.works_ms, arguments.seconds, console)
-    for table in peers_report.tables(found):
-        Console(width=None if sys.stdout.isatty() else 80).print(table)
+    from loadtests.peers import race, report
+
+    _forget_settings()
+    results = race.race(
+        race.Order(
+            designs=peers_plan.with_ours(arguments.designs),
+            works_ms=arguments.works_ms,
+            times=arguments.times,
+            cycles=arguments.cycles,
+            measured_seconds=arguments.seconds,
+            seed=arguments.seed,
+        ),
+        Console(stderr=True),
+    )
+    console = Console(width=None if sys.stdout.isatty() else 80)
+    for table in report.tables(results):
+        console.print(table, highlight=False)
     if arguments.json is not None:
-        write_json(arguments.json, found, indent=1)
-        peers_report.draw(found, arguments.json.with_suffix(".svg"))
-    states = {row[load]["state"] for row in found["rows"] for load in ("3x", "10x") if load in row}
-    return INVALID if "invalid" in states else PASSED
+        from loadtests.peers import figure  # matplotlib takes a second, and is needed for this alone
+
+        write_json(arguments.json, results.to_json())
+        figure.draw(results, arguments.json.with_suffix(".svg"))
+    return INVALID if results.invalid else PASSED
+
+
+def _forget_settings() -> None:
+    """Take the service's variables out of the environment: the plan alone says how it is started."""
+    for name in [name for name in os.environ if name.startswith("SERVICE_")]:
+        del os.environ[name]
 
 
 def _positive(text: str) -> float:
@@ -322,8 +352,7 @@ def _experiment(arguments: argparse.Namespace) -> int:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Factors)}
     chosen = {name: value for name, value in given.items() if value is not None}
     factors = dataclasses.replace(PRESETS[arguments.preset].factors, **chosen)
-    for name in [name for name in os.environ if name.startswith("SERVICE_")]:
-        del os.environ[name]  # the plan alone says how the service is started
+    _forget_settings()
     console = Console(stderr=True)
     try:
         experiment.run(arguments.preset, factors, path, console)
@@ -346,6 +375,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _draw(path: Path) -> int:
+    from loadtests.experiment import report  # matplotlib takes a second that no other command should
+
     summary, text = report.draw(RunFolder(path))
     print(text, end="")
     print(f"\nReport, figures and data: {path}")

@@ -79,6 +79,8 @@ class Block:
 
     `cycle`: what it is paired by. `part`: "cycle"; "beside", which no claim needs; or "ramp", a stretch of a
     phase of the ramp. `offered_per_second`: None in a closed loop, which always asks for more.
+    `piece_seconds`: CPU seconds of a fixed piece of work on the worker's core meanwhile (speed.py); None: not
+    measured.
     """
 
     part: Literal["cycle", "beside", "ramp"]
@@ -94,6 +96,7 @@ class Block:
     inputs: Inputs
     outcomes: dict[str, int]
     ledger: Ledger | None  # of a stretch of a phase the phase has it
+    piece_seconds: float | None = None
     void_because: tuple[str, ...] = ()
 
     @property
@@ -110,6 +113,19 @@ class Block:
     def demand_seconds(self) -> float:
         """S: CPU seconds of one unit of work."""
         return self.work_cpu_seconds / self.tasks
+
+    @property
+    def steady_throughput(self) -> float:
+        """X at equal speed: units of work done in the time of one piece on the worker's core.
+
+        Only its ratio to another block's means something. Where no speed was measured it is X itself.
+        """
+        return self.throughput_per_second * (self.piece_seconds or 1.0)
+
+    @property
+    def steady_demand(self) -> float:
+        """S at equal speed: pieces that one unit of work is worth; S itself where no speed was measured."""
+        return self.demand_seconds / (self.piece_seconds or 1.0)
 
     @property
     def io_seconds_per_request(self) -> float:
@@ -142,6 +158,7 @@ def block(
     offered_per_second: float | None = None,
     outcomes: dict[str, int] | None = None,
     ledger: Ledger | None = None,
+    piece_seconds: float | None = None,
     ended_early: bool = False,
 ) -> Block:
     """What happened between two readings, and whether it may be judged.
@@ -173,5 +190,6 @@ def block(
         inputs=shares,
         outcomes=outcomes or {},
         ledger=ledger,
+        piece_seconds=piece_seconds,
         void_because=tuple(faults),
     )

@@ -104,13 +104,21 @@ def _interval(estimate: Estimate, region: Region, numbers: str, held: str, did_n
 
 def split(gain: Gain) -> str:
     """A gain in throughput, taken apart."""
-    return f"throughput {gain.throughput} = U {gain.utilisation} / S {gain.demand}"
+    parts = f"{gain.steady} = U {gain.utilisation} / S {gain.demand}"
+    if gain.steady == gain.throughput:  # no speed was measured
+        return f"throughput {parts}"
+    text = f"throughput {gain.throughput}; at equal speed {parts}"
+    if gain.speed_differs:
+        text += (
+            f" (the worker's core was {gain.slowness} times as slow: its neighbours, or both cores are one)"
+        )
+    return text
 
 
 def _judged(gain: Gain) -> tuple[Estimate, str]:
     """The ratio that judges a gain with equal units of work, and what to say of it."""
     if gain.demand_differs:
-        return gain.throughput, " A unit costs another amount of CPU on either side, so throughput judges."
+        return gain.steady, " A unit costs another amount of CPU on either side, so throughput judges."
     return gain.utilisation, ""
 
 
@@ -130,9 +138,9 @@ def _inline_cap(evidence: Evidence) -> Finding:
 def _published_gain(evidence: Evidence) -> Finding:
     gain = evidence.gain("executor-1-fifth", "inline")
     return _interval(
-        gain.throughput,
+        gain.steady,
         PUBLISHED,
-        f"{split(gain)}",
+        split(gain),
         "Offloaded requests did a fifth of the work here, as in the post's code history: the figure "
         "reproduces, and the work explains it.",
         "Even with a fifth of the work per request, this machine gives another factor.",

@@ -37,15 +37,24 @@ class UnusableError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gain:
-    """What one variant does more than another, split exactly: X = U / S in every single pair.
+    """What one variant does more than another, split exactly: `steady` = `utilisation` / `demand`.
 
-    `throughput`: ratio of units of work per second; `utilisation`: of CPU seconds of work per second;
-    `demand`: of CPU seconds per unit.
+    `throughput`: ratio of units of work per second. `steady`: the same at equal speed of the worker's core,
+    or the same figure where no speed was measured. `utilisation`: of CPU seconds of work per second.
+    `demand`: of CPU time per unit, at equal speed. `slowness`: how many times as long a fixed piece of work
+    took on the worker's core; 1 where it was not measured.
     """
 
     throughput: Estimate
+    steady: Estimate
     utilisation: Estimate
     demand: Estimate
+    slowness: Estimate
+
+    @property
+    def speed_differs(self) -> bool:
+        """Whether one side met slower cores than the other, by chance or by its own doing."""
+        return self.slowness.finite and SAME_DEMAND.excludes(self.slowness)
 
     @property
     def demand_differs(self) -> bool:
@@ -110,8 +119,10 @@ class Evidence:
         """
         return Gain(
             self.ratio(variant, baseline, lambda block: block.throughput_per_second, parts),
+            self.ratio(variant, baseline, lambda block: block.steady_throughput, parts),
             self.ratio(variant, baseline, lambda block: block.utilisation, parts),
-            self.ratio(variant, baseline, lambda block: block.demand_seconds, parts),
+            self.ratio(variant, baseline, lambda block: block.steady_demand, parts),
+            self.ratio(variant, baseline, lambda block: block.piece_seconds or 1.0, parts),
         )
 
     def share_of_left(self, variant: str) -> Estimate:

@@ -92,7 +92,7 @@ def cycles(summary: Summary) -> Figure | None:
         return None
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     figure.suptitle(
-        "The machine's speed drifts and throughput with it; U = throughput x S does not",
+        "Throughput follows the speed of the machine; U = throughput x S takes it out",
         weight="bold",
         size=12,
     )
@@ -128,7 +128,8 @@ def cycles(summary: Summary) -> Figure | None:
         axis.set_title(f"{title}\nscatter {min(spreads):.1f} to {max(spreads):.1f} %")
         axis.set_xlabel("cycle")
     left.set_ylabel("% of the variant's median")
-    left.legend(loc="best", ncols=2)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
@@ -171,10 +172,10 @@ def queues(summary: Summary) -> Figure | None:
         counts.fill_between(line.seconds, line.completed, line.accepted, color=BLUE, alpha=0.12, lw=0)
         counts.set_title(f"{titles[phase.variant]}\nup to {phase.peak} in flight")
         waiting.set_xlabel("seconds since the phase began")
-        counts.set_ylim(bottom=0)
         counts.set_xlim(0, 2 * phase.seconds)
     highest = max(max(phase.peak, phase.kernel_queue_max) for phase, _ in shown)
-    axes[1][0].set_ylim(0, max(highest, 1) * 1.35)  # room for the legend
+    axes[0][0].set_ylim(bottom=0)  # after all curves: it ends the scaling by itself
+    axes[1][0].set_ylim(0, max(highest, 1) * 1.55)  # room for the legend
     axes[0][0].set_ylabel("connections, cumulative")
     axes[1][0].set_ylabel("connections waiting")
     axes[0][0].legend(loc="upper left")

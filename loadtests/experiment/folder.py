@@ -133,7 +133,9 @@ class RunFolder:
             plan.variant(raw.variant)
             return read_samples(self.samples_of(raw.id))
         except (OSError, LookupError, ValueError, TypeError) as error:
-            raise FolderError(f"{self.path} does not hold a readable run: phase {raw.id}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            where = f"{self.path} does not hold a readable run: phase {raw.id}"
+            raise FolderError(f"{where}: {reason}") from error
 
     def _list(self, name: str, kind: type[tuple[T, ...]]) -> tuple[T, ...]:
         return self.read(name, kind) if (self.path / name).exists() else ()

@@ -94,8 +94,8 @@ def _tables(summary: Summary) -> Iterator[str]:
         if gain.baseline != baseline:
             baseline = gain.baseline
             yield ""
-            yield from _row(f"over {baseline}", "X", "= U", "/ S")
-        yield from _row(gain.variant, gain.gain.throughput, gain.gain.utilisation, gain.gain.demand)
+            yield from _row(f"over {baseline}", "X at equal speed", "= U", "/ S")
+        yield from _row(gain.variant, gain.gain.steady, gain.gain.utilisation, gain.gain.demand)
     if beside := tables.beside(summary):
         yield ""
         yield from _wrap(beside)

@@ -24,6 +24,7 @@ from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.ledger import HalfOpen, reconcile
 from loadtests.experiment.plan import Plan, Variant
 from loadtests.experiment.results import Kill, PhaseResult, Raw, phase_result
+from loadtests.experiment.speed import Speed
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase, Target
@@ -33,6 +34,7 @@ from loadtests.neighbours import Neighbours
 SPARE_SECONDS: Final = 0.1
 """For how much longer than it is measured a block is loaded: a reading may come so late."""
 
+WARM_SECONDS: Final = 0.2
 KILL_AFTER_SECONDS: Final = 0.8
 KILL_SECONDS: Final = 2.0
 """Long enough for a pool to be replaced and its tasks tried again."""
@@ -48,6 +50,7 @@ class Testbed:
         self._folder = folder
         self._stack = contextlib.ExitStack()
         self._services: dict[str, ServiceChild] = {}
+        self._workers: dict[str, list[int]] = {}
         self._half_open: dict[str, frozenset[int]] = {}
         self._phases = 0
 
@@ -69,8 +72,8 @@ class Testbed:
                 child.wait_ready()
             self._services = children
             self._generator = stack.enter_context(Generator())
-            for child in children.values():
-                self._warm_up(child)
+            for name, child in children.items():
+                self._workers[name] = self._warm_up(self.plan.variant(name), child)
             self.neighbours = Neighbours()  # by now all processes of ours are there
             self._stack = stack.pop_all()
         return self
@@ -81,13 +84,21 @@ class Testbed:
         """End everything."""
         self._stack.__exit__(kind, error, trace)
 
-    def _warm_up(self, service: ServiceChild) -> None:
-        """A few requests that no block counts: the first ones import what later ones find."""
-        phase = Phase(url=f"{service.url}/data", clients=2, duration_seconds=0.1)
+    def _warm_up(self, variant: Variant, service: ServiceChild) -> list[int]:
+        """A few requests that no block counts: the first ones import what later ones find.
+
+        Returns:
+            The processes that did the work: the service itself, if no others do.
+        """
+        phase = Phase(url=f"{service.url}/data", clients=2 * variant.workers, duration_seconds=WARM_SECONDS)
         path = self._folder.path / "block.json"
+        before = _used_below(service.pid)
         for _ in self._generator.run(phase, path):
             pass
         path.unlink()
+        if variant.offload in ("inline", "thread"):
+            return [service.pid]
+        return _busiest(before, _used_below(service.pid))[: variant.workers]
 
     def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
         """Saturate one variant with clients in a closed loop and measure between two readings."""
@@ -105,7 +116,8 @@ class Testbed:
             start = time.monotonic() - begun.elapsed_seconds
             _sleep_until(start + factors.settle_seconds)
             before = read(service.admin_url, self.neighbours)
-            _sleep_until(before.seconds + factors.block_seconds)
+            with Speed(self._workers[variant.name]) as speed:
+                _sleep_until(before.seconds + factors.block_seconds)
             after = read(service.admin_url, self.neighbours)
             for _ in sending:
                 pass
@@ -126,6 +138,7 @@ class Testbed:
             facts=facts,
             outcomes=outcomes,
             ledger=reconcile(samples, first, last, HalfOpen()),
+            piece_seconds=speed.seconds,
             ended_early=facts.started_monotonic + phase.duration_seconds < after.seconds,
         )
 
@@ -180,9 +193,10 @@ class Testbed:
         path = self._folder.path / "block.json"
         with contextlib.closing(self._generator.run(phase, path)) as sending:
             next(sending)
+            before = _used_below(service.pid)
             time.sleep(KILL_AFTER_SECONDS)
             killed = time.monotonic()
-            os.kill(_busiest_below(service.pid), signal.SIGKILL)
+            os.kill(_busiest(before, _used_below(service.pid))[0], signal.SIGKILL)
             for _ in sending:
                 pass
         samples, _ = read_samples(path)
@@ -212,9 +226,11 @@ def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
-def _busiest_below(pid: int) -> int:
-    """The process below `pid` that has used most CPU: under load, a worker."""
-    used: dict[int, float] = {
-        child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)
-    }
-    return max(used, key=lambda child: used[child])
+def _used_below(pid: int) -> dict[int, float]:
+    """CPU seconds of each process below `pid` so far."""
+    return {child.pid: sum(child.cpu_times()[:2]) for child in psutil.Process(pid).children(recursive=True)}
+
+
+def _busiest(before: dict[int, float], after: dict[int, float]) -> list[int]:
+    """Processes in the order of the CPU that they have used since; under load, workers come first."""
+    return sorted(after, key=lambda pid: after[pid] - before.get(pid, 0.0), reverse=True)

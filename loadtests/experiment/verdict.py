@@ -74,15 +74,13 @@ def answer(summary: Summary) -> str | None:
         published = evidence.gain("executor-1-fifth", "inline")
         controlled = evidence.gain("executor-1", "inline")
         cores = evidence.gain("executor-cores", "inline")
-        work_alone = evidence.ratio(
-            "executor-1-fifth", "executor-1", lambda block: block.throughput_per_second
-        )
+        work_alone = evidence.ratio("executor-1-fifth", "executor-1", lambda block: block.steady_throughput)
     except UnusableError as problem:
         return f"Where the 5.2x comes from cannot be said from this run: {problem}."
     number = evidence.plan.variant("executor-cores").workers
     return (
         f"As published, with a fifth of the work per offloaded request, one worker gives "
-        f"{published.throughput}x. With the same work on both sides it gives {controlled.utilisation}x, and "
+        f"{published.steady}x. With the same work on both sides it gives {controlled.utilisation}x, and "
         f"{number} workers give {cores.utilisation}x on {evidence.plan.cores:g} cores. The smaller work "
         f"alone, one worker beside one worker, gives {work_alone}x. "
         + (

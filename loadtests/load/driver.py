@@ -99,6 +99,7 @@ class Driver:
     def __init__(self) -> None:
         self._loop: LoadLoop | None = None
         self._ended = False
+        self._waiting = True  # for an order or an address: there is nothing yet to keep
         self._pauses = GcPauses()
         self._clocks = Clocks(wall=time.monotonic, cpu=time.process_time, core_wait=CoreWait())
 
@@ -111,11 +112,16 @@ class Driver:
                 break
 
     def end(self, *_: object) -> None:
-        """Stop the phase under way, and serve no other: the handler of SIGTERM."""
+        """Stop the phase under way, and serve no other: the handler of SIGTERM.
+
+        It may come while the GC calls back, where an exception would be reported and lost; so what is not
+        waiting looks at `_ended`.
+        """
         self._ended = True
-        if self._loop is None:
-            sys.exit()  # out of the wait for an order
-        self._loop.stop = True
+        if self._waiting:
+            sys.exit()
+        if self._loop is not None:
+            self._loop.stop = True
 
     def _run(self, phase: Phase, samples_path: Path) -> str | None:
         """Run one phase and write its file; return why it could not start, else None."""
@@ -123,14 +129,18 @@ class Driver:
             endpoint = make_endpoint(phase)
         except OSError as error:
             return f"{phase.url}: {error.strerror or error}"
+        self._waiting = False
         self._pauses.restart()
         epoch, cpu = time.time(), time.process_time()
         loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks)
         self._loop = loop
+        if self._ended:
+            loop.stop = True
         loop.run()
         facts = _facts(loop, endpoint, self._pauses, epoch, cpu)
         write_json(samples_path, {**to_columns(loop.samples), "generator": facts.to_json()})
         self._loop = None
+        self._waiting = True
         return None
 
 

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 
-import uvicorn
 import uvloop
 from aiohttp import web
 
@@ -21,6 +20,8 @@ def main(design: str, port: int, name: str, units: int, workers: int) -> None:
         os.execv(sys.executable, [sys.executable, "-m", *command])
     work = designs.work_of(name)
     if design == "fastapi":
+        import uvicorn  # an extra of its own, and a second of start that the others need not wait for
+
         uvicorn.run(designs.fastapi(work, units), port=port, log_level="warning", access_log=False)
         return
     builders: dict[str, Callable[[], web.Application]] = {

@@ -11,10 +11,12 @@ import functools
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from fastapi import FastAPI, Response
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 MOST_IN_FLIGHT = 64
 """Of the bounded design: a round number, as people choose it."""
@@ -75,6 +77,8 @@ def bounded(work: Work, units: int, workers: int) -> web.Application:
 
 def fastapi(work: Work, units: int) -> FastAPI:
     """A plain `def`, which FastAPI runs in its thread pool: its documentation on concurrency."""
+    from fastapi import FastAPI, Response  # half a second of start that the other designs need not wait for
+
     app = FastAPI()
 
     @app.get("/data")

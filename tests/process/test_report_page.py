@@ -6,7 +6,6 @@ The screenshots stay in `runs/test-artefacts/`, to be looked at.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import pytest
 
 from loadtests.experiment import report
 from loadtests.experiment.folder import RunFolder
+from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import judge
 from tests.process.browser_support import Page, chromium, page_at
 from tests.process.support import ROOT
+from tests.unit.synthetic import plan_of, summary_of
 
 ARTEFACTS = ROOT / "runs/test-artefacts"
 WIDTH = 1280
@@ -51,6 +52,8 @@ LOOK = """(() => {
   return {
     paper, weak,
     wide: document.documentElement.scrollWidth,
+    cut: [...document.querySelectorAll(".scroll")].filter(e => seen(e) && e.scrollWidth > e.clientWidth)
+      .map(e => e.textContent.trim().slice(0, 40)),
     claims: [...document.querySelectorAll(".claim")].filter(seen).map(e => e.firstChild.textContent.trim()),
     verdicts: [...document.querySelectorAll(".verdict")].filter(seen).map(e => e.textContent.trim()),
     figures: Object.fromEntries([...document.querySelectorAll("figure")].map(figure => {
@@ -63,12 +66,13 @@ LOOK = """(() => {
 
 
 @pytest.mark.parametrize(
-    ("run", "scheme"), [("quick", "light"), ("quick", "dark"), ("accept-all-we-can", "light")]
+    ("preset", "scheme"),
+    [("controlled", "light"), ("controlled", "dark"), ("accept-all-we-can", "light"), ("threads", "dark")],
 )
 def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
-    tmp_path: Path, run: str, scheme: str
+    tmp_path: Path, preset: str, scheme: str
 ) -> None:
-    shutil.copy(ROOT / f"docs/runs/{run}/summary.json", tmp_path)
+    RunFolder(tmp_path).write("summary.json", Summary, summary_of(plan_of(preset)))
     summary, _ = report.draw(RunFolder(tmp_path))
     url = (tmp_path / "report.html").as_uri()
 
@@ -80,7 +84,7 @@ def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
     with chromium(tmp_path / "browser") as address:
         seen, page, shot = asyncio.run(visit(address))
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    (ARTEFACTS / f"report-{run}-{scheme}.png").write_bytes(shot)
+    (ARTEFACTS / f"report-{preset}-{scheme}.png").write_bytes(shot)
 
     assert page.complaints == []
     # The icon is `data:,` so that the browser asks nobody for one; Chromium reports it all the same.
@@ -95,6 +99,7 @@ def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
         assert height > 100, name
         assert texts > 5, name
     assert seen["wide"] <= WIDTH, "the page scrolls sideways"
+    assert seen["cut"] == [], "a table is wider than its place"
     assert seen["weak"] == [], "text that cannot be read on this paper"
     dark = sum(int(part) for part in seen["paper"].strip("rgb()").split(",")) < 3 * 128
     assert dark == (scheme == "dark")

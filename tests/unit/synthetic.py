@@ -109,6 +109,7 @@ def block_of(
     io_per_worker: float = 0.15,
     generator: float = 0.05,
     offered_per_second: float | None = None,
+    piece_seconds: float | None = None,
     void_because: tuple[str, ...] = (),
 ) -> Block:
     """A block with these figures; whole tasks, so U is a little off."""
@@ -125,8 +126,9 @@ def block_of(
         io_cpu_seconds=io_per_worker * variant.workers * seconds,
         generator_cpu_seconds=generator * variant.workers * seconds,
         inputs=QUIET,
-        outcomes={"ok": 100},
+        outcomes={} if part == "ramp" else {"ok": 100},  # of a ramp the phase has them
         ledger=None if part == "ramp" else books(),
+        piece_seconds=piece_seconds,
         void_because=void_because,
     )
 
@@ -154,7 +156,7 @@ def phase_of(
     goodput = limit * min(pressure, IN_TIME.get(variant.name, 0.8))
     counts = tuple(range(31))
     line = Timeline(
-        seconds=tuple(0.1 * n for n in counts),
+        seconds=tuple(seconds * n / 30 for n in counts),
         offered=tuple(40 * n for n in counts),
         accepted=tuple(30 * n for n in counts),
         completed=tuple(25 * n for n in counts),

@@ -134,6 +134,17 @@ def test_each_input_spoils_a_block_above_its_bound_and_not_at_it(name: str) -> N
     assert "%" in fault
 
 
+@pytest.mark.parametrize(("idle", "void"), [(0.0, True), (0.99, True), (1.0, False), (30.0, False)])
+def test_a_neighbour_on_a_core_that_nobody_else_wants_disturbs_nobody(idle: float, void: bool) -> None:
+    shares = Inputs(stolen=0, others=2 * MOST_OTHERS, throttled=0, generator=0, idle_cores=idle)
+    assert bool(shares.faults()) == void
+
+
+def test_idle_cores_are_counted_between_the_readings() -> None:
+    found = inputs(reading(seconds=10, idle_seconds=5), reading(seconds=12, idle_seconds=8), 4, 0.0)
+    assert found.idle_cores == pytest.approx(1.5)
+
+
 def test_every_fault_is_told() -> None:
     assert len(Inputs(stolen=1, others=1, throttled=1, generator=1).faults()) == 4
 

@@ -129,7 +129,7 @@ def test_a_folder_that_was_never_measured_has_a_summary_of_nothing(tmp_path: Pat
     folder.write("environment.json", Environment, ENVIRONMENT)
     folder.write("plan.json", Plan, plan_of("quick"))
     summary = folder.build()
-    assert summary.blocks == summary.phases == summary.kills == ()
+    assert (summary.blocks, summary.phases, summary.kills) == ((), (), ())
     assert "FAILED" in report.as_text(summary).splitlines()[0]
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_run_of_this_version_is_refused_in_one_sentence(tmp_path: Pat
         report.draw(RunFolder(folder))
     said = str(caught.value)
     assert "\n" not in said
-    assert str(folder) in said
+    assert said.count(str(folder)) == 1
     assert len(said) < 200 + len(str(folder))
     assert not (folder / "verdict.txt").exists()
 

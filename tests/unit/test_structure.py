@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,41 @@ CHASSIS = [
     ),
 ]
 
+# The rooms of the instrument: a file may import only from its own and from those that stand before it.
+ROOMS = ["files", "neighbours", "machine", "load", "experiment", "peers", "__main__"]
+
+# The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
+EXPERIMENT = [
+    *("statistics", "plan", "presets"),
+    *("child", "counters", "ledger", "blocks", "results", "speed"),
+    *("evidence", "claims", "verdict", "tables"),
+    *("folder", "figures", "page", "report", "progress"),
+    *("testbed", "run", "comparable", "compare"),
+]
+
+# What decides by what it is told, and never by the clock.
+TIMELESS = {
+    *("statistics", "plan", "presets", "ledger", "blocks", "results"),
+    *("evidence", "claims", "verdict", "tables"),
+    *("folder", "figures", "page", "report", "progress"),
+}
+
+# A folder owns for all that is in it.
 OWNERS = {
+    "psutil": {
+        "loadtests/neighbours.py",
+        "loadtests/experiment/speed.py",
+        "loadtests/experiment/testbed.py",
+        "loadtests/peers",
+    },
+    "pydantic": {
+        *("service/settings.py", "service/sources.py", "service/binding.py"),
+        *("loadtests/load/schema.py", "loadtests/experiment/folder.py", "loadtests/peers"),
+    },
+    "rich": {
+        *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py", "loadtests/peers"),
+        *("loadtests/experiment/progress.py", "loadtests/experiment/run.py"),
+    },
     "prometheus_client": {"metrics"},
     "multiprocessing": {"service/lane.py", "service/stock_pool.py", "service/runner.py"},
     # The executor pool knows futures and starts nothing. The designs are programs of their own, and not ours.
@@ -74,7 +109,7 @@ OWNERS = {
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
-    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/report.py"},
+    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
 }
 
@@ -120,12 +155,37 @@ def test_the_chassis_imports_in_one_direction(path: Path) -> None:
     assert {full.split(".")[1] for full in modules(path) if full.startswith("service.")} <= before
 
 
+LOADTESTS = [path for path in FILES if name(path).startswith("loadtests/")]
+
+
+def of_loadtests(path: Path) -> set[tuple[str, ...]]:
+    """The modules of the instrument that a file imports, as parts: room, then file."""
+    return {tuple(full.split(".")[1:]) for full in modules(path) if full.startswith("loadtests.")}
+
+
+@pytest.mark.parametrize("path", LOADTESTS, ids=name)
+def test_the_rooms_of_the_instrument_import_in_one_direction(path: Path) -> None:
+    room = path.relative_to(ROOT / "loadtests").with_suffix("").parts[0]
+    if room == "__init__":
+        assert not of_loadtests(path)
+        return
+    assert {parts[0] for parts in of_loadtests(path)} <= set(ROOMS[: ROOMS.index(room) + 1])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "loadtests/experiment").glob("*.py")), ids=name)
+def test_the_experiment_imports_in_one_direction(path: Path) -> None:
+    reached = {parts[1] for parts in of_loadtests(path) if parts[0] == "experiment"}
+    before = [] if path.stem == "__init__" else EXPERIMENT[: EXPERIMENT.index(path.stem)]
+    assert reached <= set(before)
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_what_has_one_owner_is_imported_by_it_alone(path: Path) -> None:
+    here = path.relative_to(ROOT)
+    places = {here.as_posix(), *(above.as_posix() for above in here.parents)}
     for full in imports(path):
         owners = OWNERS.get(full.partition(".")[0])
-        if owners is not None:
-            assert name(path) in owners or path.relative_to(ROOT).parts[0] in owners, full
+        assert owners is None or owners & places, full
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -138,21 +198,23 @@ def test_argv_and_environment_are_read_only_at_the_entrances(path: Path) -> None
         assert "getenv" not in text
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("loadtests/")], ids=name)
-def test_in_the_load_tests_only_the_driver_sends_by_the_clock(path: Path) -> None:
-    schedule = {
-        "schedule",
-        "sample",
-        "connection",
-        "histogram",
-        "summary",
-        "verdict",
-        "ledger",
-        "evidence",
-        "matrix",
-    }
-    if path.stem in schedule:
-        assert "time" not in imports(path)
+@pytest.mark.parametrize("path", sorted((ROOT / "loadtests/load").glob("*.py")), ids=name)
+def test_in_the_load_only_the_driver_knows_the_clock(path: Path) -> None:
+    assert ("time" in imports(path)) == (path.stem == "driver")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "loadtests/experiment").glob("*.py")), ids=name)
+def test_in_the_experiment_what_decides_knows_no_clock(path: Path) -> None:
+    if path.stem in TIMELESS:
+        assert not imports(path) & {"time", "datetime"}
+
+
+def test_the_map_of_the_instrument_names_every_file() -> None:
+    text = (ROOT / "loadtests/__init__.py").read_text()
+    for room in ("load", "experiment"):
+        named = re.findall(r"^ +(\w+)\.py ", text[text.index(f"{room}/") :].split("\n\n")[0], re.MULTILINE)
+        files = {path.stem for path in (ROOT / "loadtests" / room).glob("*.py")} - {"__init__"}
+        assert sorted(named) == sorted(files)
 
 
 def test_our_protocol_takes_no_private_name_of_its_base() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loadtests.load import driver
 from loadtests.load.driver import CoreWait
 from loadtests.load.generator import Generator, GeneratorError, read_samples, run_phase
 from loadtests.load.phase import Phase
@@ -46,6 +50,31 @@ def test_a_stopped_driver_leaves_a_complete_file_that_says_so(tmp_path: Path) ->
     assert books.sent >= 5
     assert books.not_sent > 0
     assert summarise(samples, facts, phase).outcomes.keys() == {"aborted", "not_sent"}
+
+
+def test_an_end_before_the_first_request_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SIGTERM came while the GC collected what the last phase had left: an exception in its callback is
+    # reported and lost, and the phase went on for its whole length.
+    said: list[dict[str, Any]] = []
+
+    def emit(message: dict[str, Any], *, wait: bool = False) -> bool:  # noqa: ARG001  # as the real one
+        said.append(message)
+        return True
+
+    monkeypatch.setattr(driver, "emit", emit)
+    serving = driver.Driver()
+    monkeypatch.setattr(serving._pauses, "restart", lambda: serving.end(signal.SIGTERM))
+    phase = Phase(url="http://127.0.0.1:9/data", rate=100, duration_seconds=60)
+    orders = [json.dumps({"phase": phase.to_json(), "samples_path": str(tmp_path / "samples.json")})] * 2
+    try:
+        serving.serve(orders)
+    finally:
+        gc.callbacks.remove(serving._pauses._note)
+    samples, facts = read_samples(tmp_path / "samples.json")
+    assert facts.interrupted
+    assert facts.wall_seconds < 10
+    assert (ledger(samples).planned, ledger(samples).sent) == (6000, 0)
+    assert {"end": None} not in said, "it served another"
 
 
 def test_ctrl_c_in_the_parent_stops_the_driver_and_keeps_what_was_measured(tmp_path: Path) -> None:

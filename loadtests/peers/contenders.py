@@ -1,0 +1,182 @@
+"""The designs as processes: all up at once, each quiet while another is measured.
+
+Knows how each is started. Touches child processes, each the leader of a session of its own, and log files.
+
+Quiet, because a design that works on for clients who have left does not stop when its block does: left
+running, one such halved the goodput of its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from loadtests.experiment.child import ServiceError
+from loadtests.peers import trees
+from loadtests.peers.plan import OURS, TITLES
+
+DATA: Final = "service.work:data"
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.4
+"""How long quiet is watched for. /proc counts in hundredths of a second, so at the share below a design may
+just tick once."""
+
+QUIET_SHARE: Final = 0.025  # of a core
+PATIENCE_SECONDS: Final = 0.8
+"""How long a design may work on before it is started anew, which takes a second as well."""
+
+MOST_STARTS: Final = 5  # until a design that is never quiet ends the run
+
+
+class Contender:
+    """One design as a child process."""
+
+    def __init__(self, name: str, work_units: int, workers: int, folder: Path) -> None:
+        self.name = name
+        self._work_units, self._workers = work_units, workers
+        self._log = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of its process tree so far."""
+        return 0.0 if self._process is None else trees.cpu_seconds(self._process.pid)
+
+    def start(self) -> None:
+        """Start it and have it answer once, so that its pool is up.
+
+        Raises:
+            ServiceError: it ended or stayed silent instead.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        with self._log.open("wb") as log:
+            # A session of its own keeps Ctrl-C from it, and can be ended as a whole.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._command(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._await_answer(self._process)
+
+    def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
+        """End it and everything in its session, at the latest after the given time."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its queue may be longer than our patience
+                process.wait(patience_seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _command(self, port: int) -> list[str]:
+        if self.name == OURS:
+            flags = {"port": port, "admin-port": 0, "work-units": self._work_units, "workers": self._workers}
+            return ["service", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
+        return ["loadtests.peers", self.name, str(port), DATA, str(self._work_units), str(self._workers)]
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(URLError, OSError), urlopen(f"{self.url}/data", timeout=5):
+                return
+            time.sleep(0.02)
+        said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise ServiceError(
+            f"the design {TITLES[self.name]!r} did not start: {' '.join(said) or 'it is silent'}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled:
+    """How the designs came to rest: after how long, with which CPU seconds, and who was started anew."""
+
+    seconds: float
+    cpu_seconds: dict[str, float]
+    started_anew: frozenset[str]
+
+
+class Contenders:
+    """All designs of one amount of work; a context manager that ends them whatever happens."""
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        self._all = {contender.name: contender for contender in contenders}
+
+    def __enter__(self) -> Self:
+        """Start them one after the other.
+
+        Raises:
+            ServiceError: one of them could not be started.
+        """
+        try:
+            for contender in self._all.values():
+                contender.start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def __getitem__(self, name: str) -> Contender:
+        """One of them."""
+        return self._all[name]
+
+    def settle(self, patience_seconds: float = PATIENCE_SECONDS) -> Settled:
+        """Wait until every design is quiet; one that is not after the given time is started anew.
+
+        Raises:
+            ServiceError: one is never quiet, or could not be started anew.
+        """
+        began = time.monotonic()
+        anew: dict[str, float] = {}
+        for _ in range(MOST_STARTS):
+            cpu, busy = self._watch(patience_seconds)
+            if not busy:
+                return Settled(time.monotonic() - began, {**cpu, **anew}, frozenset(anew))
+            for name in busy:
+                anew.setdefault(name, cpu[name])
+                self._all[name].stop(0)  # a polite end would first work through its queue
+                self._all[name].start()
+        raise ServiceError(f"the designs {', '.join(sorted(anew))} are never quiet, even when just started")
+
+    def _watch(self, patience_seconds: float) -> tuple[dict[str, float], list[str]]:
+        """Look until all are quiet or patience ends; their CPU seconds, and who is busy."""
+        deadline = time.monotonic() + patience_seconds
+        looked, before = time.monotonic(), self._cpu()
+        while True:
+            time.sleep(LOOK_SECONDS)
+            now, after = time.monotonic(), self._cpu()
+            busy = [name for name in after if after[name] - before[name] > QUIET_SHARE * (now - looked)]
+            if not busy or now >= deadline:
+                return after, busy
+            looked, before = now, after
+
+    def _cpu(self) -> dict[str, float]:
+        return {name: contender.cpu_seconds for name, contender in self._all.items()}
+
+    def _stop(self) -> None:
+        with contextlib.ExitStack() as stack:  # goes on with the others if one resists
+            for contender in self._all.values():
+                stack.callback(contender.stop)

@@ -1,0 +1,123 @@
+"""What is compared with what: designs, loads, and the order in which they take turns. Pure.
+
+Knows how rates follow from S and how an order follows from a seed. Touches nothing and reads no clock, so the
+same calibration and seed always give the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Self
+
+OURS: Final = "offloop"
+RIVAL: Final = "bounded"
+"""The design that a bound on requests in flight makes of the usual one: what ours has to beat."""
+
+TITLES: Final = {
+    OURS: "offloop",
+    RIVAL: "process pool, 64 max",
+    "pool": "aiohttp, process pool",
+    "inline": "aiohttp, inline",
+    "fastapi": "FastAPI on uvicorn",
+    "gunicorn": "gunicorn, sync",
+}
+MOST_PER_SECOND: Final = 3500.0
+"""What one generator can offer on time while it shares two cores with what it measures: at about 190 us of
+CPU per request it uses two thirds of a core. At 4,000/s it uses three quarters of one: too near to the 80 %
+at which a block is void."""
+
+GIVE_UP_SECONDS: Final = 1.0
+ALPHA: Final = 0.05  # of each interval by itself
+FEWEST_PAIRS: Final = 6
+"""Below, the exact interval at 95 % is infinite: 2 of the 2**5 signings of five ranks are more than 5 %."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the calibration found: so many units of work take `s_seconds` of CPU."""
+
+    work_ms: float  # as ordered
+    work_units: int
+    s_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One offered rate; `times` the limit, which is cores / S."""
+
+    work_ms: float
+    times: float
+    rate_per_second: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole comparison. A block sends for `warm_seconds`, which are not judged, and `measured_seconds`."""
+
+    cores: int
+    designs: tuple[str, ...]
+    works: tuple[Work, ...]
+    times: tuple[float, ...]
+    cycles: int
+    warm_seconds: float
+    measured_seconds: float
+    seed: int
+
+    def loads(self, work: Work) -> tuple[Load, ...]:
+        """The ordered multiples of the limit that can be offered on time.
+
+        If none can, what can be offered takes their place: still an overload where the work is small,
+        because a request then costs more around the work than the work itself.
+        """
+        limit = self.cores / work.s_seconds
+        offerable = [times for times in self.times if times * limit <= MOST_PER_SECOND]
+        return tuple(
+            Load(work_ms=work.work_ms, times=round(times, 3), rate_per_second=round(times * limit, 1))
+            for times in offerable or [MOST_PER_SECOND / limit]
+        )
+
+    def orders(self, load: Load) -> tuple[tuple[str, ...], ...]:
+        """Of each cycle, the order of its blocks; every other cycle mirrors the one before.
+
+        A machine that grows slower or faster then favours no design. Ours stands in the middle, the rival
+        beside it: the speed of the machine changes within half a minute, so a pair is worth more the
+        closer in time its two blocks are.
+        """
+        draw = random.Random(f"{self.seed} {load.work_ms} {load.times:.3f}")
+        found: list[tuple[str, ...]] = []
+        while len(found) < self.cycles:
+            drawn = _drawn(self.designs, draw)
+            found += [drawn, drawn[::-1]]
+        return tuple(found[: self.cycles])
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks there are if none has to be repeated."""
+        return sum(len(self.loads(work)) for work in self.works) * self.cycles * len(self.designs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Read a plan back; unknown or missing fields raise `TypeError`."""
+        works = tuple(Work(**work) for work in fields["works"])
+        tuples = {"designs": tuple(fields["designs"]), "times": tuple(fields["times"])}
+        return cls(**{**fields, **tuples, "works": works})
+
+
+def with_ours(designs: Iterable[str]) -> tuple[str, ...]:
+    """The designs, each once, with ours among them: there is nothing to compare without it."""
+    return tuple(dict.fromkeys((OURS, *designs)))
+
+
+def _drawn(designs: Sequence[str], draw: random.Random) -> tuple[str, ...]:
+    others = [design for design in designs if design not in (OURS, RIVAL)]
+    draw.shuffle(others)
+    middle = [OURS, RIVAL] if RIVAL in designs else [OURS]
+    draw.shuffle(middle)
+    half = len(others) // 2
+    return (*others[:half], *middle, *others[half:])

@@ -1,0 +1,58 @@
+"""What the comparison with the usual designs needs is an extra, and nobody else pays for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from loadtests.load.run import UsageError
+from loadtests.peers import race
+
+ROOT = Path(__file__).parents[2]
+EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
+SHOW = "import sys; import {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
+
+
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("loadtests.__main__", {"fastapi", "uvicorn", "matplotlib"}),
+        ("loadtests.peers.race", {"fastapi", "uvicorn", "matplotlib"}),
+        ("loadtests.peers.report", {"fastapi", "uvicorn", "matplotlib"}),
+        ("loadtests.peers.__main__", {"fastapi", "uvicorn", "matplotlib"}),
+    ],
+)
+def test_an_import_brings_nothing_that_only_some_need(module: str, spared: set[str]) -> None:
+    command = [sys.executable, "-c", SHOW.format(module=module)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(told.stdout.split())
+    assert "loadtests" in loaded
+    assert not loaded & spared
+
+
+def test_the_designs_frameworks_are_in_no_extra_but_their_own() -> None:
+    needed = {package for packages in race.NEEDED.values() for package in packages}
+    assert {name.partition(">")[0] for name in EXTRAS["peers"]} == needed
+    assert not {name.partition(">")[0] for name in EXTRAS["loadtests"]} & needed
+
+
+def test_the_image_goes_without_them() -> None:
+    assert '["loadtests"]' in (ROOT / "Dockerfile").read_text()
+    assert "peers" not in (ROOT / "Dockerfile").read_text()
+
+
+def test_a_missing_package_is_named_with_its_extra_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    race.check_installed(("offloop", "pool", "gunicorn"))
+    with pytest.raises(UsageError, match=r"needs uvicorn: pip install '.\[loadtests,peers\]'"):
+        race.check_installed(("offloop", "fastapi"))
