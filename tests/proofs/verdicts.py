@@ -142,9 +142,9 @@ def per_cycle(summary: Summary, region: Region) -> list[float]:
         cores = summary.plan.cores
         return [found.share_of_left(cores) for found in evidence.blocks("executor-cores").values()]
     if region == PUBLISHED:
-        return ratios("executor-1-fifth", "inline", lambda found: found.throughput_per_second)
+        return ratios("executor-1-fifth", "inline", lambda found: found.steady_throughput)
     if region == FOUND:
-        return ratios("inline-more", "inline", lambda found: found.demand_seconds)
+        return ratios("inline-more", "inline", lambda found: found.steady_demand)
     variant = "executor-1" if region == RAISES else "inline-again"
     return ratios(variant, "inline", lambda found: found.utilisation)
 

@@ -16,7 +16,7 @@ from loadtests.experiment.evidence import Evidence
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Summary
 from loadtests.experiment.statistics import Estimate, geometric_ratio
-from tests.proofs.verdicts import LEAST_DECIDED, OFF, cases, misses, plan_of, row, simulate
+from tests.proofs.verdicts import OFF, cases, misses, plan_of, row, simulate
 from tests.unit.simulated import (
     SCENARIOS,
     Draw,
@@ -37,13 +37,18 @@ def noise(sd: float) -> Noise:
     return real_noise().scaled(sd)
 
 
-def simulated(scenario: str, sd: float) -> list[dict[str, Any]]:
-    """Rows of the four places 5 % beside an end, a dozen runs each."""
+def simulated(scenario: str, sd: float, *, with_speed: bool = True) -> list[dict[str, Any]]:
+    """Rows of the four places 5 % beside an end, a dozen runs each; without the speed of the core as well."""
+    made = noise(sd) if with_speed else replace(noise(sd), piece_seconds=None)
     return [
         row(case, region, scenario, sd, tally)
         for number, case in enumerate(PLACES)
-        for region, tally in simulate(case, scenario, noise(sd), RUNS, 1 + number * RUNS).items()
+        for region, tally in simulate(case, scenario, made, RUNS, 1 + number * RUNS).items()
     ]
+
+
+def of_throughput(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [line[name] for line in rows if line["claim"].startswith("X ")]
 
 
 def all_claims(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -59,9 +64,8 @@ def all_claims(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def test_claims_are_decided_rightly_however_s_drifts(scenario: str) -> None:
     rows = simulated(scenario, 0.03)
     assert misses([all_claims(rows)]) == []
-    throughput = [line for line in rows if line["claim"].startswith("X ")]
-    assert np.mean([line["wrong"] for line in throughput]) <= 0.05
-    assert np.mean([line["covered"] for line in throughput]) >= 0.95
+    assert max(of_throughput(rows, "wrong")) == 0
+    assert np.mean(of_throughput(rows, "covered")) >= 0.95
 
 
 # What the design rules out, put in its place: each must turn the figures red, or they prove nothing.
@@ -98,29 +102,39 @@ def test_unpaired_blocks_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> 
         rows = simulated("random walk", 0.04)
         return float(np.mean([line["decided"] for line in rows if line["claim"] == "U of one worker"]))
 
-    assert of_one_worker() >= LEAST_DECIDED
+    assert of_one_worker() > 0.9
     monkeypatch.setattr(Evidence, "ratio", unpaired)
-    assert of_one_worker() < LEAST_DECIDED
+    assert of_one_worker() < 0.9
+
+
+def test_throughput_is_seldom_decided_where_no_speed_was_measured_and_not_wrong_either() -> None:
+    rows, blind = (simulated("sawtooth", 0.03, with_speed=known) for known in (True, False))
+    assert np.mean(of_throughput(rows, "decided")) > 0.6
+    assert np.mean(of_throughput(blind, "decided")) < 0.2
+    assert np.mean(of_throughput(blind, "covered")) >= 0.95
 
 
 def test_an_order_that_is_always_the_same_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "order", always_the_same)
-    throughput = [line for line in simulated("sawtooth", 0.03) if line["claim"].startswith("X ")]
-    assert any("wrong" in sentence for sentence in misses(throughput))
-    assert all(line["covered"] < 0.5 for line in throughput)
+    rows = simulated("sawtooth", 0.03, with_speed=False)
+    assert max(of_throughput(rows, "wrong")) > 0.5
+    assert max(of_throughput(rows, "covered")) < 0.5
 
 
-SILENT = Draw(figure=0.0, demand=0.0, io=0.2, generator=0.1, seconds=1.2, inputs=QUIET)
+SILENT = Draw(figure=0.0, slowness=0.0, demand=0.0, io=0.2, generator=0.1, seconds=1.2, inputs=QUIET)
 SERVICE = Service(demand_seconds=0.004, figure=0.8)
 
 
 def block_on(
-    log_slowness: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], begin: float = 1.0
+    log_slowness: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+    piece_seconds: float | None = None,
 ) -> Block:
     machine = Machine(log_slowness(np.arange(400) * 0.01))
     variant = plan_of("quick", 1, 0.004).variant("inline")
     random = np.random.default_rng(1)
-    return measured(variant, SERVICE, SILENT, machine, random, cycle=1, cores=2.0, begin=begin)
+    return measured(
+        variant, SERVICE, SILENT, machine, random, cycle=1, cores=2.0, begin=1.0, piece_seconds=piece_seconds
+    )
 
 
 def test_a_block_of_a_steady_machine_tells_what_is_true() -> None:
@@ -137,6 +151,18 @@ def test_a_machine_that_slows_down_within_a_block_moves_s_and_not_u() -> None:
     assert found.tasks == pytest.approx(0.6 * 0.8 / 0.004 + 0.6 * 0.8 / 0.008, abs=1)
     assert found.utilisation == pytest.approx(0.8, abs=0.008)
     assert found.demand_seconds == pytest.approx(0.8 * 1.2 / 180, rel=0.01)
+
+
+def test_the_piece_of_work_meets_the_same_slowness_as_the_requests() -> None:
+    def speed(factor: float) -> Block:
+        return block_on(lambda moments: np.where(moments < 1.6, 0.0, np.log(factor)), piece_seconds=0.001)
+
+    steady, slowed = speed(1.0), speed(2.0)
+    assert steady.piece_seconds == pytest.approx(0.001)
+    assert slowed.piece_seconds == pytest.approx(0.001 / 0.75, rel=0.01)  # half the time at half the speed
+    assert slowed.throughput_per_second < 0.8 * steady.throughput_per_second
+    assert slowed.steady_throughput == pytest.approx(steady.steady_throughput, rel=0.02)
+    assert slowed.steady_demand == pytest.approx(steady.steady_demand, rel=0.02)
 
 
 def test_what_the_kernel_counts_comes_in_its_ticks() -> None:
