@@ -178,7 +178,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "experiment",
         help="reproduce the 2017 experiment on this machine",
-        description="Start the service variant by variant, load it, judge the claims, draw the figures.",
+        description="Start every variant of the service, measure them in turns, judge and draw.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,
@@ -190,6 +190,9 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
     factor("--work-ms", type=_positive, metavar="MS", help="CPU time of one request")
+    factor(
+        "--work-units", type=_count, metavar="N", help="units of one request; without, they are calibrated"
+    )
     factor("--cycles", type=_count, metavar="N", help="cycles before claims are judged; below 12 few can be")
     factor("--more-cycles", type=_whole, metavar="N", help="at most so many more if a claim is undecided")
     factor("--block-seconds", type=_positive, metavar="SECONDS", help="measured length of a block")

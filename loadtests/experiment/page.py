@@ -52,7 +52,10 @@ def render(summary: Summary) -> str:
     return environment.get_template(TEMPLATE).render(
         summary=summary,
         plan=summary.plan,
-        factors=dataclasses.asdict(summary.plan.factors),
+        factors={
+            name: "calibrated" if value is None else value
+            for name, value in dataclasses.asdict(summary.plan.factors).items()
+        },
         environment=summary.environment,
         phases=summary.phases,
         verdicts=[] if invalid else judge(summary),

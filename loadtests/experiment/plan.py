@@ -34,6 +34,7 @@ class Factors:
     """What can be set for an experiment; a preset has its own defaults. The field names are flags."""
 
     work_ms: float = 4.0
+    work_units: int | None = None  # of one request, instead of calibrating them; as in another run's plan
     cycles: int = FIRST_LOOK  # before the first look
     more_cycles: int = 8  # at most so many more if a claim is undecided, while there is time
     block_seconds: float = 1.2  # between the two readings of a block

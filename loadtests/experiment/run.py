@@ -69,7 +69,7 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
     folder.write("status.json", Status, Status(state="running"))
     folder.write("environment.json", machine.Environment, machine.environment())
     try:
-        costs = {work: calibrate(folder, work, factors.work_ms, console) for work in PRESETS[preset].works}
+        costs = {work: cost_of(folder, work, factors, console) for work in PRESETS[preset].works}
         plan = make_plan(preset, effective_cores(), costs, factors)
         folder.write("plan.json", Plan, plan)
         with Board(plan, console) as board, Testbed(plan, folder) as bed:
@@ -87,6 +87,13 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
             summary = folder.build()
             folder.write("summary.json", Summary, summary)
     return summary
+
+
+def cost_of(folder: RunFolder, work: str, factors: Factors, console: Console) -> Cost:
+    """What one request costs: calibrated, or as the factors say."""
+    if factors.work_units is None:
+        return calibrate(folder, work, factors.work_ms, console)
+    return Cost(work_units=factors.work_units, s_seconds=factors.work_ms / 1e3)
 
 
 def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
@@ -154,7 +161,7 @@ class Experiment:
             InvalidError: too much of it was disturbed.
         """
         self._cycles()
-        for cycle in range(1, BESIDE_CYCLES + 1):
+        for cycle in range(1, min(BESIDE_CYCLES, self._plan.factors.cycles) + 1):
             self._cycle(self._plan.beside, "beside", cycle)
         for _ in range(self._plan.factors.overload_repeats):
             for name in self._plan.overloaded:

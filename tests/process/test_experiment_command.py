@@ -20,14 +20,14 @@ from loadtests.experiment.verdict import judge
 
 from .support import PARENT, ROOT, gone, processes
 
-BLOCKS = ("--block-seconds", "0.3", "--settle-seconds", "0.1")
+BLOCKS = ("--block-seconds", "0.3", "--settle-seconds", "0.1", "--work-units", "20000")
 A_A = ("--preset", "a-a", "--cycles", "2", *BLOCKS)
 QUICK = (
     *("--preset", "quick", "--cycles", "1", "--more-cycles", "0", *BLOCKS),
     *("--overload-seconds", "0.5", "--overload-repeats", "1"),
 )
 DRAWN = {"verdict.txt", "report.html"}
-KEPT = {"plan.json", "environment.json", "status.json", "blocks.json", "summary.json", "calibration.log"}
+KEPT = {"plan.json", "environment.json", "status.json", "blocks.json", "summary.json"}
 
 
 @contextmanager
@@ -115,7 +115,17 @@ def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     folder = tmp_path / "run"
-    with loadtests("experiment", "--preset", "a-a", "--block-seconds", "0.5", "--out", str(folder)) as child:
+    with loadtests(
+        "experiment",
+        "--preset",
+        "a-a",
+        "--block-seconds",
+        "0.5",
+        "--work-units",
+        "20000",
+        "--out",
+        str(folder),
+    ) as child:
         assert child.stderr is not None
         for line in child.stderr:  # until it measures
             if line.startswith(("cycle 1:", "  void")):
@@ -140,7 +150,17 @@ def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
 def test_a_signal_in_an_open_loop_phase_keeps_both_of_its_sides(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with loadtests(
-        *("experiment", "--preset", "accept-all-we-can", "--overload-seconds", "3", "--out", str(folder))
+        *(
+            "experiment",
+            "--preset",
+            "accept-all-we-can",
+            "--overload-seconds",
+            "3",
+            "--work-units",
+            "20000",
+            "--out",
+            str(folder),
+        )
     ) as child:
         assert child.stderr is not None
         for line in child.stderr:
@@ -160,10 +180,19 @@ def test_a_signal_in_an_open_loop_phase_keeps_both_of_its_sides(tmp_path: Path) 
     assert ended("report", str(folder))[0] == 0
 
 
-@pytest.mark.alone
 def test_a_service_that_dies_is_named_and_ends_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with loadtests("experiment", "--preset", "a-a", "--block-seconds", "0.5", "--out", str(folder)) as child:
+    with loadtests(
+        "experiment",
+        "--preset",
+        "a-a",
+        "--block-seconds",
+        "0.5",
+        "--work-units",
+        "20000",
+        "--out",
+        str(folder),
+    ) as child:
         assert child.stderr is not None
         for line in child.stderr:
             if line.startswith(("cycle 1:", "  void")):

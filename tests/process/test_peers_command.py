@@ -50,7 +50,6 @@ def designs() -> set[int]:
     }
 
 
-@pytest.mark.alone
 def test_two_designs_are_measured_told_and_drawn(tmp_path: Path) -> None:
     child = peers("--designs", "bounded,pool", "--json", str(tmp_path / "peers.json"))
     out, err = child.communicate(timeout=110)

@@ -67,7 +67,7 @@ LOOK = """(() => {
 
 @pytest.mark.parametrize(
     ("preset", "scheme"),
-    [("controlled", "light"), ("controlled", "dark"), ("accept-all-we-can", "light"), ("threads", "dark")],
+    [("controlled", "light"), ("accept-all-we-can", "dark"), ("threads", "light")],
 )
 def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
     tmp_path: Path, preset: str, scheme: str
