@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ repeats: $(READY) ## Twelve experiments and twelve A/A runs: do they say the sam
 neighbours: $(READY) ## The experiment beside a busy core, steady and pulsed (needs stress-ng; 20 minutes)
 	$(BIN)/python -m tests.proofs.repeats --runs 3 --neighbour steady
 	$(BIN)/python -m tests.proofs.repeats --runs 3 --neighbour pulsed
+
+verdicts: $(READY) ## By simulation: how often is the verdict undecided, or wrong? (10 minutes)
+	$(BIN)/python -m tests.proofs.verdicts $(ARGS)
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

@@ -99,6 +99,28 @@ def peers_table() -> str:
     return "\n\n".join([head, report.markdown(results), " ".join(report.notes(results))])
 
 
+def verdicts_table() -> str:
+    """How often the verdict of a made-up experiment decides and is wrong, as `make verdicts` last found."""
+    kept = json.loads((ROOT / "docs/proofs/verdicts.json").read_text(encoding="utf-8"))
+    lines = [
+        f"`{kept['command']}`, {kept['date'][:10]}, {kept['figures']['runs']} runs of each kind",
+        "",
+        "| S | noise per cycle | claim | decided 5 % off | on an end | wrong | holds the truth | cycles |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in kept["figures"]["rows"]:
+        noise = "as measured" if row["noise"] is None else f"{row['noise']:.0%}"
+        shares = (
+            "" if row[name] is None else f"{row[name]:.1%}"
+            for name in ("decided", "decided_on_an_end", "wrong", "covered")
+        )
+        cells = [row["scenario"], f"{noise}: {row['noise_found']:.1%}", row["claim"], *shares]
+        lines.append("| " + " | ".join([*cells, f"{row['cycles']:g}"]) + " |")
+    return "\n".join(
+        [*lines, "", *(f"Missed: {sentence}" for sentence in kept["figures"]["missed"])]
+    ).rstrip()
+
+
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
     "io-processes",
@@ -112,7 +134,8 @@ PAGES: dict[Path, Tables] = {
         "settings": settings_table,
         "metrics": metrics_table,
     },
-    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES} | {"peers": peers_table},
+    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
+    | {"peers": peers_table, "verdicts": verdicts_table},
 }
 
 

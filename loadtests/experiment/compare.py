@@ -115,8 +115,8 @@ def _other_thing(a: Figure, b: Figure) -> str | None:
         return f"of {a.of} in A and of {b.of} in B"
     if max(a.work_units, b.work_units) > MOST_WORK * min(a.work_units, b.work_units):
         return (
-            f"a request was {a.work_units} units of work in A and is {b.work_units} in B, each as "
-            "calibrated; repeat one of the runs"
+            f"a request was {a.work_units} units of work in A and is {b.work_units} in B; "
+            "give both runs the same --work-units"
         )
     return None
 
@@ -151,8 +151,8 @@ def difference(name: str, a: Figure, b: Figure, alpha: float) -> Difference | No
 def _explained(a: Figure, b: Figure) -> float:
     """How many times as large U is in `b` if nothing but the amount of work differs.
 
-    Each run calibrates for itself, on a machine whose speed drifts. What a request takes beside the work
-    stays: 1 / U - 1 (of one worker) times the work at A's amount.
+    Unless it is told, each run calibrates for itself, on a machine whose speed drifts. What a request takes
+    beside the work stays: 1 / U - 1 (of one worker) times the work at A's amount.
     """
     if not a.workers or a.work_units == b.work_units:
         return 1.0

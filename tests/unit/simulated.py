@@ -1,8 +1,9 @@
 """A made-up machine under a made-up service, read and judged by the product's own path.
 
 What is made up stands below the counters: the machine's slowness runs on continuously, through blocks and the
-gaps between them, each request spends CPU time at the slowness of its own moment, and two `Reading`s are
-taken as the testbed takes them, with whole tasks and the kernel's ticks of 10 ms. From there on everything is
+gaps between them, each request spends CPU time at the slowness of its own moment, and so does each of the
+fixed pieces of work that tell how fast the core is. Two `Reading`s are taken as the testbed takes them, with
+whole tasks and the kernel's ticks of 10 ms. From there on everything is
 the product: `block()`, void blocks and second tries, `Summary`, the looks, `judge`.
 
 What is not made up comes from a real run (`Noise.of`): how blocks scatter, what IO process and generator
@@ -28,11 +29,12 @@ from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Plan, Variant
 from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.run import TRIES
+from loadtests.experiment.speed import INTERVAL_SECONDS
 from loadtests.experiment.verdict import undecided
 from loadtests.load.facts import GeneratorFacts
 from tests.unit.synthetic import ENVIRONMENT, FACTS, READING
 
-RUN: Final = Path(__file__).parents[1] / "proofs/run"
+RUN: Final = Path(__file__).parents[2] / "docs/runs/quick"
 """The real run from which the noise is taken."""
 
 STEP_SECONDS: Final = 0.01
@@ -87,12 +89,17 @@ class Machine:
 
     def __init__(self, log_slowness: Floats) -> None:
         self._moments = np.arange(log_slowness.size + 1) * STEP_SECONDS
+        self._log_slowness = log_slowness
         self._progress = np.concatenate(([0.0], np.cumsum(STEP_SECONDS * np.exp(-log_slowness))))
 
     def progress(self, moments: Floats) -> Floats:
         """By each moment."""
         done: Floats = np.interp(moments, self._moments, self._progress)
         return done
+
+    def slowness(self, moments: Floats) -> Floats:
+        """At each moment."""
+        return np.exp(self._log_slowness[(moments / STEP_SECONDS).astype(np.intp)])
 
     def moments(self, progress: Floats) -> Floats:
         """At which so much is done."""
@@ -104,12 +111,14 @@ class Machine:
 class Draw:
     """What one block of the real run says about blocks in general.
 
-    `figure` and `demand` are residuals, in the logarithm: how far the block lay from what its variant does
-    typically, in the figure that is simulated (U; with several workers, the share of the cores left over)
-    and in S. `io` and `generator`: their CPU seconds per CPU second of work.
+    The first three are residuals, in the logarithm: how far the block lay from what its variant does
+    typically. `figure`: in the figure that is simulated (U; with several workers, the share of the cores left
+    over). `slowness`: in the CPU time of the fixed piece of work. `demand`: in S at equal speed. `io` and
+    `generator`: their CPU seconds per CPU second of work.
     """
 
     figure: float
+    slowness: float
     demand: float
     io: float
     generator: float
@@ -123,6 +132,7 @@ class Noise:
     cycle."""
 
     demand_seconds: float  # S of inline
+    piece_seconds: float | None  # CPU of the fixed piece of work; None where the real run had none
     pools: Mapping[str, Sequence[Draw]]
     common: Sequence[float] = (0.0,)
 
@@ -138,10 +148,12 @@ class Noise:
             figures = _residuals(
                 {c: b.share_of_left(cores) if shared else b.utilisation for c, b in own.items()}
             )
-            demands = _residuals({cycle: found.demand_seconds for cycle, found in own.items()})
+            demands = _residuals({cycle: found.steady_demand for cycle, found in own.items()})
+            slowness = _residuals({cycle: found.piece_seconds or 1.0 for cycle, found in own.items()})
             pools[name] = [
                 Draw(
                     figure=figures[cycle],
+                    slowness=slowness[cycle],
                     demand=demands[cycle],
                     io=found.io_cpu_seconds / found.work_cpu_seconds,
                     generator=found.generator_cpu_seconds / found.work_cpu_seconds,
@@ -151,7 +163,10 @@ class Noise:
                 for cycle, found in own.items()
             ]
         inline = [block.demand_seconds for block in valid if block.variant == "inline"]
-        return cls(demand_seconds=median(inline), pools=pools)
+        pieces = [block.piece_seconds for block in valid if block.piece_seconds is not None]
+        return cls(
+            demand_seconds=median(inline), piece_seconds=median(pieces) if pieces else None, pools=pools
+        )
 
     def pool(self, variant: str) -> Sequence[Draw]:
         """The blocks of that variant; of inline, where the real run did not have it."""
@@ -197,7 +212,8 @@ def _residuals(figures: Mapping[int, float]) -> dict[int, float]:
         if cycle % 2 and cycle + 1 in logarithms
     ]
     quick = math.sqrt(np.mean(np.square(pairs)) / 2)
-    width = min(1.0, quick / float(np.std(list(logarithms.values()), ddof=1)))
+    spread = float(np.std(list(logarithms.values()), ddof=1))
+    width = min(1.0, quick / spread) if spread else 0.0
     return {cycle: width * (value - middle) for cycle, value in logarithms.items()}
 
 
@@ -235,17 +251,21 @@ def measured(
     cycle: int,
     cores: float,
     begin: float,
+    piece_seconds: float | None = None,
     common: float = 0.0,
 ) -> Block:
     """One block between two readings of the machine, the first at `begin`.
 
     Each request ends so much progress after the one before as U demands, and has spent its CPU seconds by
-    then: as many as it took the machine, at the slowness of just that time, to do a unit of work.
+    then: as many as it took the machine, at the slowness of just that time, to do a unit of work. The piece
+    of work that tells the speed meets that slowness too, at its own moments.
     """
     utilisation = service.figure * math.exp(draw.figure + common)
     if variant.workers > 1:
         utilisation *= cores / (1 + utilisation * (draw.io + draw.generator))
-    demand = service.demand_seconds * math.exp(draw.demand)
+    demand = service.demand_seconds * math.exp(draw.slowness + draw.demand)
+    moments = np.arange(begin, begin + draw.seconds, INTERVAL_SECONDS)
+    harmonic = 1 / float(np.mean(1 / machine.slowness(moments)))  # as speed.py has it
     gap = demand / utilisation
     first, last = machine.progress(np.array([begin, begin + draw.seconds]))
     ends = np.arange(first + random.uniform(0.0, gap), last, gap)
@@ -276,6 +296,7 @@ def measured(
         part="cycle",
         cycle=cycle,
         cores=cores,
+        piece_seconds=piece_seconds and piece_seconds * math.exp(draw.slowness) * harmonic,
         facts=GeneratorFacts(**AT_REST | {"sending_seconds": 1.0, "sending_cpu_seconds": share}),
     )
 
@@ -303,6 +324,7 @@ def experiment(
                     cycle=cycle,
                     cores=plan.cores,
                     begin=len(blocks) * period + plan.factors.settle_seconds,
+                    piece_seconds=noise.piece_seconds,
                     common=common,
                 )
                 blocks.append(found)
