@@ -7,6 +7,7 @@ came out of it to decide that.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from loadtests.experiment.counters import Reading
@@ -23,6 +24,10 @@ MOST_OTHERS: Final = 0.05
 figure that the kernel counts in ticks of 10 ms."""
 
 MOST_THROTTLED: Final = 0.01
+ENDED_EARLY: Final = "a reading came after the load had ended: the machine stood still"
+NO_SPEED: Final = "the worker could not be followed: it was replaced meanwhile"
+"""One block without a speed among others that have one would make a ratio of two different figures."""
+
 MOST_GENERATOR: Final = 0.8
 """Of one core while sending: one thread that is busier has begun to queue up its own work."""
 
@@ -159,21 +164,19 @@ def block(
     outcomes: dict[str, int] | None = None,
     ledger: Ledger | None = None,
     piece_seconds: float | None = None,
-    ended_early: bool = False,
+    spoilt: Sequence[str] = (),
 ) -> Block:
     """What happened between two readings, and whether it may be judged.
 
-    `ended_early`: the load ended before the second reading, so part of it is of an idle service.
+    `spoilt`: what else the measuring itself went wrong with.
     """
     seconds = after.seconds - before.seconds
     generator = generator_share(facts)
     work = after.task_cpu_seconds - before.task_cpu_seconds
     io = after.io_cpu_seconds - before.io_cpu_seconds
     shares = inputs(before, after, cores, generator)
-    faults = list(shares.faults())
+    faults = [*shares.faults(), *spoilt]
     tasks = after.tasks - before.tasks
-    if ended_early:
-        faults.append("a reading came after the load had ended: the machine stood still")
     if tasks < 1 or work <= 0:
         faults.append("not one unit of work was done")
     return Block(

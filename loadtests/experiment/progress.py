@@ -32,7 +32,7 @@ class Board:
         self._plan = plan
         self._console = console
         self._table: Table | None = None
-        # The spinner and the time left move four times a second, which costs about 1 % of a core.
+        # The bar and the time left move twice a second, which costs about 1 % of a core.
         self._bar = Progress(
             TextColumn("{task.description:<46}"), BarColumn(12), TimeRemainingColumn(compact=True)
         )

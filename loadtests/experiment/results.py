@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from loadtests.experiment.blocks import Block, Inputs, block, generator_share, inputs
+from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, block, generator_share, inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
@@ -178,6 +178,7 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
         min(raw.readings, key=lambda row: abs(row.seconds - (begin + k * length)))
         for k in range(STRETCHES + 1)
     ]
+    sent_until = facts.started_monotonic + facts.sending_seconds
     return [
         block(
             plan.variant(raw.variant),
@@ -188,7 +189,7 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
             cores=plan.cores,
             facts=facts,
             offered_per_second=raw.phase.rate,
-            ended_early=facts.interrupted and after.seconds > facts.started_monotonic + facts.sending_seconds,
+            spoilt=[ENDED_EARLY] if facts.interrupted and after.seconds > sent_until else [],
         )
         for k, (before, after) in enumerate(itertools.pairwise(edges))
         if after.seconds > before.seconds

@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 
 import psutil
 
-from loadtests.experiment.blocks import Block, block
+from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.counters import Watch, half_open_ports, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
@@ -125,6 +125,12 @@ class Testbed:
         path.unlink()
         connected = sum(sample.connected is not None for sample in samples)
         last = settled(lambda: read(service.admin_url, self.neighbours), first.accepted, connected)
+        spoilt = []
+        if facts.started_monotonic + phase.duration_seconds < after.seconds:
+            spoilt.append(ENDED_EARLY)
+        if speed.lost:
+            spoilt.append(NO_SPEED)
+            self._workers[variant.name] = self._warm_up(variant, service)
         outcomes: dict[str, int] = {}
         for sample in samples:
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
@@ -139,7 +145,7 @@ class Testbed:
             outcomes=outcomes,
             ledger=reconcile(samples, first, last, HalfOpen()),
             piece_seconds=speed.seconds,
-            ended_early=facts.started_monotonic + phase.duration_seconds < after.seconds,
+            spoilt=spoilt,
         )
 
     def phase(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.experiment.blocks import (
+    ENDED_EARLY,
     MOST_GENERATOR,
     MOST_OTHERS,
     MOST_STOLEN,
@@ -173,7 +174,7 @@ def test_a_generator_that_never_came_to_send_has_used_nothing() -> None:
 
 
 def test_a_load_that_ended_before_the_second_reading_makes_a_block_void() -> None:
-    (why,) = made(ended_early=True).void_because
+    (why,) = made(spoilt=[ENDED_EARLY]).void_because
     assert "after the load had ended" in why
 
 

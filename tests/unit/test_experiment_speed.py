@@ -26,6 +26,7 @@ def test_pieces_run_while_it_is_open_and_no_longer() -> None:
             psutil.Process().cpu_num()
     assert speed.seconds is not None
     assert 0 < speed.seconds < 1
+    assert not speed.lost
     assert "speed" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -39,12 +40,18 @@ def test_the_thread_alone_is_bound_to_a_core() -> None:
 
 
 @LINUX
-def test_a_worker_that_has_ended_gives_no_speed_and_no_error() -> None:
-    process = psutil.Popen([sys.executable, "-c", ""])
-    with Speed([process.pid]) as speed:
-        process.wait()
-        taken = speed.seconds
-    assert taken is None or taken > 0
+def test_a_worker_that_has_ended_gives_no_speed_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+
+    def cpu_num(process: psutil.Process) -> int:
+        asked.set()
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "cpu_num", cpu_num)
+    with Speed([os.getpid()]) as speed:
+        assert asked.wait(10)
+    assert speed.lost
+    assert speed.seconds is None
 
 
 def test_at_equal_speed_a_slow_core_costs_nothing() -> None:
