@@ -36,14 +36,14 @@ class Factors:
     work_ms: float = 4.0
     work_units: int | None = None  # of one request, instead of calibrating them; as in another run's plan
     cycles: int = FIRST_LOOK  # before the first look
-    more_cycles: int = 8  # at most so many more if a claim is undecided, while there is time
+    more_cycles: int = 8  # at most so many more of what an undecided claim needs, while there is time
     block_seconds: float = 1.2  # between the two readings of a block
     settle_seconds: float = 0.3  # of a block, before the first reading
     clients: int = 8  # of a block, per worker
     overload: float = 1.5  # times the throughput just measured
-    overload_seconds: float = 3.0
+    overload_seconds: float = 2.5
     overload_repeats: int = 3
-    budget_seconds: float = 150.0  # for cycles and overloads; what has begun is finished
+    budget_seconds: float = 165.0  # for cycles and overloads; what has begun is finished
     accept_batch: int = 1  # as the post's loop did
     backlog: int = 1024
     loop: str = "uvloop"

@@ -175,18 +175,23 @@ class Experiment:
         self._ramp()
 
     def _cycles(self) -> None:
+        """Cycles of all variants to the first look, then of those that an undecided claim needs."""
         plan, looks, began = self._plan, self._plan.looks, self._clock()
-        if not plan.measured:
+        names = plan.measured
+        if not names:
             return
         for cycle in range(1, looks[-1] + 1):
-            self._cycle(plan.measured, "cycle", cycle)
+            self._cycle(names, "cycle", cycle)
             summary = self._folder.build()
             self._board.cycle(cycle, summary)
             if cycle in looks:
                 spent = self._clock() - began
+                still_open = undecided(summary)
+                names = tuple(name for name in plan.measured if name in still_open)
                 next_look = min((look for look in looks if look > cycle), default=cycle)
-                wanted = (next_look - cycle) * spent / cycle + plan.seconds_after_cycles(BESIDE_CYCLES)
-                if not undecided(summary) or spent + wanted > plan.factors.budget_seconds:
+                more = (next_look - cycle) * len(names) * spent / len(self._blocks)
+                after = plan.seconds_after_cycles(BESIDE_CYCLES)
+                if not names or spent + more + after > plan.factors.budget_seconds:
                     return
 
     def _cycle(self, names: tuple[str, ...], part: Literal["cycle", "beside"], cycle: int) -> None:

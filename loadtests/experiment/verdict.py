@@ -58,10 +58,13 @@ def judge(summary: Summary, rules: list[Rule] | None = None) -> list[Verdict]:
     return verdicts
 
 
-def undecided(summary: Summary) -> bool:
-    """Whether a claim that cycles decide still straddles the end of its region."""
+def undecided(summary: Summary) -> frozenset[str]:
+    """The variants whose blocks would tell more: of claims that straddle an end of their region."""
     by_interval = [rule for rule in rules_for(summary) if rule.by_interval]
-    return any(verdict.verdict == INCONCLUSIVE for verdict in judge(summary, by_interval))
+    verdicts = zip(by_interval, judge(summary, by_interval), strict=True)
+    return frozenset(
+        name for rule, verdict in verdicts if verdict.verdict == INCONCLUSIVE for name in rule.needs
+    )
 
 
 def answer(summary: Summary) -> str | None:

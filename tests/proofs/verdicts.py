@@ -88,7 +88,8 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Below, on and above the lower end of each claim, all claims at once; then the upper end."""
-    presets = {"quick": (INLINE_CAP, PUBLISHED, RAISES, NOTHING_LEFT), "a-a": (NOTHING, FOUND)}
+    post = (INLINE_CAP, PUBLISHED, RAISES, NOTHING_LEFT)
+    presets = {"quick": post, "controlled": post, "a-a": (NOTHING, FOUND)}
     for preset, regions in presets.items():
         for end in ("low", "high"):
             told = frozenset(region for region in regions if math.isfinite(getattr(region, end)))
@@ -198,6 +199,7 @@ def simulate(case: Case, scenario: str, noise: Noise, runs: int, base_seed: int)
 def row(case: Case, region: Region, scenario: str, sd: float | None, tally: Tally) -> dict[str, Any]:
     """The figures of one claim in one case."""
     return {
+        "preset": case.preset,
         "scenario": scenario,
         "noise": sd,
         "claim": NAMES[region] + (", no difference" if math.isnan(case.off) else ""),
@@ -215,7 +217,7 @@ def misses(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each target that a row does not reach."""
     found = []
     for line in rows:
-        name = "{scenario}, noise {noise}, {claim}, truth {truth:g}".format(**line)
+        name = "{preset}, {scenario}, noise {noise}, {claim}, truth {truth:g}".format(**line)
         asked = bool(line["off"]) and line["noise_found"] <= QUIET * 1.05  # which is 4 % as far as is known
         if asked and line["decided"] < LEAST_DECIDED:
             found.append(f"{name}: only {line['decided']:.1%} decided")
@@ -229,13 +231,14 @@ def misses(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each scenario, noise and claim: the worst over the places of the truth."""
     found = []
-    for names in dict.fromkeys((line["scenario"], line["noise"], line["claim"]) for line in rows):
-        group = [line for line in rows if (line["scenario"], line["noise"], line["claim"]) == names]
+    keys = ("preset", "scenario", "noise", "claim")
+    for names in dict.fromkeys(tuple(line[key] for key in keys) for line in rows):
+        group = [line for line in rows if tuple(line[key] for key in keys) == names]
         off = [line["decided"] for line in group if line["off"] != 0]
         on_end = [line["decided"] for line in group if line["off"] == 0]
         found.append(
             {
-                **dict(zip(("scenario", "noise", "claim"), names, strict=True)),
+                **dict(zip(keys, names, strict=True)),
                 "noise_found": max(line["noise_found"] for line in group),
                 "decided": min(off),
                 "decided_on_an_end": max(on_end, default=None),

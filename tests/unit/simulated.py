@@ -305,14 +305,14 @@ def experiment(
     plan: Plan, services: Mapping[str, Service], noise: Noise, scenario: Scenario, random: np.random.Generator
 ) -> Summary:
     """The cycles of a whole run, as run.py measures them: until no claim is undecided, at most to the last
-    look."""
-    period = plan.block_seconds()
+    look. Its budget of time is not simulated."""
+    period, names = plan.block_seconds(), plan.measured
     tries = plan.looks[-1] * len(plan.measured) + TRIES  # a few blocks come out void, by a tick
     machine = Machine(scenario(random, tries * period, len(plan.measured) * period))
     blocks: list[Block] = []
     for cycle in range(1, plan.looks[-1] + 1):
         common = float(random.choice(noise.common))
-        for name in plan.order(plan.measured, cycle):
+        for name in plan.order(names, cycle):
             pool = noise.pool(name)
             for _ in range(TRIES):
                 found = measured(
@@ -339,7 +339,8 @@ def experiment(
                 phases=(),
                 kills=(),
             )
-            if not undecided(summary):
+            names = tuple(name for name in plan.measured if name in undecided(summary))
+            if not names:
                 break
     return summary
 

@@ -174,4 +174,4 @@ def test_a_faster_variant_is_seen_in_throughput_and_utilisation_alike() -> None:
     )
     assert gain.throughput.value == pytest.approx(2, rel=0.02)
     assert (gain.demand.low, gain.demand.high) == pytest.approx((1, 1))
-    assert gain.demand.count == 12
+    assert gain.demand.count == PLAN.factors.cycles

@@ -198,7 +198,7 @@ def test_titles_never_hold_an_exponent(ms: float, said: str) -> None:
         (Factors(cycles=0), "at least one cycle"),
         (Factors(overload_repeats=0), "one overload"),
         (Factors(overload_seconds=0.001), "1.5x for 0.001 s"),
-        (Factors(overload=0.001), "0.001x for 3 s"),
+        (Factors(overload=0.001), "0.001x for 2.5 s"),
     ],
 )
 def test_factors_that_measure_nothing_are_refused_in_a_sentence(factors: Factors, why: str) -> None:

@@ -134,6 +134,8 @@ STRADDLES = {"executor-1": 1.268}
 def test_an_undecided_claim_is_given_more_cycles_while_there_is_time(tmp_path: Path) -> None:
     bed = measured(tmp_path, plan_of("quick", budget_seconds=1e6), factors=STRADDLES)
     assert cycles(bed) in (16, 20)
+    assert cycles(bed, "executor-1") == cycles(bed)
+    assert cycles(bed, "executor-cores") == 12, "it would tell the open claim nothing"
 
 
 def test_no_more_than_the_last_look_is_measured(tmp_path: Path) -> None:
@@ -143,8 +145,8 @@ def test_no_more_than_the_last_look_is_measured(tmp_path: Path) -> None:
 
 def test_no_more_cycles_begin_when_the_time_would_not_suffice(tmp_path: Path) -> None:
     plan = plan_of("quick")
-    # Twelve cycles of four blocks, four more, and what comes after them.
-    twelve, four = 48 * plan.block_seconds(), 16 * plan.block_seconds()
+    # Twelve cycles of four blocks, four more of the two that matter, and what comes after them.
+    twelve, four = 48 * plan.block_seconds(), 8 * plan.block_seconds()
     after = plan.seconds_after_cycles(BESIDE_CYCLES)
     enough = replace(plan, factors=replace(plan.factors, budget_seconds=twelve + four + after + 1))
     short = replace(plan, factors=replace(plan.factors, budget_seconds=twelve + four + after - 1))
@@ -156,7 +158,7 @@ def test_a_void_block_is_replaced_at_once_and_kept(tmp_path: Path) -> None:
     def first_try_of_cycle_3(name: str, cycle: int, number: int) -> str:
         return NEIGHBOUR.format(9) if (name, cycle, number) == ("inline", 3, 1) else ""
 
-    bed = measured(tmp_path, plan_of("a-a"), spoil=first_try_of_cycle_3)
+    bed = measured(tmp_path, plan_of("a-a", cycles=12), spoil=first_try_of_cycle_3)
     at = bed.tries.index(("inline", 3))
     assert bed.tries[at + 1] == ("inline", 3)
     assert bed.tries.count(("inline", 3)) == 2
@@ -168,7 +170,7 @@ def test_a_void_block_is_replaced_at_once_and_kept(tmp_path: Path) -> None:
 def test_a_block_that_stays_disturbed_is_left_out_after_three_tries(tmp_path: Path) -> None:
     bed = measured(
         tmp_path,
-        plan_of("a-a"),
+        plan_of("a-a", cycles=12),
         spoil=lambda name, cycle, _: NEIGHBOUR.format(9) if (name, cycle) == ("inline", 3) else "",
     )
     assert bed.tries.count(("inline", 3)) == TRIES
@@ -183,20 +185,22 @@ def test_a_neighbour_that_stays_makes_the_run_invalid_and_is_named(tmp_path: Pat
         return NEIGHBOUR.format(10 * cycle + number)
 
     with pytest.raises(InvalidError, match=r"^7 of 7 blocks were disturbed: other processes of this machine"):
-        measured(tmp_path, plan_of("a-a"), spoil=spoil)
+        measured(tmp_path, plan_of("a-a", cycles=12), spoil=spoil)
     kept = RunFolder(tmp_path).build().blocks
     assert len(kept) == FEW_VOID + 1
 
 
 def test_every_second_block_void_is_a_neighbour_that_stays(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="blocks were disturbed"):
-        measured(tmp_path, plan_of("a-a"), spoil=lambda *at: NEIGHBOUR.format(9) if at[2] == 1 else "")
+        measured(
+            tmp_path, plan_of("a-a", cycles=12), spoil=lambda *at: NEIGHBOUR.format(9) if at[2] == 1 else ""
+        )
 
 
 def test_one_void_block_in_four_is_borne(tmp_path: Path) -> None:
     bed = measured(
         tmp_path,
-        plan_of("a-a"),
+        plan_of("a-a", cycles=12),
         spoil=lambda name, _, number: NEIGHBOUR.format(9) if (name, number) == ("inline", 1) else "",
     )
     assert len(bed.tries) == 4 * 12
