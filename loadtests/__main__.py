@@ -199,7 +199,7 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     factor("--settle-seconds", type=_positive, metavar="SECONDS", help="discarded beginning of a block")
     factor("--clients", type=_count, metavar="N", help="clients of a block, per worker, in a closed loop")
     factor(
-        "--overload", type=_positive, metavar="X", help="load of an overload, times what was just measured"
+        "--overload", type=_positive, metavar="X", help="load of an overload, times workers / S just measured"
     )
     factor(
         "--overload-seconds",

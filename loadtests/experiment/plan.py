@@ -40,7 +40,7 @@ class Factors:
     block_seconds: float = 1.2  # between the two readings of a block
     settle_seconds: float = 0.3  # of a block, before the first reading
     clients: int = 8  # of a block, per worker
-    overload: float = 1.5  # times the throughput just measured
+    overload: float = 1.5  # times the limit, workers / S as just measured
     overload_seconds: float = 2.5
     overload_repeats: int = 3
     budget_seconds: float = 165.0  # for cycles and overloads; what has begun is finished

@@ -206,14 +206,14 @@ def test_one_void_block_in_four_is_borne(tmp_path: Path) -> None:
     assert len(bed.tries) == 4 * 12
 
 
-def test_overloads_come_from_the_throughput_of_the_last_three_blocks(tmp_path: Path) -> None:
+def test_overloads_come_from_the_limit_by_the_last_three_blocks(tmp_path: Path) -> None:
     plan = plan_of("quick")
     bed = measured(tmp_path, plan)
     blocks = RunFolder(tmp_path).build().blocks
     for name in ("inline", "executor-1", "lanes-1"):
-        last = sorted(b.throughput_per_second for b in [b for b in blocks if b.variant == name][-3:])
+        last = sorted(b.demand_seconds for b in [b for b in blocks if b.variant == name][-3:])
         rates = {rate for kind, variant, rate in bed.phases if variant == name and kind == "overload"}
-        assert rates == {plan.factors.overload * last[1]}
+        assert rates == {plan.factors.overload / last[1]}
     overloads = [(kind, name) for kind, name, _ in bed.phases]
     assert overloads == [("overload", name) for name in plan.overloaded] * plan.factors.overload_repeats
     assert bed.killed == list(plan.killed)
@@ -233,7 +233,7 @@ def test_a_variant_with_less_work_is_no_measure_for_one_with_more(tmp_path: Path
     )
     bed = measured(tmp_path, plan, spoil=lambda name, *_: "void" if name == "executor-1" else "")
     (inline,) = [block for block in RunFolder(tmp_path).build().blocks if block.variant == "inline"]
-    assert {rate for *_, rate in bed.phases} == {plan.factors.overload * inline.throughput_per_second}
+    assert {rate for *_, rate in bed.phases} == {plan.factors.overload / inline.demand_seconds}
 
 
 def test_without_one_block_to_go_by_the_run_is_invalid(tmp_path: Path) -> None:
