@@ -91,7 +91,7 @@ def _cautions(summary: Summary) -> list[str]:
     """What a reader should know before quoting a figure, each sentence once."""
     cautions = [f"{phase.id} is invalid: {why}" for phase in summary.phases for why in phase.invalid_because]
     void = Counter(block.void_because[0] for block in summary.blocks if block.void_because)
-    cautions += [f"{count} blocks were void and replaced: {why}." for why, count in void.most_common(5)]
+    cautions += [f"{count} blocks were void and do not count: {why}." for why, count in void.most_common(5)]
     if summary.environment.load_average > 0.5:
         load = summary.environment.load_average
         cautions.append(f"The machine was not idle before the run: load average {load:.1f}.")

@@ -115,7 +115,7 @@ def _disturbances(summary: Summary) -> Iterator[str]:
     if void:
         worst = max(void, key=lambda reason: void[reason])
         yield from _wrap(
-            f"{sum(void.values())} of {len(summary.blocks)} blocks were void and replaced, most often: "
+            f"{sum(void.values())} of {len(summary.blocks)} blocks were void and do not count, most often: "
             f"{worst}."
         )
     for phase in summary.phases:

@@ -18,6 +18,7 @@ from rich.console import Console
 from loadtests import machine
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.evidence import PRESSED
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Cost, Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
@@ -153,6 +154,7 @@ class Experiment:
         self._clock = clock
         self._blocks: list[Block] = []
         self._kills: list[Kill] = []
+        self._demand: dict[str, float] = {}  # S of the last overload, by variant
 
     def measure(self) -> None:
         """Everything that the plan says.
@@ -241,19 +243,25 @@ class Experiment:
         return found[min(found)][-3:]
 
     def _overload(self, name: str) -> None:
-        """Offer more than the limit, which is workers / S.
+        """Offer more than the limit, which is workers / S, and once more if it was not enough or disturbed.
 
         Not a multiple of what was served: a loop that works inline serves 0.85 / S, and 1.5 times that is
-        pressed so little that a core which is a quarter faster for a moment leaves no queue to look at.
+        pressed so little that a core which is a quarter faster for a moment leaves no queue to look at. S is
+        that of the overload before, if there was one, for the blocks may be half a minute old: a core was
+        twice as slow in the last three of them, and all overloads of that run stayed below the limit.
         """
         factors, workers = self._plan.factors, self._plan.variant(name).workers
-        demand = median(block.demand_seconds for block in self._just_measured(name))
-        rate = factors.overload * workers / demand
-        self._phase("overload", name, rate, factors.overload_seconds)
+        for _ in range(2):
+            if name not in self._demand:
+                self._demand[name] = median(block.demand_seconds for block in self._just_measured(name))
+            rate = factors.overload * workers / self._demand[name]
+            result = self._bed.phase("overload", self._plan.variant(name), rate, factors.overload_seconds)
+            self._board.phase(result)
+            self._demand[name] = result.demand_seconds or self._demand[name]
+            if not result.invalid_because and (result.pressure or PRESSED) >= PRESSED:
+                break
 
-    def _phase(
-        self, kind: Literal["overload", "ramp", "curve"], name: str, rate: float, seconds: float
-    ) -> None:
+    def _phase(self, kind: Literal["ramp", "curve"], name: str, rate: float, seconds: float) -> None:
         """One phase, once more if it was disturbed; a ramp goes on rising instead."""
         for _ in range(1 if kind == "ramp" else 2):
             result = self._bed.phase(kind, self._plan.variant(name), rate, seconds)

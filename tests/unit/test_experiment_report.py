@@ -137,7 +137,7 @@ def test_an_invalid_run_says_why_first_and_judges_nothing() -> None:
 
 def test_what_was_thrown_away_is_told() -> None:
     text = " ".join(report.as_text(spoilt(quick())).split())
-    assert "4 of 56 blocks were void and replaced, most often: other processes" in text
+    assert "4 of 56 blocks were void and do not count, most often: other processes" in text
     assert "Phase 001-overload-inline-350 is invalid and not judged: 1 % of the requests" in text
     assert "connections -2 unexplained, 1 missing from the service's own books, 3 still active" in text
 
@@ -236,7 +236,8 @@ def test_the_page_says_the_caution_and_the_gap(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(page, "as_svg", lambda _: {})
     text = read(page.render(spoilt(quick()))).text
     assert (
-        "4 blocks were void and replaced: other processes of this machine used 31% of its CPU time." in text
+        "4 blocks were void and do not count: other processes of this machine used 31% of its CPU time."
+        in text
     )
     assert "connections -2 unexplained" in text
     assert "Generator, service and workers shared 2 cores" in text

@@ -54,11 +54,13 @@ class FakeBed:
         spoil: Spoil = never,
         factors: dict[str, float] | None = None,
         invalid: Callable[[int], tuple[str, ...]] = lambda _: (),
+        pressure: Callable[[int], float] = lambda _: 1.4,
     ) -> None:
         self.plan = plan
         self.spoil = spoil
         self.factors = factors or {}
         self.invalid = invalid
+        self.pressure = pressure
         self.now = 1000.0
         self.tries: list[tuple[str, int]] = []
         self.phases: list[tuple[str, str, float]] = []
@@ -83,7 +85,8 @@ class FakeBed:
     ) -> PhaseResult:
         self.phases.append((kind, variant.name, rate))
         self.now += seconds
-        made = phase_of(variant, kind, len(self.phases), pressure=1.4, seconds=seconds)
+        pressure = self.pressure(len(self.phases))
+        made = phase_of(variant, kind, len(self.phases), pressure=pressure, seconds=seconds)
         return replace(made, invalid_because=self.invalid(len(self.phases)))
 
     def kill(self, variant: Variant) -> Kill:
@@ -206,30 +209,50 @@ def test_one_void_block_in_four_is_borne(tmp_path: Path) -> None:
     assert len(bed.tries) == 4 * 12
 
 
-def test_overloads_come_from_the_limit_by_the_last_three_blocks(tmp_path: Path) -> None:
+def test_overloads_come_from_the_limit_by_the_last_three_blocks_then_by_the_overload_before(
+    tmp_path: Path,
+) -> None:
     plan = plan_of("quick")
     bed = measured(tmp_path, plan)
     blocks = RunFolder(tmp_path).build().blocks
     for name in ("inline", "executor-1", "lanes-1"):
         last = sorted(b.demand_seconds for b in [b for b in blocks if b.variant == name][-3:])
-        rates = {rate for kind, variant, rate in bed.phases if variant == name and kind == "overload"}
-        assert rates == {plan.factors.overload / last[1]}
+        rates = [rate for kind, variant, rate in bed.phases if variant == name and kind == "overload"]
+        # The made-up overload finds a core on which S is 4 ms.
+        assert rates == [plan.factors.overload / demand for demand in (last[1], 0.004, 0.004)]
     overloads = [(kind, name) for kind, name, _ in bed.phases]
     assert overloads == [("overload", name) for name in plan.overloaded] * plan.factors.overload_repeats
     assert bed.killed == list(plan.killed)
 
 
+def test_an_overload_that_pressed_too_little_is_repeated_at_once_with_s_as_just_measured(
+    tmp_path: Path,
+) -> None:
+    bed = measured(
+        tmp_path,
+        plan_of("quick", overload_repeats=1),
+        pressure=lambda number: 1.1 if number in (1, 2) else 1.4,
+    )
+    assert [name for _, name, _ in bed.phases] == [
+        "inline", "inline", "executor-1", "inline-batch", "lanes-1",
+    ]  # fmt: skip
+    assert bed.phases[1][2] == pytest.approx(1.5 / 0.004)
+
+
 def test_a_variant_without_blocks_is_overloaded_by_what_one_with_the_same_work_can_do(
     tmp_path: Path,
 ) -> None:
-    bed = measured(tmp_path, plan_of("quick"))
+    bed = measured(tmp_path, plan_of("quick", overload_repeats=1))
     rates = {variant: rate for _, variant, rate in bed.phases}
     assert rates["inline-batch"] == rates["inline"] != rates["executor-1"]
 
 
 def test_a_variant_with_less_work_is_no_measure_for_one_with_more(tmp_path: Path) -> None:
     plan = replace(
-        plan_of("quick", cycles=1, more_cycles=0), beside=(), overloaded=("executor-1",), killed=()
+        plan_of("quick", cycles=1, more_cycles=0, overload_repeats=1),
+        beside=(),
+        overloaded=("executor-1",),
+        killed=(),
     )
     bed = measured(tmp_path, plan, spoil=lambda name, *_: "void" if name == "executor-1" else "")
     (inline,) = [block for block in RunFolder(tmp_path).build().blocks if block.variant == "inline"]
