@@ -5,6 +5,7 @@ Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -100,25 +101,76 @@ def peers_table() -> str:
 
 
 def verdicts_table() -> str:
-    """How often the verdict of a made-up experiment decides and is wrong, as `make verdicts` last found."""
+    """How often the verdict of a made-up experiment decides and is wrong, as `make verdicts` last found.
+
+    The worst of all ways in which S drifts.
+    """
     kept = json.loads((ROOT / "docs/proofs/verdicts.json").read_text(encoding="utf-8"))
+    rows = kept["figures"]["rows"]
     lines = [
         f"`{kept['command']}`, {kept['date'][:10]}, {kept['figures']['runs']} runs of each kind",
         "",
-        "| S | noise per cycle | claim | decided 5 % off | on an end | wrong | holds the truth | cycles |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| preset | noise per cycle | claim | decided 5 % off | wrong | holds the truth | cycles |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in kept["figures"]["rows"]:
-        noise = "as measured" if row["noise"] is None else f"{row['noise']:.0%}"
-        shares = (
-            "" if row[name] is None else f"{row[name]:.1%}"
-            for name in ("decided", "decided_on_an_end", "wrong", "covered")
-        )
-        cells = [row["scenario"], f"{noise}: {row['noise_found']:.1%}", row["claim"], *shares]
-        lines.append("| " + " | ".join([*cells, f"{row['cycles']:g}"]) + " |")
-    return "\n".join(
-        [*lines, "", *(f"Missed: {sentence}" for sentence in kept["figures"]["missed"])]
-    ).rstrip()
+    keys = ("preset", "noise", "claim")
+    for names in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        group = [row for row in rows if tuple(row[key] for key in keys) == names]
+        preset, noise, claim = names
+        asked = "as measured" if noise is None else f"{noise:.0%}"
+        cells = [
+            preset,
+            f"{asked}: {max(row['noise_found'] for row in group):.1%}",
+            claim,
+            f"{min(row['decided'] for row in group):.1%}",
+            f"{max(row['wrong'] for row in group):.1%}",
+            f"{min(row['covered'] for row in group):.1%}",
+            f"{max(row['cycles'] for row in group):g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def repeats_table() -> str:
+    """What each claim was told in run after run, and between which figures, as last repeated."""
+    kept = json.loads((ROOT / "docs/proofs/repeats.json").read_text(encoding="utf-8"))
+    machine = kept["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['python']}"
+    lines = [f"`{kept['command']}`, {kept['date'][:10]}, {where}"]
+    for name, found in kept["figures"].items():
+        rows = found["rows"]
+        states = collections.Counter(row["state"] for row in rows)
+        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        seconds = [row["seconds"] for row in rows]
+        void = sum(row["void"] for row in rows)
+        blocks = sum(row["blocks"] for row in rows)
+        lines += [
+            "",
+            f"**{name}**: {told}; {min(seconds)} to {max(seconds)} s a run; {void} of {blocks} blocks void",
+            "",
+        ]
+        if found["verdicts"]:
+            lines += ["| claim | verdicts | estimates | widest interval |", "| --- | --- | --- | --- |"]
+        for claim, verdicts in found["verdicts"].items():
+            estimates = [row[claim].partition(": ")[2] for row in rows if claim in row]
+            lines.append(f"| {claim} | {verdicts} | {_spread([text for text in estimates if text])} |")
+        because = collections.Counter(row["because"] for row in rows if "because" in row)
+        lines += [f"- {reason}" for reason in because]
+    return "\n".join(lines)
+
+
+def _spread(estimates: list[str]) -> str:
+    """The smallest and the largest of estimates such as `1.10 (1.08 to 1.14)`, and the widest interval."""
+    if not estimates:
+        return "- | -"
+    values = [float(text.split()[0]) for text in estimates]
+    widest = max(estimates, key=_width)
+    return f"{min(values):.2f} to {max(values):.2f} | {widest}"
+
+
+def _width(estimate: str) -> float:
+    low, _, high = estimate.partition("(")[2].rstrip(")").partition(" to ")
+    return float(high) / float(low) if high else 0.0
 
 
 PROOF_NAMES = (
@@ -135,7 +187,7 @@ PAGES: dict[Path, Tables] = {
         "metrics": metrics_table,
     },
     PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
-    | {"peers": peers_table, "verdicts": verdicts_table},
+    | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table},
 }
 
 

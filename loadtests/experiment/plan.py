@@ -150,9 +150,11 @@ class Plan:
         """How long one block takes, about: also to begin, to finish and to be read."""
         return self.factors.settle_seconds + self.factors.block_seconds + 0.25
 
+    def overload_seconds(self) -> float:
+        """How long one overload of each variant takes, about: it drains half its length."""
+        return len(self.overloaded) * self.factors.overload_seconds * 1.5
+
     def seconds_after_cycles(self, beside_cycles: int) -> float:
-        """How long everything takes that comes after the cycles, about: an overload drains half its
-        length."""
-        factors = self.factors
-        overloads = len(self.overloaded) * factors.overload_repeats * factors.overload_seconds * 1.5
+        """How long everything takes that comes after the cycles, about."""
+        overloads = self.factors.overload_repeats * self.overload_seconds()
         return overloads + beside_cycles * len(self.beside) * self.block_seconds() + 3.0 * len(self.killed)

@@ -265,6 +265,13 @@ def test_without_one_block_to_go_by_the_run_is_invalid(tmp_path: Path) -> None:
         measured(tmp_path, plan, spoil=lambda name, *_: "void" if name == "executor-cores" else "")
 
 
+def test_a_run_that_lost_its_time_to_a_neighbour_does_with_fewer_overloads(tmp_path: Path) -> None:
+    plan = plan_of("quick")
+    late = replace(plan, factors=replace(plan.factors, budget_seconds=1.0))
+    assert len(measured(tmp_path / "late", late).phases) == len(plan.overloaded), "one of each is measured"
+    assert len(measured(tmp_path / "usual", plan).phases) == 3 * len(plan.overloaded)
+
+
 def test_a_disturbed_overload_is_repeated_once(tmp_path: Path) -> None:
     plan = plan_of("quick", overload_repeats=1)
     bed = measured(tmp_path, plan, invalid=lambda number: ("late",) if number == 2 else ())
