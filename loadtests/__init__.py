@@ -11,6 +11,9 @@
       generator.py        starts the generator as a child process, passes its progress on, ends it
       driver.py           that process: stdin, stdout, signals, the clock
       facts.py            what it says of itself
+      ports.py            how many connections the local ports allow, and what helps
+      port_state.py       the kernel's rules for them, and who has which
+      doctor.py           will they do for this run? also the command `ports`
       endpoint.py         name resolved, request bytes and TLS made ready, once
       schedule.py         when each request is meant to start: arithmetic, no clock
       loop.py             fires what is due, whatever the answers do
@@ -25,6 +28,7 @@
       thresholds.py       what the run had to reach
       results.py          the summary as types
       schema.py           and as a JSON Schema
+      exports.py          what other tools read of a run
       live.py             what a person sees of all this
 
     experiment/         the 2017 experiment, in pairs of blocks

@@ -23,9 +23,12 @@ from loadtests.experiment.folder import FolderError, RunFolder
 from loadtests.experiment.plan import Factors, PlanError
 from loadtests.experiment.presets import PRESETS
 from loadtests.files import write_json
+from loadtests.load import doctor
 from loadtests.load.generator import GeneratorError
 from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
-from loadtests.load.run import UsageError, run
+from loadtests.load.port_state import port_rules, states
+from loadtests.load.ports import without_flag
+from loadtests.load.run import Keep, UsageError, examined, run
 from loadtests.load.thresholds import Threshold, parse_seconds
 from loadtests.peers import plan as peers_plan
 
@@ -64,11 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands)
+    add_ports(commands)
     add_experiment(commands)
     add_report(commands)
     add_compare(commands)
     add_peers(commands)
     arguments = parser.parse_args(argv)
+    arguments.words = sys.argv[1:] if argv is None else list(argv)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a cancelled job cleans up as well
         signal.signal(number, _end)
@@ -127,8 +132,15 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="TIME",
         help="latest an answer may come, from when it was due, to count as goodput: 100ms, 1.5s",
     )
-    add("--out", type=Path, metavar="DIR", help="keep plan.json, samples.json and summary.json there")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep plan, samples and summary there, with latency.hlog and latency.hgrm for HdrHistogram's "
+        "readers and seconds.ndjson, a line per second",
+    )
     add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
+    add("--junit", metavar="FILE", help="write the thresholds as JUnit's XML, for CI systems")
 
 
 def _add_load_flags(parser: Parser) -> None:
@@ -148,7 +160,12 @@ def _add_load_flags(parser: Parser) -> None:
     add(
         "--max-in-flight", type=int, default=10_000, metavar="N", help="connections; above it nothing is sent"
     )
-    add("--source", metavar="IP", help="local address (default: the kernel chooses)")
+    add(
+        "--source",
+        metavar="IP[-IP]",
+        help="local address, or a range of them that take turns: 127.0.0.2-127.0.0.9 (default: the kernel's)",
+    )
+    add("--port-range", metavar="LOW-HIGH", help="local ports to use (Linux 6.3; default: the kernel's)")
     add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
     add = parser.add_argument_group("request").add_argument
     add("--method", default="GET", metavar="NAME", help="request method")
@@ -161,7 +178,9 @@ def _add_load_flags(parser: Parser) -> None:
         metavar="'NAME: VALUE'",
         help="repeatable",
     )
-    add("--body", metavar="TEXT", help="request body, sent as UTF-8 (default: none)")
+    body = parser.add_mutually_exclusive_group()
+    body.add_argument("--body", metavar="TEXT", help="request body, sent as UTF-8 (default: none)")
+    body.add_argument("--body-file", type=_bytes, metavar="FILE", help="request body from a file; - is stdin")
     add(
         "--timeout",
         type=float,
@@ -171,6 +190,44 @@ def _add_load_flags(parser: Parser) -> None:
     )
     add("--expect", default="200", metavar="STATUS", help="success: 200, 2xx, 200-299, or 200,204")
     add("--insecure", action="store_true", help="accept any certificate (default: verify)")
+
+
+def add_ports(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `ports [URL]`: whether the local ports will do."""
+    parser = commands.add_parser(
+        "ports",
+        help="say whether the local ports will do for a run, and what helps",
+        description="Without a URL: the local ports of this machine and the rules by which they come back. "
+        "With one, and the flags of `run`: what would happen, and commands that help. Nothing is sent.",
+        epilog="Exit codes: 0 every request would find a port, 1 one would not, 2 the command cannot be run "
+        "as typed.",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_ports)
+    parser.add_argument("url", metavar="URL", nargs="?", help="http or https URL")
+    _add_load_flags(parser)
+
+
+def _ports(arguments: argparse.Namespace) -> int:
+    for line in doctor.state_lines(port_rules(), states()):
+        print(line)
+    if arguments.url is None:
+        return PASSED
+    found = examined(_phase(arguments), _typed(arguments))
+    print()
+    for line in doctor.lines(found):
+        print(line)
+    return PASSED if found.suffices else MISSED
+
+
+def _typed(arguments: argparse.Namespace) -> list[str]:
+    """The run as a person would type it again; into no folder, for that would already hold a run."""
+    program = Path(sys.executable)
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    words = without_flag([word for word in arguments.words if word != "ports"], "--out")
+    return [str(program), "-m", "loadtests", *(["run"] if "run" not in words else []), *words]
 
 
 def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -393,6 +450,15 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _bytes(name: str) -> str:
+    """The content of a file, bytes that are no UTF-8 as surrogates."""
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name}: {error.strerror}") from None
+    return content.decode("utf-8", "surrogateescape")
+
+
 def _threshold(text: str) -> Threshold:
     try:
         return Threshold.parse(text)
@@ -408,7 +474,8 @@ def _duration(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    summary = run(_phase(arguments), arguments.threshold, arguments.slo, arguments.out, arguments.json)
+    keep = Keep(out=arguments.out, json=arguments.json, junit=arguments.junit)
+    summary = run(_phase(arguments), arguments.threshold, arguments.slo, keep, _typed(arguments))
     return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
 
 
@@ -428,9 +495,10 @@ def _phase(arguments: argparse.Namespace) -> Phase:
             duration_seconds=arguments.duration,
             method=arguments.method,
             headers=tuple(arguments.header),
-            body=arguments.body or "",
+            body=arguments.body or arguments.body_file or "",
             timeout_seconds=arguments.timeout,
             source=arguments.source,
+            port_range=arguments.port_range,
             who_closes=arguments.who_closes,
             expect=arguments.expect,
             max_in_flight=arguments.max_in_flight,

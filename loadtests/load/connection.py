@@ -56,8 +56,8 @@ class Connection:
     """The life of one request. The owner calls `start` once, then `step` whenever the socket is ready."""
 
     __slots__ = (
-        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_local_port", "_next", "_owner",
-        "_sock", "_unsent", "finished", "started",
+        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_next", "_owner", "_secured",
+        "_sock", "_unsent", "finished", "local_port", "started",
     )  # fmt: skip
 
     _next: Callable[["Connection", float], None]
@@ -67,8 +67,9 @@ class Connection:
         self._owner = owner
         self._intended = intended
         self._connected: float | None = None
+        self._secured: float | None = None
         self._first_byte: float | None = None
-        self._local_port: int | None = None
+        self.local_port: int | None = None
         self._unsent: bytes | memoryview = endpoint.request
         self._answer = Answer(head_only=endpoint.head_only)
         self.finished = False
@@ -95,7 +96,7 @@ class Connection:
             self._fail(CONNECT_ERROR, now, errno.errorcode[code])
             return
         # Here and not when it is connected: a server can have seen an attempt that we gave up.
-        self._local_port = sock.getsockname()[1]
+        self.local_port = sock.getsockname()[1]
         self._next = Connection._finish_connecting
         self._owner.readiness.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
 
@@ -148,6 +149,7 @@ class Connection:
         except OSError as error:
             self._fail(TLS_ERROR, now, reason_of(error))
         else:
+            self._secured = now
             self._send(now)
 
     def _send(self, now: float) -> None:
@@ -247,7 +249,8 @@ class Connection:
         self._owner.on_finished(
             Sample(
                 self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
-                self._local_port, None if status is None else now - self._owner.readiness.since,
+                self.local_port, None if status is None else now - self._owner.readiness.since,
+                self._secured,
             )
         )  # fmt: skip
 

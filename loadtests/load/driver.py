@@ -29,6 +29,7 @@ from loadtests.load.endpoint import Endpoint, make_endpoint
 from loadtests.load.facts import GeneratorFacts, Progress
 from loadtests.load.loop import LoadLoop
 from loadtests.load.phase import Phase
+from loadtests.load.port_state import port_rules
 from loadtests.load.readiness import Clocks
 from loadtests.load.sample import to_columns
 
@@ -132,12 +133,19 @@ class Driver:
         self._waiting = False
         self._pauses.restart()
         epoch, cpu = time.time(), time.process_time()
-        loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks)
+        rules = port_rules()
+        if (span := phase.port_span) is not None:
+            rules = rules.within(span)
+        loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks, rules.low)
         self._loop = loop
         if self._ended:
             loop.stop = True
         loop.run()
-        facts = _facts(loop, endpoint, self._pauses, epoch, cpu)
+        facts = dataclasses.replace(
+            _facts(loop, endpoint, self._pauses, epoch, cpu),
+            lowest_port=rules.low,
+            own_port_range=span is not None,
+        )
         write_json(samples_path, {**to_columns(loop.samples), "generator": facts.to_json()})
         self._loop = None
         self._waiting = True

@@ -4,10 +4,14 @@ Knows name resolution, request bytes and TLS settings. Touches the resolver, bef
 Never used on the clock.
 """
 
+import errno
 import ipaddress
+import itertools
 import socket
 import ssl
+import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +21,10 @@ from loadtests.load.statuses import parse_statuses
 # ip(7): leave the choice of the local port to connect(), which then shares a port between
 # destinations; a plain bind() must find one that nobody uses at all. Python names it from 3.12 on.
 BIND_ADDRESS_NO_PORT: Final = 24 if sys.platform == "linux" else None
+
+# ip(7), Linux 6.3: the socket's own range of local ports, the upper bound in the upper 16 bits. Python has
+# no name for it.
+LOCAL_PORT_RANGE: Final = 51 if sys.platform == "linux" else None
 
 # Methods whose body has a meaning: without one they say so, or a server may wait for it or answer 411
 # (RFC 9110, 8.6).
@@ -33,7 +41,8 @@ class Endpoint:
     request: bytes
     head_only: bool  # the answer to HEAD has no body, whatever its Content-Length says
     tls: ssl.SSLContext | None
-    source: str | None
+    sources: Iterator[str] | None  # without an end: the addresses take turns
+    port_range: bytes | None  # as the socket option wants it
     server_closes: bool
     expected: frozenset[int]  # statuses
 
@@ -44,14 +53,16 @@ class Endpoint:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def open_socket(self) -> socket.socket:
-        """Return a non-blocking socket, bound to the source address if there is one; raises `OSError`."""
+        """Return a non-blocking socket, bound to the next source if there is one; raises `OSError`."""
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            if self.source is not None:
+            if self.port_range is not None and LOCAL_PORT_RANGE is not None:
+                sock.setsockopt(socket.IPPROTO_IP, LOCAL_PORT_RANGE, self.port_range)
+            if self.sources is not None:
                 if BIND_ADDRESS_NO_PORT is not None:
                     sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((self.source, 0))
+                sock.bind((next(self.sources), 0))
         except OSError:
             sock.close()
             raise
@@ -59,13 +70,24 @@ class Endpoint:
 
 
 def make_endpoint(phase: Phase) -> Endpoint:
-    """Resolve the phase's host; `OSError` when it has no address, or when the source is not one of ours."""
+    """Resolve the phase's host.
+
+    Raises `OSError` when it has no address, when a source is not one of ours, or when this kernel gives no
+    socket a port range of its own.
+    """
     target = Target.parse(phase.url)
     family = socket.AF_UNSPEC
-    if phase.source is not None:
-        family = socket.AF_INET6 if ipaddress.ip_address(phase.source).version == 6 else socket.AF_INET
+    for source in phase.sources:
+        family = socket.AF_INET6 if ipaddress.ip_address(source).version == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.bind((phase.source, 0))
+            trial.bind((source, 0))
+    port_range = None
+    if (span := phase.port_span) is not None:
+        if LOCAL_PORT_RANGE is None:
+            raise OSError(errno.ENOPROTOOPT, "only Linux gives a socket a port range of its own")
+        port_range = struct.pack("=I", span[0] | span[1] << 16)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.IPPROTO_IP, LOCAL_PORT_RANGE, port_range)
     found = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
     # IPv4 first: `localhost` often resolves to ::1 as well, where few test servers listen, and
     # trying one after the other would be a second connection that the server counts.
@@ -78,7 +100,8 @@ def make_endpoint(phase: Phase) -> Endpoint:
         request=request_bytes(phase, target),
         head_only=phase.method == "HEAD",
         tls=tls_context(insecure=phase.insecure) if target.tls else None,
-        source=phase.source,
+        sources=itertools.cycle(phase.sources) if phase.sources else None,
+        port_range=port_range,
         server_closes=phase.who_closes == "server",
         expected=parse_statuses(phase.expect),
     )
@@ -86,7 +109,7 @@ def make_endpoint(phase: Phase) -> Endpoint:
 
 def request_bytes(phase: Phase, target: Target) -> bytes:
     """Return the whole request; the phase's own headers come last, its Host replaces ours."""
-    body = phase.body.encode()
+    body = phase.body_bytes
     lines = [f"{phase.method} {target.path} HTTP/1.1"]
     if not any(name.lower() == "host" for name, _ in phase.headers):
         lines.append(f"Host: {target.authority}")

@@ -20,6 +20,8 @@ class Progress:
     connected: int
     in_flight: int
     outcomes: dict[str, int]  # by label, the most frequent ones
+    ports: int = 0  # different local ports so far
+    half_ports_after: int | None = None  # connections until half of the port range was gone; None: it is not
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class GeneratorFacts:
     gc_max_pause_seconds: float
     interrupted: bool  # stopped before its end
     unreachable: bool  # connections failed and not one ever stood
+    lowest_port: int = 0  # of the range that local ports were taken from
+    own_port_range: bool = False  # whether the sockets asked for it, and the kernel then has no preference
     not_closed_by_server: int = 0  # answered in full and then left open: we had to close them
 
     @classmethod

@@ -61,13 +61,14 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, progress: Progress) -> None:
-        """Show where the phase stands."""
+    def update(self, progress: Progress, time_waits: int) -> None:
+        """Show where the phase stands. `time_waits`: sockets of this machine in TIME_WAIT."""
         if self._live is not None:
-            self._live.update(_panel(self._title, progress), refresh=True)
+            self._live.update(_panel(self._title, progress, time_waits), refresh=True)
         elif progress.elapsed_seconds >= self._next_line:
             self._next_line = progress.elapsed_seconds // 1 + 1
-            self._console.print(_line(progress), markup=False, highlight=False, soft_wrap=True)
+            line = f"{_line(progress)}  {_ports(progress, time_waits)}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(progress: Progress) -> str:
@@ -76,7 +77,13 @@ def _line(progress: Progress) -> str:
     return f"{seconds}  fired {progress.fired}  in flight {progress.in_flight}  {outcomes}".rstrip()
 
 
-def _panel(title: str, progress: Progress) -> RenderableType:
+def _ports(progress: Progress, time_waits: int) -> str:
+    half = progress.half_ports_after
+    warning = "" if half is None else f", half the range gone after {half:,} connections"
+    return f"ports used {progress.ports:,}, TIME_WAIT {time_waits:,}{warning}"
+
+
+def _panel(title: str, progress: Progress, time_waits: int) -> RenderableType:
     elapsed, duration = progress.elapsed_seconds, progress.duration_seconds
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
@@ -96,7 +103,8 @@ def _panel(title: str, progress: Progress) -> RenderableType:
     failures = Text("   ").join(
         Text.assemble((f"{name} ", "dim"), (f"{count:,}", "red")) for name, count in sorted(outcomes.items())
     )
-    return Group(Text(title, "bold", no_wrap=True, overflow="ellipsis"), bar, counts, failures)
+    ports = Text(_ports(progress, time_waits), "yellow" if progress.half_ports_after is not None else "dim")
+    return Group(Text(title, "bold", no_wrap=True, overflow="ellipsis"), bar, counts, failures, ports)
 
 
 def render(summary: RunSummary) -> RenderableType:
@@ -167,14 +175,21 @@ def _times(summary: RunSummary) -> RenderableType:
         ("latency (from due time)", summary.latency_seconds, failed),
         ("  of what was answered", summary.answered_latency_seconds, False),
         ("service (from sending)", summary.service_seconds, failed),
-        ("connecting", summary.connect_seconds, False),
+        ("  connecting", summary.connect_seconds, False),
+        ("  TLS handshake", summary.tls_seconds, False),
+        ("  until the first byte", summary.first_byte_seconds, False),
+        ("  until the last", summary.rest_seconds, False),
         ("late sending", summary.lateness_seconds, False),
         ("late receiving, at most", summary.receive_lateness_seconds, False),
     ]
+    hidden = []
     if summary.clients is not None:  # due and sent are one moment there
-        del rows[4], rows[0]
+        hidden += [summary.latency_seconds, summary.lateness_seconds]
     if not failed:
-        rows = [row for row in rows if row[1] is not summary.answered_latency_seconds]
+        hidden.append(summary.answered_latency_seconds)
+    if summary.tls_seconds.max is None:
+        hidden.append(summary.tls_seconds)
+    rows = [row for row in rows if not any(row[1] is found for found in hidden)]
     for name, found, has_never in rows:
         cells = (getattr(found, column) for _, column in COLUMNS)
         table.add_row(name, *("never" if has_never and cell is None else seconds(cell) for cell in cells))

@@ -28,7 +28,7 @@ from loadtests.load.sample import (
     TOO_MANY_IN_FLIGHT,
     Sample,
 )
-from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, intended_offsets
+from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, offsets_of
 
 PROGRESS_SECONDS: Final = 0.2
 PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
@@ -55,6 +55,7 @@ class LoadLoop:
         endpoint: Endpoint,
         emit: Callable[[Progress], bool],
         clocks: Clocks,
+        lowest_port: int = 0,
     ) -> None:
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
@@ -64,6 +65,10 @@ class LoadLoop:
         self.not_closed_by_server = 0
         self._open = self._fired = self._connected = self._failed_connects = 0
         self._outcomes: Counter[str] = Counter()
+        self._ports: set[int] = set()
+        self._half_ports_after: int | None = None
+        # Parity of the ports that connect() hands out last; a socket with a range of its own has none such.
+        self._odd = None if phase.port_range is not None else (lowest_port + 1) & 1
         offsets = offsets_of(phase)
         self.readiness = Readiness(clocks)
         self.started = self._next_progress = clocks.wall()
@@ -103,6 +108,10 @@ class LoadLoop:
             self.interrupted = self.stop
         self._wind_up(self._clocks.wall())
 
+    def now(self) -> float:
+        """The time."""
+        return self._clocks.wall()
+
     def on_connected(self) -> None:
         """Count a connection that stands."""
         self._connected += 1
@@ -133,7 +142,14 @@ class LoadLoop:
             self._fired += 1
             self._deadlines.append(connection)
             connection.start(now)
+            self._note_port(connection.local_port)
             now = self._clocks.wall()
+
+    def _note_port(self, port: int | None) -> None:
+        if port is not None:
+            self._ports.add(port)
+            if self._half_ports_after is None and port & 1 == self._odd:
+                self._half_ports_after = self._fired
 
     def _skip(self, intended: float, reason: str) -> None:
         self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
@@ -192,11 +208,6 @@ class LoadLoop:
             connected=self._connected,
             in_flight=self._open,
             outcomes=dict(self._outcomes.most_common(PROGRESS_OUTCOMES)),
+            ports=len(self._ports),
+            half_ports_after=self._half_ports_after,
         )
-
-
-def offsets_of(phase: Phase) -> list[float]:
-    """Return the intended starts of an open phase, in seconds from its start; none of a closed one."""
-    if phase.rate is None:
-        return []
-    return intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)

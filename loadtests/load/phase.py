@@ -13,6 +13,7 @@ from loadtests.load.statuses import parse_statuses
 
 ARRIVALS = ("constant", "poisson")
 CLOSERS = ("server", "client")
+MOST_SOURCES = 1024  # of local addresses that take turns; each is tried before the load starts
 
 # These three frame the one request of a connection; a second opinion would make it ambiguous.
 OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -33,11 +34,12 @@ class Phase:
     clients: int | None = None  # each with one request under way, a connection for each request
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
-    body: str = ""
+    body: str = ""  # UTF-8; bytes that are none travel as surrogates (PEP 383)
     arrivals: str = "constant"
     seed: int = 1
     timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
-    source: str | None = None  # local IP address; None lets the kernel choose
+    source: str | None = None  # local IP address, or a range such as 127.0.0.2-127.0.0.9; None: the kernel's
+    port_range: str | None = None  # local ports, such as 40000-40199; None: the kernel's
     who_closes: str = "server"
     expect: str = "200"  # statuses that are no failure: 200, 2xx, 200-299, or several with commas
     max_in_flight: int = 10_000
@@ -62,11 +64,25 @@ class Phase:
             self._check_clients(self.clients)
         if self.who_closes not in CLOSERS:
             raise ValueError(f"who_closes must be one of {', '.join(CLOSERS)}, not {self.who_closes!r}")
-        if self.source is not None:
-            ipaddress.ip_address(self.source)  # its ValueError names the text at fault
+        _ = self.sources, self.port_span  # their ValueErrors name the text at fault
         parse_statuses(self.expect)
         Target.parse(self.url)
         self._check_head()
+
+    @property
+    def body_bytes(self) -> bytes:
+        """The body as it is sent."""
+        return self.body.encode("utf-8", "surrogateescape")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The local addresses that take turns; none: the kernel chooses one."""
+        return () if self.source is None else parse_sources(self.source)
+
+    @property
+    def port_span(self) -> tuple[int, int] | None:
+        """First and last local port, if they are not left to the kernel."""
+        return None if self.port_range is None else parse_ports(self.port_range)
 
     @property
     def workload(self) -> str:
@@ -101,6 +117,26 @@ class Phase:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return dataclasses.asdict(self)
+
+
+def parse_sources(text: str) -> tuple[str, ...]:
+    """Return the addresses that `127.0.0.2` or `127.0.0.2-127.0.0.9` names; `ValueError` names the fault."""
+    first, dash, last = text.partition("-")
+    begin = ipaddress.ip_address(first.strip())
+    end = ipaddress.ip_address(last.strip()) if dash else begin
+    if begin.version != end.version or int(end) < int(begin):
+        raise ValueError(f"source {text!r} does not go up from one address to another")
+    if int(end) - int(begin) >= MOST_SOURCES:
+        raise ValueError(f"source {text!r} is more than {MOST_SOURCES} addresses")
+    return tuple(str(type(begin)(number)) for number in range(int(begin), int(end) + 1))
+
+
+def parse_ports(text: str) -> tuple[int, int]:
+    """Return first and last port of `40000-40199`; `ValueError` says what is wrong with it."""
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and 1 <= int(first) < int(last) <= 65535):
+        raise ValueError(f"port range {text!r} is not two ports that go up, such as 40000-40199")
+    return int(first), int(last)
 
 
 def _check_positive(name: str, value: float) -> None:

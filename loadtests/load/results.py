@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Final, Literal
 
 from loadtests.load.histogram import Quantiles
+from loadtests.load.ports import PortUse
 
 State = Literal["ok", "missed", "invalid"]
 ThresholdState = Literal["passed", "missed", "too few samples"]
@@ -90,9 +91,13 @@ class RunSummary:
     answered_latency_seconds: Quantiles
     service_seconds: Quantiles  # from the actual start
     connect_seconds: Quantiles
+    tls_seconds: Quantiles  # the handshake; empty without TLS
+    first_byte_seconds: Quantiles  # from when the request could be sent
+    rest_seconds: Quantiles  # from the first byte of the answer to its last
     lateness_seconds: Quantiles  # of sending; empty for a closed loop
     receive_lateness_seconds: Quantiles  # at most: how late the generator looked at a complete answer
     not_closed_by_server: int
+    ports: PortUse
     outcomes: dict[str, int]
     ledger: ClientLedger
     generator: GeneratorShare

@@ -8,15 +8,19 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from loadtests.files import dump, write_json
+from loadtests.load import doctor
+from loadtests.load.doctor import Examination
 from loadtests.load.endpoint import make_endpoint
 from loadtests.load.generator import read_samples, run_phase
 from loadtests.load.live import Display, render
 from loadtests.load.phase import Phase
+from loadtests.load.port_state import time_waits
 from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold, check_slo
@@ -26,44 +30,83 @@ class UsageError(Exception):
     """The command cannot be run as typed; the message is one sentence for the user."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Where results go.
+
+    `out`: the run folder; None for one that is thrown away. `json`: a file for the summary, "-" for stdout.
+    `junit`: a file for the thresholds.
+    """
+
+    out: Path | None = None
+    json: str | None = None
+    junit: str | None = None
+
+
 def run(
     phase: Phase,
     thresholds: Sequence[Threshold],
     slo_seconds: float | None,
-    out: Path | None,
-    json_file: str | None,
+    keep: Keep,
+    command: Sequence[str],
 ) -> RunSummary:
     """Check the rest of the order, send the load, sum up, show; returns the summary.
 
-    `slo_seconds`: the latest an answer may come to count as goodput. `out`: the run folder, None for one
-    that is thrown away. `json_file`: where the summary goes as JSON, "-" for stdout. Raises `UsageError`
-    before any load when something cannot be reached or written; KeyboardInterrupt when Ctrl-C came
-    before the first request.
+    `slo_seconds`: the latest an answer may come to count as goodput. `command`: how the run was typed, word
+    by word, for whoever has to type it otherwise. Raises `UsageError` before any load when something cannot
+    be reached or written; KeyboardInterrupt when Ctrl-C came before the first request.
     """
     try:
         check_slo(thresholds, slo_seconds)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _check_endpoint(phase)
-    _check_json_file(json_file)
-    with _run_folder(out) as folder:
+    examination = examined(phase, command)
+    for name in (keep.json, keep.junit):
+        _check_file(name)
+    with _run_folder(keep.out) as folder:
         texts = [threshold.text for threshold in thresholds]
-        plan = {"phase": phase.to_json(), "slo_seconds": slo_seconds, "thresholds": texts}
+        plan = {
+            "phase": phase.to_json(),
+            "slo_seconds": slo_seconds,
+            "thresholds": texts,
+            "ports": asdict(examination.forecast),
+        }
         write_json(folder / "plan.json", plan, indent=2)
-        _send(phase, folder / "samples.json")
+        console = Console(stderr=True)
+        if not examination.suffices:
+            for line in doctor.lines(examination):
+                console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        _send(phase, folder / "samples.json", console)
         samples, facts = read_samples(folder / "samples.json")
-        summary = summarise(samples, facts, phase, slo_seconds=slo_seconds, thresholds=thresholds)
+        summary = summarise(
+            samples,
+            facts,
+            phase,
+            slo_seconds=slo_seconds,
+            thresholds=thresholds,
+        )
         write_json(folder / "summary.json", summary.to_json(), indent=2)
+        if keep.out is not None:
+            from loadtests.load import exports  # its library takes a tenth of a second
+
+            exports.write_exports(folder, samples, facts)
     if summary.unreachable and not summary.interrupted:
         raise UsageError(summary.unreachable)
-    _show(summary, json_file)
+    _show(summary, keep.json)
+    if keep.junit is not None:
+        from loadtests.load import exports
+
+        Path(keep.junit).write_bytes(exports.junit(summary))
     return summary
 
 
-def _check_endpoint(phase: Phase) -> None:
-    """Try what the generator will do once more on its own, while nothing has been written yet."""
+def examined(phase: Phase, command: Sequence[str]) -> Examination:
+    """Try what the generator will do once more on its own, and whether there are ports for all of it.
+
+    Raises `UsageError` where nothing can be sent.
+    """
     try:
-        make_endpoint(phase)
+        return doctor.examine(phase, make_endpoint(phase), command)
     except (OSError, UnicodeError) as error:
         source = f" from {phase.source}" if phase.source else ""
         raise UsageError(
@@ -71,7 +114,7 @@ def _check_endpoint(phase: Phase) -> None:
         ) from None
 
 
-def _check_json_file(name: str | None) -> None:
+def _check_file(name: str | None) -> None:
     if name in (None, "-"):
         return
     path = Path(str(name)).absolute()
@@ -100,15 +143,15 @@ def _run_folder(out: Path | None) -> Iterator[Path]:
     yield out
 
 
-def _send(phase: Phase, samples_path: Path) -> None:
+def _send(phase: Phase, samples_path: Path, console: Console) -> None:
     """Run the phase under the eyes of the user, whose Ctrl-C ends it early but keeps what was measured."""
     with (
         contextlib.suppress(KeyboardInterrupt),
-        Display(phase, Console(stderr=True)) as display,
+        Display(phase, console) as display,
         contextlib.closing(run_phase(phase, samples_path)) as run_of_phase,
     ):
         for progress in run_of_phase:
-            display.update(progress)
+            display.update(progress, time_waits())
     if not samples_path.exists():
         raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ OUTCOMES: Final = (
     OK, STATUS, CONNECT_ERROR, TLS_ERROR, RESET, SHORT, MALFORMED, TIMEOUT, ABORTED, NOT_SENT
 )  # fmt: skip
 
+NO_PORT: Final = "EADDRNOTAVAIL"  # of connect(2): no local port is free for that server
 TOO_MANY_IN_FLIGHT: Final = "max_in_flight"
 STOPPED: Final = "stopped"
 
@@ -41,6 +42,12 @@ class Sample(NamedTuple):
     local_port: int | None = None  # the client's own, by which a server's book can name the connection
     # At most so long had the last bytes of a complete answer been there before the generator looked.
     receive_lateness_seconds: float | None = None
+    secured: float | None = None  # the end of the TLS handshake
+
+    @property
+    def ready(self) -> float | None:
+        """When the request could be sent: connected, and secured if TLS was asked for."""
+        return self.connected if self.secured is None else self.secured
 
     @property
     def label(self) -> str:
@@ -90,8 +97,8 @@ def from_columns(content: dict[str, Any]) -> list[Sample]:
 LOCAL_ERRORS: Final = frozenset({"EADDRNOTAVAIL", "EADDRINUSE", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"})
 
 _EXPLANATIONS: Final = {
-    "EADDRNOTAVAIL": "no free local port: all are in use or in TIME_WAIT; let the server close first "
-    "(--who-closes server), lower the rate, or widen net.ipv4.ip_local_port_range",
+    "EADDRNOTAVAIL": "no free local port: all are in use or in TIME_WAIT; `python -m loadtests ports` with "
+    "the same URL and flags says which command helps",
     "EADDRINUSE": "the local port was taken when the source address was bound; "
     "leave out --source, or use a kernel with IP_BIND_ADDRESS_NO_PORT (ip(7))",
     "EMFILE": "this process may open no more files; raise `ulimit -n` or lower --max-in-flight",

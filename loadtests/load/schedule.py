@@ -18,6 +18,8 @@ import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from loadtests.load.phase import Phase
+
 # A client whose connection never stood (refused, or no descriptor left) would be back within
 # microseconds, and the loop would do nothing but count refusals. A tenth of a second keeps a listener
 # that comes back from being missed for long.
@@ -142,3 +144,10 @@ def intended_offsets(rate: float, duration: float, arrivals: str, seed: int) -> 
         offsets.append(offset)
         offset += draw(rate)
     return offsets
+
+
+def offsets_of(phase: Phase) -> list[float]:
+    """Return the intended starts of an open phase, in seconds from its start; none of a closed one."""
+    if phase.rate is None:
+        return []
+    return intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)

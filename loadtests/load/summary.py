@@ -13,10 +13,12 @@ from loadtests.load import judgement
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase
+from loadtests.load.ports import PortUse, ports_used
 from loadtests.load.results import ClientLedger, GeneratorShare, RunSummary
 from loadtests.load.sample import (
     ABORTED,
     CONNECT_ERROR,
+    NO_PORT,
     NOT_SENT,
     OK,
     STATUS,
@@ -138,9 +140,19 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         connect_seconds=Quantiles.of(
             elapsed(s.started, s.connected) for s in sent if s.connected is not None
         ),
+        tls_seconds=Quantiles.of(elapsed(s.connected, s.secured) for s in sent if s.secured is not None),
+        first_byte_seconds=Quantiles.of(
+            elapsed(s.ready, s.first_byte) for s in sent if s.first_byte is not None
+        ),
+        rest_seconds=Quantiles.of(
+            elapsed(s.first_byte, s.finished)
+            for s in sent
+            if s.first_byte is not None and s.status is not None
+        ),
         lateness_seconds=Quantiles.of(elapsed(s.intended, s.started) for s in on_schedule),
         receive_lateness_seconds=Quantiles.of(late for late in late_looks if late is not None),
         not_closed_by_server=facts.not_closed_by_server,
+        ports=_ports(sent, facts),
         outcomes=dict(Counter(sample.label for sample in samples).most_common()),
         ledger=ledger(samples),
         generator=GeneratorShare(
@@ -152,6 +164,16 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         invalid_because=(),
         cautions=(),
         thresholds=(),
+    )
+
+
+def _ports(sent: Iterable[Sample], facts: GeneratorFacts) -> PortUse:
+    """Return what the run did to the local ports."""
+    in_order = sorted(sent, key=lambda sample: sample.started or 0.0)
+    return ports_used(
+        [sample.local_port for sample in in_order],
+        [sample.reason == NO_PORT for sample in in_order],
+        None if facts.own_port_range else (facts.lowest_port + 1) & 1,
     )
 
 

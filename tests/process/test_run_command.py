@@ -42,7 +42,10 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     assert "latency (from due time)" in done.stdout
     assert "fired" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    assert {path.name for path in folder.iterdir()} == {"plan.json", "samples.json", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("plan.json", "samples.json", "summary.json"),
+        *("latency.hlog", "latency.hgrm", "seconds.ndjson"),
+    }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcomes"] == {"ok": 50}
     assert summary["ledger"]["connected"] == len(server.requests) == 50

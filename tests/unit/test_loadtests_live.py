@@ -35,7 +35,7 @@ def shown(*, terminal: bool) -> str:
     console = Console(file=stream, force_terminal=terminal, width=80)
     with Display(PHASE, console) as display:
         for progress in PROGRESS:
-            display.update(progress)
+            display.update(progress, 12)
     return stream.getvalue()
 
 

@@ -14,11 +14,14 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loadtests.load.endpoint import Endpoint
+from loadtests.load.doctor import Examination, examine
+from loadtests.load.endpoint import Endpoint, make_endpoint
 from loadtests.load.facts import Progress
+from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger
 from tests.wire.generator_support import (
     CLOCKS,
@@ -272,23 +275,50 @@ def answer_and_await_the_end(connection: socket.socket) -> None:
     connection.recv(1)  # returns with the client's FIN
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs IP_LOCAL_PORT_RANGE")
-def test_a_client_that_closes_first_runs_out_of_ports_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Endpoint.open_socket
-    four_ports = struct.pack("=I", 40_000 | 40_003 << 16)
+RANGE = "40000-40019"
 
-    def with_four_ports(endpoint: Endpoint) -> socket.socket:
-        sock = plain(endpoint)
-        sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, four_ports)
-        return sock
 
-    monkeypatch.setattr(Endpoint, "open_socket", with_four_ports)
+@pytest.fixture
+def own_range() -> str:
+    """A range of 20 ports for the sockets of a run, where the kernel has such."""
+    with socket.socket() as trial:
+        try:
+            trial.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", 40_000 | 40_019 << 16))
+        except OSError:
+            pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
+    return RANGE
+
+
+# Twenty ports are gone within 10 ms, long before the kernel gives the first one back after a second.
+DRY: dict[str, Any] = {"rate": 2000, "duration_seconds": 0.05, "who_closes": "client"}
+
+
+def examined(url: str, **changes: Any) -> Examination:
+    phase = Phase(url=url, **changes)
+    return examine(phase, make_endpoint(phase), ["run"])
+
+
+def test_a_client_that_closes_first_runs_out_of_ports_where_the_doctor_said(own_range: str) -> None:
+    run = {**DRY, "port_range": own_range}
     with ScriptedServer(answer_and_await_the_end) as server:
-        loop = drive(server.url, who_closes="client", duration_seconds=0.2)
-    if "connect_ENOPROTOOPT" in outcomes(loop):
-        pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
-    assert outcomes(loop) == {"ok", "connect_EADDRNOTAVAIL"}
-    assert ledger(loop.samples).connected == len(server.requests) <= 4
+        found = examined(server.url, **run).forecast
+        loop = drive(server.url, **run)
+        in_order = sorted(loop.samples, key=lambda sample: sample.intended)
+        failed = [n for n, sample in enumerate(in_order, 1) if sample.label == "connect_EADDRNOTAVAIL"]
+        assert failed[0] == found.first_without == found.ports + 1 == 21
+        assert ledger(loop.samples).connected == len(server.requests) == len(in_order) - len(failed)
+
+
+def test_each_remedy_lets_every_request_through(own_range: str) -> None:
+    run = {**DRY, "rate": 100, "duration_seconds": 0.5, "port_range": own_range}
+    with ScriptedServer(answer_and_await_the_end) as server:
+        commands = [
+            remedy.command for remedy in examined(server.url, **run).remedies if not remedy.needs_root
+        ]
+        assert commands == ["run --who-closes server", "run --source 127.0.0.2-127.0.0.4"]
+        assert outcomes(drive(server.url, **run, source="127.0.0.2-127.0.0.4")) == {"ok"}
+    with ScriptedServer(answer_with(OK_ANSWER)) as server:
+        assert outcomes(drive(server.url, **{**run, "who_closes": "server"})) == {"ok"}
 
 
 def test_errors_of_this_machine_do_not_pass_for_an_address_where_nobody_listens(

@@ -1,0 +1,97 @@
+"""Will the local ports do? Asked before each run, and by the command `ports`.
+
+Knows how a phase, the machine's rules and its open connections make a forecast, and how that is told. Touches
+/proc by way of port_state.py. Never sends anything.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from loadtests.load.endpoint import Endpoint
+from loadtests.load.phase import Phase
+from loadtests.load.port_state import held_ports, is_loopback, port_rules, source_for
+from loadtests.load.ports import Demand, Forecast, PortRules, Remedy, forecast, remedies
+from loadtests.load.schedule import offsets_of
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What will become of the ports in a run, and what helps if they will not do."""
+
+    forecast: Forecast
+    remedies: tuple[Remedy, ...]
+
+    @property
+    def suffices(self) -> bool:
+        """Whether every request will find a port."""
+        return self.forecast.first_without is None
+
+
+def examine(phase: Phase, endpoint: Endpoint, command: Sequence[str]) -> Examination:
+    """Play the phase through on the ports as they are now. `command`: how the run was typed, word by word.
+
+    Raises `OSError` where there is no route to the server.
+    """
+    host, port = endpoint.address[:2]
+    rules = port_rules()
+    if (span := phase.port_span) is not None:
+        rules = rules.within(span)
+    demand = Demand(
+        offsets=offsets_of(phase),
+        sources=phase.sources or (source_for(endpoint.family, endpoint.address),),
+        client_closes=phase.who_closes == "client",
+        loopback=is_loopback(host),
+    )
+    held = held_ports(host, port)
+    found = forecast(demand, rules, held)
+    cures = remedies(demand, rules, held, command) if found.first_without is not None else []
+    return Examination(found, tuple(cures))
+
+
+def lines(examination: Examination) -> Iterator[str]:
+    """The examination for a terminal: the budget, what will come of it, and commands to paste."""
+    found = examination.forecast
+    each = f"{found.ports:,} local ports" + (
+        f" on each of {found.sources} addresses" if found.sources > 1 else ""
+    )
+    busy = f", {found.busy:,} of them busy now" if found.busy else ""
+    if found.sustained_per_second is not None:
+        yield (
+            f"{each}{busy}. The client closes first, so a port is free again {found.quarantine_seconds:g} s "
+            f"after its connection: {found.sustained_per_second:,.0f} connections/s can go on for ever."
+        )
+    else:
+        yield f"{each}{busy}. The server closes first, so a port is free again when its connection ends."
+    if found.first_without is None:
+        if found.planned:
+            yield f"All of {found.planned:,} requests will find one."
+        return
+    yield (
+        f"Request {found.first_without:,} of {found.planned:,}, {found.at_seconds:.1f} s after the start, "
+        "will find none (EADDRNOTAVAIL)."
+    )
+    if not examination.remedies:
+        yield "Send less, or from more machines: nothing that is known here helps."
+        return
+    yield "What helps, each by itself:"
+    for remedy in examination.remedies:
+        yield f"  {remedy.command}"
+        yield f"      {remedy.effect}{' (as root)' if remedy.needs_root else ''}"
+
+
+def state_lines(rules: PortRules, sockets: Counter[str]) -> Iterator[str]:
+    """The machine's ports and rules, whatever is to be sent."""
+    reserved = f", {rules.reserved:,} reserved" if rules.reserved else ""
+    span = f"{rules.low} to {rules.high}{reserved}"
+    yield f"local ports   {rules.ports:,} for each local address and server ({span})"
+    yield "after use     whoever sends the first FIN keeps the port in TIME_WAIT"
+    yield "                the server closes first    free at once"
+    for loopback, where in ((True, "loopback"), (False, "elsewhere")):
+        seconds = rules.quarantine_seconds(client_closes=True, loopback=loopback)
+        yield (
+            f"                the client, {where:<14} free after {seconds:g} s: "
+            f"{rules.ports / seconds:,.0f} connections/s for ever"
+        )
+    told = ", ".join(f"{count:,} {name}" for name, count in sockets.most_common())
+    yield f"sockets now   {told or 'none'}"

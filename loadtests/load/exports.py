@@ -1,0 +1,139 @@
+"""What other tools read of a run: HdrHistogram's log and table, a line of JSON per second, JUnit's XML.
+
+Knows these formats, the histograms' by way of their own library. Touches the files it is told to write. Never
+computes a figure that the summary has.
+"""
+
+import io
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogWriter
+
+from loadtests.load.facts import GeneratorFacts
+from loadtests.load.histogram import Quantiles
+from loadtests.load.results import MISSED, TOO_FEW, RunSummary, ThresholdResult
+from loadtests.load.sample import OK, STOPPED, Sample
+from loadtests.load.summary import waits
+
+LOG: Final = "latency.hlog"
+TABLE: Final = "latency.hgrm"
+SECONDS: Final = "seconds.ndjson"
+
+# Microseconds, to one in a thousand, up to an hour. A histogram has no place for what never came: a request
+# without the expected answer stands at the hour, so that a quantile which is `never` reads 3600 s.
+NEVER_SECONDS: Final = 3600
+DIGITS: Final = 3
+NEVER_COMMENT: Final = "a request without the expected answer counts as 3600 s"
+
+
+def write_exports(folder: Path, samples: Sequence[Sample], facts: GeneratorFacts) -> None:
+    """Write the latency log, its table, and a line per second into a run folder."""
+    due = [sample for sample in samples if sample.reason != STOPPED]
+    (folder / LOG).write_text(latency_log(due, facts), encoding="ascii")
+    (folder / TABLE).write_bytes(latency_table(due))
+    (folder / SECONDS).write_text("".join(f"{json.dumps(line)}\n" for line in per_second(samples, facts)))
+
+
+def latency_log(due: Iterable[Sample], facts: GeneratorFacts) -> str:
+    """Latencies from the intended time, an interval histogram for each second.
+
+    HdrHistogram's log, version 1.3, with histograms of encoding V2.
+    """
+    text = io.StringIO()
+    writer = HistogramLogWriter(text)
+    writer.output_log_format_version()
+    writer.output_comment(NEVER_COMMENT)
+    # The library's own lines for these two fail: it takes milliseconds for seconds.
+    started = datetime.fromtimestamp(facts.started_epoch, UTC).isoformat()
+    text.write(f"#[StartTime: {facts.started_epoch:.3f} (seconds since epoch), {started}]\n")
+    text.write(f"#[BaseTime: {facts.started_epoch:.3f} (seconds since epoch)]\n")
+    writer.output_legend()
+    for second, group in by_second(due, facts):
+        writer.output_interval_histogram(_histogram(group), second, second + 1)
+    return text.getvalue()
+
+
+def latency_table(due: Iterable[Sample]) -> bytes:
+    """Latencies from the intended time as a table of percentiles, milliseconds: what HdrHistogram's plotter
+    reads."""
+    table = io.BytesIO()
+    _histogram(due).output_percentile_distribution(table, 1000)
+    return table.getvalue()
+
+
+def per_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[dict[str, Any]]:
+    """A dict for each second of intended starts; the counts add up to those of the summary."""
+    for second, group in by_second(samples, facts):
+        due = [sample for sample in group if sample.reason != STOPPED]
+        found = Quantiles.of(waits(due))
+        yield {
+            "second": second,
+            "planned": len(group),
+            "due": len(due),
+            "sent": sum(sample.started is not None for sample in group),
+            "ok": sum(sample.outcome == OK for sample in group),
+            "outcomes": dict(Counter(sample.label for sample in group).most_common()),
+            "latency_p50_seconds": found.p50,
+            "latency_p99_seconds": found.p99,
+            "latency_max_seconds": found.max,
+        }
+
+
+def by_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[tuple[int, list[Sample]]]:
+    """Samples by the second of the run in which they were meant to start."""
+    groups: defaultdict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[max(0, math.floor(sample.intended - facts.started_monotonic))].append(sample)
+    for second in sorted(groups):
+        yield second, groups[second]
+
+
+def junit(summary: RunSummary) -> bytes:
+    """The thresholds as JUnit's XML, a test case each, after one that says whether the run is valid.
+
+    A threshold that was missed is a failure; one that had too few samples, like a run that says nothing, is
+    an error.
+    """
+    name = f"{summary.workload} {summary.url}"
+    suite = ElementTree.Element("testsuite", name=name, time=f"{summary.window_seconds:.3f}")
+    valid = ElementTree.SubElement(suite, "testcase", classname="loadtests", name="the run is valid")
+    if summary.invalid_because:
+        ElementTree.SubElement(
+            valid, "error", message=summary.invalid_because[0], type="invalid"
+        ).text = "\n".join(summary.invalid_because)
+    for result in summary.thresholds:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="loadtests.threshold", name=result.threshold
+        )
+        if result.state == MISSED:
+            ElementTree.SubElement(case, "failure", message=_observed(result), type="missed")
+        elif result.state == TOO_FEW:
+            ElementTree.SubElement(case, "error", message=_observed(result), type="too few samples")
+    suite.set("tests", str(1 + len(summary.thresholds)))
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    suite.set("errors", str(len(suite.findall("testcase/error"))))
+    suites = ElementTree.Element("testsuites")
+    suites.append(suite)
+    ElementTree.indent(suites)
+    text: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _observed(result: ThresholdResult) -> str:
+    observed = "never" if result.observed is None else f"{result.observed:g}"
+    return f"observed {observed}, with {result.samples} samples of {result.samples_needed} needed"
+
+
+def _histogram(samples: Iterable[Sample]) -> HdrHistogram:
+    histogram = HdrHistogram(1, NEVER_SECONDS * 1_000_000, DIGITS)
+    for wait in waits(samples):
+        histogram.record_value(max(1, round(min(wait, NEVER_SECONDS) * 1e6)))
+    return histogram

@@ -1,0 +1,146 @@
+"""The ports of this machine: what the kernel allows, and who has which.
+
+Knows the names and formats of /proc (proc(5)). Touches those files, and the routing table by way of a socket
+that sends nothing. Never judges.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from loadtests.load.ports import HeldPort, PortRules
+
+SETTINGS: Final = Path("/proc/sys/net/ipv4")
+TICKS_PER_SECOND: Final = 100  # USER_HZ, in which /proc/net counts whatever the kernel's own clock does
+
+STATES: Final = {
+    "01": "established",
+    "02": "syn-sent",
+    "03": "syn-received",
+    "04": "fin-wait-1",
+    "05": "fin-wait-2",
+    "06": "time-wait",
+    "07": "closed",
+    "08": "close-wait",
+    "09": "last-ack",
+    "0A": "listening",
+    "0B": "closing",
+    "0C": "syn-received",
+}
+ESTABLISHED: Final = "01"
+TIME_WAIT: Final = "06"
+LISTENING: Final = "0A"
+
+
+def port_rules(settings: Path = SETTINGS) -> PortRules:
+    """What this network namespace says; Linux's defaults where it does not say anything."""
+    low, high = (int(word) for word in (_read(settings / "ip_local_port_range") or "32768 60999").split())
+    return PortRules(
+        low=low,
+        high=high,
+        reserved=_reserved(_read(settings / "ip_local_reserved_ports") or "", low, high),
+        tw_reuse=int(_read(settings / "tcp_tw_reuse") or 2),
+        reuse_delay_seconds=int(_read(settings / "tcp_tw_reuse_delay") or 1000) / 1000,  # since Linux 6.14
+        timestamps=(_read(settings / "tcp_timestamps") or "1") != "0",
+    )
+
+
+def held_ports(host: str, port: int) -> list[HeldPort]:
+    """Ports that connections from here to that address have, or have in TIME_WAIT."""
+    server = ipaddress.ip_address(host)
+    return [held for table in _tables() for held in held_in(table, server, port)]
+
+
+def held_in(table: str, server: Any, port: int) -> Iterator[HeldPort]:
+    """The same from the text of one such table: a line of heads, then a line for each socket."""
+    for local, remote, state, timer in _rows(table):
+        if state != LISTENING and _port(remote) == port and _address(remote) == server:
+            # "03:00001770": kind of timer, and clock ticks until it expires.
+            remaining = int(timer.partition(":")[2], 16) / TICKS_PER_SECOND if state == TIME_WAIT else None
+            yield HeldPort(source=str(_address(local)), remaining_seconds=remaining)
+
+
+def clients_of(port: int) -> set[int]:
+    """The ports of clients whose connections to a port of this machine stand."""
+    return {
+        _port(remote)
+        for table in _tables()
+        for local, remote, state, _ in _rows(table)
+        if state == ESTABLISHED and _port(local) == port
+    }
+
+
+def states() -> Counter[str]:
+    """How many TCP sockets of this namespace are in which state."""
+    return Counter(STATES.get(state, state) for table in _tables() for *_, state, _ in _rows(table))
+
+
+def time_waits(path: Path = Path("/proc/self/net/sockstat")) -> int:
+    """How many TCP sockets of this namespace are in TIME_WAIT; cheap, and 0 where the kernel does not say."""
+    words = next((line.split() for line in (_read(path) or "").splitlines() if line.startswith("TCP:")), [])
+    return int(words[words.index("tw") + 1]) if "tw" in words else 0
+
+
+def source_for(family: int, address: Any) -> str:
+    """The local address from which the kernel would connect there.
+
+    Connecting a datagram socket looks the route up and sends nothing (udp(7)). Raises `OSError` where there
+    is no route.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the kernel knows for sure that a connection to `host` stays on this machine."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def _tables() -> Iterator[str]:
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            yield Path("/proc/self/net", name).read_text(encoding="ascii")
+
+
+def _rows(table: str) -> Iterator[tuple[str, str, str, str]]:
+    for line in table.splitlines()[1:]:
+        _, local, remote, state, _, timer, *_ = line.split()
+        yield local, remote, state, timer
+
+
+def _port(text: str) -> int:
+    return int(text.rpartition(":")[2], 16)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of `0100007F:1F90`: words of 32 bits in the byte order of the machine.
+
+    An IPv4 address inside an IPv6 one is that IPv4 address.
+    """
+    words = bytes.fromhex(text.partition(":")[0])
+    if sys.byteorder == "little":
+        words = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
+    address = ipaddress.ip_address(words)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _reserved(text: str, low: int, high: int) -> int:
+    """How many ports of the range a list such as `8080,9148-9150` names."""
+    count = 0
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        count += max(0, min(high, int(last or first)) - max(low, int(first)) + 1)
+    return count
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
