@@ -73,10 +73,15 @@ def verdict_text() -> str:
 def proof_table(name: str) -> str:
     """The figures of one proof as it was last run in full."""
     kept = json.loads((ROOT / f"docs/proofs/{name}.json").read_text(encoding="utf-8"))
-    machine = kept["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['python']}"
-    lines = [f"`{kept['command']}`, {kept['date'][:10]}, {where}", "", "| figure | value |", "| --- | --- |"]
+    lines = [_origin(kept), "", "| figure | value |", "| --- | --- |"]
     return "\n".join([*lines, *(f"| {label} | {value} |" for label, value in _rows("", kept["figures"]))])
+
+
+def _origin(kept: dict[str, Any]) -> str:
+    """By which command the figures of a proof were found, when, and on what."""
+    machine = kept["machine"]
+    where = f"{machine['cpu']}, {machine['cores']:g} cores, {machine['kernel']}, {machine['python']}"
+    return f"`{kept['command']}`, {kept['date'][:10]}, {where}"
 
 
 def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -134,9 +139,7 @@ def verdicts_table() -> str:
 def repeats_table() -> str:
     """What each claim was told in run after run, and between which figures, as last repeated."""
     kept = json.loads((ROOT / "docs/proofs/repeats.json").read_text(encoding="utf-8"))
-    machine = kept["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['python']}"
-    lines = [f"`{kept['command']}`, {kept['date'][:10]}, {where}"]
+    lines = [_origin(kept)]
     for name, found in kept["figures"].items():
         rows = found["rows"]
         states = collections.Counter(row["state"] for row in rows)

@@ -140,7 +140,7 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         "readers and seconds.ndjson, a line per second",
     )
     add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
-    add("--junit", metavar="FILE", help="write the thresholds as JUnit's XML, for CI systems")
+    add("--junit", type=Path, metavar="FILE", help="write the thresholds as JUnit's XML, for CI systems")
 
 
 def _add_load_flags(parser: Parser) -> None:
@@ -167,7 +167,8 @@ def _add_load_flags(parser: Parser) -> None:
     )
     add("--port-range", metavar="LOW-HIGH", help="local ports to use (Linux 6.3; default: the kernel's)")
     add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
-    add = parser.add_argument_group("request").add_argument
+    request = parser.add_argument_group("request")
+    add = request.add_argument
     add("--method", default="GET", metavar="NAME", help="request method")
     add(
         "-H",
@@ -178,7 +179,7 @@ def _add_load_flags(parser: Parser) -> None:
         metavar="'NAME: VALUE'",
         help="repeatable",
     )
-    body = parser.add_mutually_exclusive_group()
+    body = request.add_mutually_exclusive_group()
     body.add_argument("--body", metavar="TEXT", help="request body, sent as UTF-8 (default: none)")
     body.add_argument("--body-file", type=_bytes, metavar="FILE", help="request body from a file; - is stdin")
     add(
@@ -226,8 +227,8 @@ def _typed(arguments: argparse.Namespace) -> list[str]:
     program = Path(sys.executable)
     if program.is_relative_to(Path.cwd()):
         program = program.relative_to(Path.cwd())
-    words = without_flag([word for word in arguments.words if word != "ports"], "--out")
-    return [str(program), "-m", "loadtests", *(["run"] if "run" not in words else []), *words]
+    _, *words = arguments.words  # the command's own name comes first
+    return [str(program), "-m", "loadtests", "run", *without_flag(words, "--out")]
 
 
 def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:

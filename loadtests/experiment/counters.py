@@ -6,7 +6,6 @@ under load, so reading adds nothing to what is accepted.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import http.client
 import threading
@@ -37,8 +36,6 @@ METRICS: Final = {
     "task_cpu_seconds": "offload_task_cpu_seconds_sum",
     "io_cpu_seconds": "process_cpu_seconds_total",
 }
-
-SYN_RECV: Final = "03"  # include/net/tcp_states.h
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,29 +108,6 @@ def listen_overflows() -> int:
         if names.startswith("TcpExt:"):
             return int(dict(zip(names.split(), numbers.split(), strict=True))["ListenOverflows"])
     return 0
-
-
-def half_open_ports(service_port: int) -> frozenset[int]:
-    """Local ports of clients whose handshake with a service of this machine the kernel has not finished.
-
-    Their connections may still be accepted, seconds later, when the client's kernel sends again. Both sides
-    know a connection by its client's port, so the books can name it (proc(5), /proc/net/tcp).
-    """
-    found: frozenset[int] = frozenset()
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            found |= unfinished(Path("/proc/net", name).read_text(encoding="ascii"), service_port)
-    return found
-
-
-def unfinished(table: str, service_port: int) -> frozenset[int]:
-    """The same from the text of one such table: a line of heads, then a line for each socket."""
-    found = set()
-    for line in table.splitlines()[1:]:
-        _, local, remote, state, *_ = line.split()
-        if state == SYN_RECV and int(local.rpartition(":")[2], 16) == service_port:
-            found.add(int(remote.rpartition(":")[2], 16))
-    return frozenset(found)
 
 
 class Watch:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.results import PhaseResult, Summary, Timeline
@@ -127,6 +127,7 @@ def cycles(summary: Summary) -> Figure | None:
         axis.axhline(100, color=GREY, lw=0.8, ls=":")
         axis.set_title(f"{title}\nscatter {min(spreads):.1f} to {max(spreads):.1f} %")
         axis.set_xlabel("cycle")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("% of the variant's median")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -158,7 +159,7 @@ def queues(summary: Summary) -> Figure | None:
     titles = _titles(summary)
     figure = Figure(figsize=(max(3.6 * len(shown), 6), 5.6), layout="constrained")
     figure.suptitle(
-        f"At {summary.plan.factors.overload:g}x the capacity the queue does not vanish, it moves",
+        f"At {summary.plan.factors.overload:g}x the limit the queue does not vanish, it moves",
         weight="bold",
         size=12,
     )

@@ -34,8 +34,10 @@ CALIBRATIONS: Final = 3
 BESIDE_CYCLES: Final = 4
 """Pairs of the stock executor and the lanes: what they cost is a row of the report, and no verdict."""
 
+PHASE_TRIES: Final = 2
+
 TRIES: Final = 3
-"""Of a block or a phase that was disturbed. The moment of a neighbour passes; one that stays makes the run
+"""Of a block that was disturbed. The moment of a neighbour passes; one that stays makes the run
 INVALID."""
 
 MOST_VOID: Final = 0.5
@@ -180,7 +182,9 @@ class Experiment:
             for load in CURVE_LOADS:
                 blocks = self._just_measured(name)
                 throughput = median(block.throughput_per_second for block in blocks)
-                self._phase("curve", name, load * throughput, CURVE_SECONDS)
+                for _ in range(PHASE_TRIES):
+                    if not self._phase("curve", name, load * throughput, CURVE_SECONDS).invalid_because:
+                        break
         self._ramp()
 
     def _cycles(self) -> None:
@@ -256,25 +260,24 @@ class Experiment:
         twice as slow in the last three of them, and all overloads of that run stayed below the limit.
         """
         factors, workers = self._plan.factors, self._plan.variant(name).workers
-        for _ in range(2):
+        for _ in range(PHASE_TRIES):
             if name not in self._demand:
                 self._demand[name] = median(block.demand_seconds for block in self._just_measured(name))
             rate = factors.overload * workers / self._demand[name]
-            result = self._bed.phase("overload", self._plan.variant(name), rate, factors.overload_seconds)
-            self._board.phase(result)
+            result = self._phase("overload", name, rate, factors.overload_seconds)
             self._demand[name] = result.demand_seconds or self._demand[name]
             if not result.invalid_because and (result.pressure or PRESSED) >= PRESSED:
                 break
 
-    def _phase(self, kind: Literal["ramp", "curve"], name: str, rate: float, seconds: float) -> None:
-        """One phase, once more if it was disturbed; a ramp goes on rising instead."""
-        for _ in range(1 if kind == "ramp" else 2):
-            result = self._bed.phase(kind, self._plan.variant(name), rate, seconds)
-            self._board.phase(result)
-            if not result.invalid_because:
-                break
+    def _phase(
+        self, kind: Literal["overload", "ramp", "curve"], name: str, rate: float, seconds: float
+    ) -> PhaseResult:
+        result = self._bed.phase(kind, self._plan.variant(name), rate, seconds)
+        self._board.phase(result)
+        return result
 
     def _ramp(self) -> None:
+        """Rising rates; a phase that was disturbed is not repeated, for the post's rates went on rising."""
         ramp = self._plan.ramp
         if ramp is not None:
             for number, rate in enumerate(ramp.rates_per_second):

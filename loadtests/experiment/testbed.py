@@ -19,7 +19,7 @@ import psutil
 
 from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, block
 from loadtests.experiment.child import ServiceChild
-from loadtests.experiment.counters import Watch, half_open_ports, listen_overflows, read, settled
+from loadtests.experiment.counters import Watch, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.ledger import HalfOpen, reconcile
 from loadtests.experiment.plan import Plan, Variant
@@ -28,6 +28,7 @@ from loadtests.experiment.speed import Speed
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase, Target
+from loadtests.load.port_state import half_open_ports
 from loadtests.load.sample import OK
 from loadtests.neighbours import Neighbours
 

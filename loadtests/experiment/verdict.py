@@ -9,8 +9,9 @@ import dataclasses
 from typing import Literal
 
 from loadtests.experiment.claims import INCONCLUSIVE, RULES, Finding, Rule
-from loadtests.experiment.evidence import Evidence, UnusableError
+from loadtests.experiment.evidence import Evidence, Gain, UnusableError
 from loadtests.experiment.results import Summary
+from loadtests.experiment.statistics import Estimate
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +86,16 @@ def answer(summary: Summary) -> str | None:
         f"As published, with a fifth of the work per offloaded request, one worker gives "
         f"{published.steady}x. With the same work on both sides it gives {controlled.utilisation}x, and "
         f"{number} workers give {cores.utilisation}x on {evidence.plan.cores:g} cores. The smaller work "
-        f"alone, one worker beside one worker, gives {work_alone}x. "
-        + (
+        f"alone, one worker beside one worker, gives {work_alone}x. {_explained(work_alone, controlled)}"
+    )
+
+
+def _explained(work_alone: Estimate, controlled: Gain) -> str:
+    if not (work_alone.finite and controlled.utilisation.finite):
+        return f"{work_alone.count} cycles are too few to say more."
+    if work_alone.low > controlled.utilisation.high:
+        return (
             "The published gain is the smaller work; what offloading itself brings is a free loop, and the "
             "other cores once there are workers for them."
-            if work_alone.finite and work_alone.low > controlled.utilisation.high
-            else "On this machine the work alone does not explain the published gain."
         )
-    )
+    return "On this machine the work alone does not explain the published gain."

@@ -4,15 +4,19 @@ Knows how a phase, the machine's rules and its open connections make a forecast,
 /proc by way of port_state.py. Never sends anything.
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import held_ports, is_loopback, port_rules, source_for
 from loadtests.load.ports import Demand, Forecast, PortRules, Remedy, forecast, remedies
 from loadtests.load.schedule import offsets_of
+
+WIDTH: Final = 78
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +54,14 @@ def examine(phase: Phase, endpoint: Endpoint, command: Sequence[str]) -> Examina
 
 
 def lines(examination: Examination) -> Iterator[str]:
-    """The examination for a terminal: the budget, what will come of it, and commands to paste."""
-    found = examination.forecast
-    each = f"{found.ports:,} local ports" + (
-        f" on each of {found.sources} addresses" if found.sources > 1 else ""
-    )
-    busy = f", {found.busy:,} of them busy now" if found.busy else ""
-    if found.sustained_per_second is not None:
-        yield (
-            f"{each}{busy}. The client closes first, so a port is free again {found.quarantine_seconds:g} s "
-            f"after its connection: {found.sustained_per_second:,.0f} connections/s can go on for ever."
-        )
-    else:
-        yield f"{each}{busy}. The server closes first, so a port is free again when its connection ends."
-    if found.first_without is None:
-        if found.planned:
-            yield f"All of {found.planned:,} requests will find one."
+    """The examination for a terminal: the budget, what will come of it, and commands to paste.
+
+    Sentences are wrapped; a command stays whole, however long it is.
+    """
+    for sentence in _sentences(examination.forecast):
+        yield from textwrap.wrap(sentence, WIDTH)
+    if examination.suffices:
         return
-    yield (
-        f"Request {found.first_without:,} of {found.planned:,}, {found.at_seconds:.1f} s after the start, "
-        "will find none (EADDRNOTAVAIL)."
-    )
     if not examination.remedies:
         yield "Send less, or from more machines: nothing that is known here helps."
         return
@@ -80,18 +71,39 @@ def lines(examination: Examination) -> Iterator[str]:
         yield f"      {remedy.effect}{' (as root)' if remedy.needs_root else ''}"
 
 
+def _sentences(found: Forecast) -> Iterator[str]:
+    each = f" on each of {found.sources} addresses" if found.sources > 1 else ""
+    busy = f", {found.busy:,} of them busy now" if found.busy else ""
+    if found.sustained_per_second is None:
+        back = "The server closes first, so a port is free again when its connection ends."
+    else:
+        back = (
+            f"The client closes first, so a port is free again {found.quarantine_seconds:g} s after its "
+            f"connection: {found.sustained_per_second:,.0f} connections/s can go on for ever."
+        )
+    yield f"{found.ports:,} local ports{each}{busy}. {back}"
+    if found.first_without is not None:
+        yield (
+            f"Request {found.first_without:,} of {found.planned:,}, {found.at_seconds:.1f} s after the "
+            "start, will find none (EADDRNOTAVAIL)."
+        )
+    elif found.planned:
+        yield f"All of {found.planned:,} requests will find one."
+
+
 def state_lines(rules: PortRules, sockets: Counter[str]) -> Iterator[str]:
     """The machine's ports and rules, whatever is to be sent."""
     reserved = f", {rules.reserved:,} reserved" if rules.reserved else ""
     span = f"{rules.low} to {rules.high}{reserved}"
-    yield f"local ports   {rules.ports:,} for each local address and server ({span})"
+    yield f"local ports   {rules.ports:,} for each local address and server"
+    yield f"              ({span})"
     yield "after use     whoever sends the first FIN keeps the port in TIME_WAIT"
     yield "                the server closes first    free at once"
     for loopback, where in ((True, "loopback"), (False, "elsewhere")):
         seconds = rules.quarantine_seconds(client_closes=True, loopback=loopback)
         yield (
             f"                the client, {where:<14} free after {seconds:g} s: "
-            f"{rules.ports / seconds:,.0f} connections/s for ever"
+            f"{rules.ports / seconds:,.0f}/s for ever"
         )
     told = ", ".join(f"{count:,} {name}" for name, count in sockets.most_common())
     yield f"sockets now   {told or 'none'}"

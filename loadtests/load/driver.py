@@ -133,19 +133,14 @@ class Driver:
         self._waiting = False
         self._pauses.restart()
         epoch, cpu = time.time(), time.process_time()
-        rules = port_rules()
-        if (span := phase.port_span) is not None:
-            rules = rules.within(span)
-        loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks, rules.low)
+        # Sockets with a range of their own take any port of it (inet_hash_connect).
+        late = None if phase.port_range is not None else port_rules().late_parity
+        loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks, late)
         self._loop = loop
         if self._ended:
             loop.stop = True
         loop.run()
-        facts = dataclasses.replace(
-            _facts(loop, endpoint, self._pauses, epoch, cpu),
-            lowest_port=rules.low,
-            own_port_range=span is not None,
-        )
+        facts = _facts(loop, endpoint, self._pauses, epoch, cpu)
         write_json(samples_path, {**to_columns(loop.samples), "generator": facts.to_json()})
         self._loop = None
         self._waiting = True
@@ -170,6 +165,7 @@ def _facts(loop: LoadLoop, endpoint: Endpoint, pauses: GcPauses, epoch: float, c
         gc_max_pause_seconds=pauses.longest_seconds,
         interrupted=loop.interrupted,
         unreachable=loop.unreachable,
+        late_port_parity=loop.late_port_parity,
         not_closed_by_server=loop.not_closed_by_server,
     )
 

@@ -5,7 +5,6 @@ computes a figure that the summary has.
 """
 
 import io
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from xml.etree import ElementTree
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
+from loadtests.files import dump, write_whole
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
 from loadtests.load.results import MISSED, TOO_FEW, RunSummary, ThresholdResult
@@ -37,15 +37,15 @@ NEVER_COMMENT: Final = "a request without the expected answer counts as 3600 s"
 def write_exports(folder: Path, samples: Sequence[Sample], facts: GeneratorFacts) -> None:
     """Write the latency log, its table, and a line per second into a run folder."""
     due = [sample for sample in samples if sample.reason != STOPPED]
-    (folder / LOG).write_text(latency_log(due, facts), encoding="ascii")
-    (folder / TABLE).write_bytes(latency_table(due))
-    (folder / SECONDS).write_text("".join(f"{json.dumps(line)}\n" for line in per_second(samples, facts)))
+    write_whole(folder / LOG, latency_log(due, facts))
+    write_whole(folder / TABLE, latency_table(due))
+    write_whole(folder / SECONDS, "\n".join(dump(line) for line in per_second(samples, facts)))
 
 
 def latency_log(due: Iterable[Sample], facts: GeneratorFacts) -> str:
     """Latencies from the intended time, an interval histogram for each second.
 
-    HdrHistogram's log, version 1.3, with histograms of encoding V2.
+    HdrHistogram's log, version 1.2, with histograms of encoding V2.
     """
     text = io.StringIO()
     writer = HistogramLogWriter(text)
@@ -58,15 +58,15 @@ def latency_log(due: Iterable[Sample], facts: GeneratorFacts) -> str:
     writer.output_legend()
     for second, group in by_second(due, facts):
         writer.output_interval_histogram(_histogram(group), second, second + 1)
-    return text.getvalue()
+    return text.getvalue().rstrip()
 
 
-def latency_table(due: Iterable[Sample]) -> bytes:
+def latency_table(due: Iterable[Sample]) -> str:
     """Latencies from the intended time as a table of percentiles, milliseconds: what HdrHistogram's plotter
     reads."""
     table = io.BytesIO()
     _histogram(due).output_percentile_distribution(table, 1000)
-    return table.getvalue()
+    return table.getvalue().decode("ascii")
 
 
 def per_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[dict[str, Any]]:
@@ -91,12 +91,13 @@ def by_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[tupl
     """Samples by the second of the run in which they were meant to start."""
     groups: defaultdict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[max(0, math.floor(sample.intended - facts.started_monotonic))].append(sample)
+        # Moments are kept to the microsecond, so what was due on the second may lie just below it.
+        groups[math.floor(sample.intended - facts.started_monotonic + 1e-6)].append(sample)
     for second in sorted(groups):
         yield second, groups[second]
 
 
-def junit(summary: RunSummary) -> bytes:
+def junit(summary: RunSummary) -> str:
     """The thresholds as JUnit's XML, a test case each, after one that says whether the run is valid.
 
     A threshold that was missed is a failure; one that had too few samples, like a run that says nothing, is
@@ -123,8 +124,7 @@ def junit(summary: RunSummary) -> bytes:
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
-    text: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return text + b"\n"
+    return ElementTree.tostring(suites, encoding="unicode")
 
 
 def _observed(result: ThresholdResult) -> str:

@@ -45,8 +45,7 @@ class GeneratorFacts:
     gc_max_pause_seconds: float
     interrupted: bool  # stopped before its end
     unreachable: bool  # connections failed and not one ever stood
-    lowest_port: int = 0  # of the range that local ports were taken from
-    own_port_range: bool = False  # whether the sockets asked for it, and the kernel then has no preference
+    late_port_parity: int | None = None  # of the ports that the kernel hands out last; None: no preference
     not_closed_by_server: int = 0  # answered in full and then left open: we had to close them
 
     @classmethod

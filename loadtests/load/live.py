@@ -104,7 +104,7 @@ def _panel(title: str, progress: Progress, time_waits: int) -> RenderableType:
         Text.assemble((f"{name} ", "dim"), (f"{count:,}", "red")) for name, count in sorted(outcomes.items())
     )
     ports = Text(_ports(progress, time_waits), "yellow" if progress.half_ports_after is not None else "dim")
-    return Group(Text(title, "bold", no_wrap=True, overflow="ellipsis"), bar, counts, failures, ports)
+    return Group(Text(title, "bold", no_wrap=True, overflow="ellipsis"), bar, counts, ports, failures)
 
 
 def render(summary: RunSummary) -> RenderableType:

@@ -55,7 +55,7 @@ class LoadLoop:
         endpoint: Endpoint,
         emit: Callable[[Progress], bool],
         clocks: Clocks,
-        lowest_port: int = 0,
+        late_port_parity: int | None = None,
     ) -> None:
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
@@ -67,8 +67,7 @@ class LoadLoop:
         self._outcomes: Counter[str] = Counter()
         self._ports: set[int] = set()
         self._half_ports_after: int | None = None
-        # Parity of the ports that connect() hands out last; a socket with a range of its own has none such.
-        self._odd = None if phase.port_range is not None else (lowest_port + 1) & 1
+        self.late_port_parity = late_port_parity
         offsets = offsets_of(phase)
         self.readiness = Readiness(clocks)
         self.started = self._next_progress = clocks.wall()
@@ -148,7 +147,7 @@ class LoadLoop:
     def _note_port(self, port: int | None) -> None:
         if port is not None:
             self._ports.add(port)
-            if self._half_ports_after is None and port & 1 == self._odd:
+            if self._half_ports_after is None and port & 1 == self.late_port_parity:
                 self._half_ports_after = self._fired
 
     def _skip(self, intended: float, reason: str) -> None:

@@ -32,7 +32,7 @@ STATES: Final = {
     "0B": "closing",
     "0C": "syn-received",
 }
-ESTABLISHED: Final = "01"
+SYN_RECEIVED: Final = "03"
 TIME_WAIT: Final = "06"
 LISTENING: Final = "0A"
 
@@ -65,13 +65,21 @@ def held_in(table: str, server: Any, port: int) -> Iterator[HeldPort]:
             yield HeldPort(source=str(_address(local)), remaining_seconds=remaining)
 
 
-def clients_of(port: int) -> set[int]:
-    """The ports of clients whose connections to a port of this machine stand."""
+def half_open_ports(service_port: int) -> frozenset[int]:
+    """Local ports of clients whose handshake with a service of this machine the kernel has not finished.
+
+    Their connections may still be accepted, seconds later, when the client's kernel sends again. Both sides
+    know a connection by its client's port, so the books can name it.
+    """
+    return frozenset(port for table in _tables() for port in unfinished(table, service_port))
+
+
+def unfinished(table: str, service_port: int) -> set[int]:
+    """The same from the text of one such table."""
     return {
         _port(remote)
-        for table in _tables()
         for local, remote, state, _ in _rows(table)
-        if state == ESTABLISHED and _port(local) == port
+        if state == SYN_RECEIVED and _port(local) == service_port
     }
 
 

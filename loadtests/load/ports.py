@@ -25,7 +25,8 @@ LOOPBACK_ONLY: Final = 2
 """Of tcp_tw_reuse, the default since Linux 4.19: 0 never, 1 for every peer, 2 for loopback."""
 
 WIDEST: Final = (1024, 65535)
-MOST_SOURCES: Final = 254
+SPARE_ADDRESSES: Final = tuple(f"127.0.0.{last}" for last in range(2, 255))
+"""Of loopback, every one of which is this machine's; IPv6 has only ::1."""
 
 ANSWER_SECONDS: Final = 0.1
 """How long a request may hold its port while it is answered, for a remedy to be one."""
@@ -50,6 +51,11 @@ class PortRules:
     def ports(self) -> int:
         """How many there are for each address."""
         return max(0, self.high - self.low + 1 - self.reserved)
+
+    @property
+    def late_parity(self) -> int:
+        """Of the ports that connect() hands out when it finds none of the others: not that of the lowest."""
+        return (self.low + 1) & 1
 
     def within(self, span: tuple[int, int]) -> Self:
         """The same for sockets that ask for a range of their own (IP_LOCAL_PORT_RANGE).
@@ -193,9 +199,10 @@ def remedies(
     if demand.client_closes and cures(dataclasses.replace(demand, client_closes=False)):
         typed = with_flag(command, "--who-closes", "server")
         found.append(Remedy(command=typed, effect="the server closes first and keeps the TIME_WAIT"))
-    if demand.loopback and (more := _enough_sources(demand, cures)) is not None:
+    on_ipv4 = not any(":" in source for source in demand.sources)
+    if demand.loopback and on_ipv4 and (more := _enough_sources(demand, cures)) is not None:
         typed = with_flag(command, "--source", f"{more[0]}-{more[-1]}")
-        effect = f"{len(more)} local addresses have {rules.ports} ports each"
+        effect = f"{len(more)} local addresses have {rules.ports:,} ports each"
         found.append(Remedy(command=typed, effect=effect))
     if demand.client_closes and cures(demand, dataclasses.replace(rules, tw_reuse=1)):
         sysctl = "sysctl -w net.ipv4.tcp_tw_reuse=1"
@@ -204,24 +211,23 @@ def remedies(
     low, high = WIDEST
     if cures(demand, dataclasses.replace(rules, low=low, high=high)):
         sysctl = f"sysctl -w net.ipv4.ip_local_port_range='{low} {high}'"
-        effect = f"{high - low + 1} ports instead of {rules.ports}"
+        effect = f"{high - low + 1:,} ports instead of {rules.ports:,}"
         found.append(Remedy(command=sysctl, effect=effect, needs_root=True))
     return found
 
 
 def _enough_sources(demand: Demand, cures: Callable[[Demand], bool]) -> tuple[str, ...] | None:
     """The fewest loopback addresses that suffice; None if not even a whole net of them does."""
-    addresses = tuple(f"127.0.0.{last}" for last in range(2, 2 + MOST_SOURCES - 1))
-    few, many = 1, len(addresses)
-    if not cures(dataclasses.replace(demand, sources=addresses)):
+    few, many = 1, len(SPARE_ADDRESSES)
+    if not cures(dataclasses.replace(demand, sources=SPARE_ADDRESSES)):
         return None
     while few < many:
         middle = (few + many) // 2
-        if cures(dataclasses.replace(demand, sources=addresses[:middle])):
+        if cures(dataclasses.replace(demand, sources=SPARE_ADDRESSES[:middle])):
             many = middle
         else:
             few = middle + 1
-    return addresses[:many]
+    return SPARE_ADDRESSES[:many]
 
 
 def with_flag(command: Sequence[str], flag: str, value: str) -> str:
@@ -256,13 +262,15 @@ class PortUse:
     first_without: int | None
 
 
-def ports_used(ports: Sequence[int | None], without: Sequence[bool], odd: int | None) -> PortUse:
+def ports_used(ports: Sequence[int | None], without: Sequence[bool], late_parity: int | None) -> PortUse:
     """Sum up the ports of requests in the order of their starts.
 
-    `ports`: None for one that got none. `without`: whether it got none because there was none. `odd`: the
-    parity of those that the kernel hands out last; None: it has no preference.
+    `ports`: None for one that got none. `without`: whether it got none because there was none. `late_parity`:
+    of those that the kernel hands out last; None: it has no preference.
     """
-    half_gone = (number for number, port in enumerate(ports, 1) if port is not None and port & 1 == odd)
+    half_gone = (
+        number for number, port in enumerate(ports, 1) if port is not None and port & 1 == late_parity
+    )
     failed = (number for number, missing in enumerate(without, 1) if missing)
     taken = [port for port in ports if port is not None]
     return PortUse(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.files import dump, write_json
-from loadtests.load import doctor
+from loadtests.files import dump, write_json, write_whole
+from loadtests.load import doctor, exports
 from loadtests.load.doctor import Examination
 from loadtests.load.endpoint import make_endpoint
 from loadtests.load.generator import read_samples, run_phase
@@ -40,7 +40,7 @@ class Keep:
 
     out: Path | None = None
     json: str | None = None
-    junit: str | None = None
+    junit: Path | None = None
 
 
 def run(
@@ -61,8 +61,8 @@ def run(
     except ValueError as error:
         raise UsageError(str(error)) from None
     examination = examined(phase, command)
-    for name in (keep.json, keep.junit):
-        _check_file(name)
+    for path in _files(keep):
+        _check_file(path)
     with _run_folder(keep.out) as folder:
         texts = [threshold.text for threshold in thresholds]
         plan = {
@@ -78,25 +78,15 @@ def run(
                 console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         _send(phase, folder / "samples.json", console)
         samples, facts = read_samples(folder / "samples.json")
-        summary = summarise(
-            samples,
-            facts,
-            phase,
-            slo_seconds=slo_seconds,
-            thresholds=thresholds,
-        )
+        summary = summarise(samples, facts, phase, slo_seconds=slo_seconds, thresholds=thresholds)
         write_json(folder / "summary.json", summary.to_json(), indent=2)
         if keep.out is not None:
-            from loadtests.load import exports  # its library takes a tenth of a second
-
             exports.write_exports(folder, samples, facts)
     if summary.unreachable and not summary.interrupted:
         raise UsageError(summary.unreachable)
     _show(summary, keep.json)
     if keep.junit is not None:
-        from loadtests.load import exports
-
-        Path(keep.junit).write_bytes(exports.junit(summary))
+        _write(keep.junit, exports.junit(summary))
     return summary
 
 
@@ -114,16 +104,22 @@ def examined(phase: Phase, command: Sequence[str]) -> Examination:
         ) from None
 
 
-def _check_file(name: str | None) -> None:
-    if name in (None, "-"):
-        return
-    path = Path(str(name)).absolute()
+def _files(keep: Keep) -> Iterator[Path]:
+    """Give the files that are written beside the run folder."""
+    if keep.json not in (None, "-"):
+        yield Path(str(keep.json))
+    if keep.junit is not None:
+        yield keep.junit
+
+
+def _check_file(name: Path) -> None:
+    path = name.absolute()
     if (
         path.is_dir()
         or not path.parent.is_dir()
         or not os.access(path if path.exists() else path.parent, os.W_OK)
     ):
-        raise UsageError(f"cannot write the summary to {name}")
+        raise UsageError(f"cannot write to {name}")
 
 
 @contextlib.contextmanager
@@ -161,8 +157,11 @@ def _show(summary: RunSummary, json_file: str | None) -> None:
     if json_file == "-":
         print(dump(summary.to_json(), indent=2))
     elif json_file is not None:
-        path = Path(json_file)
-        if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
-            path.write_text(dump(summary.to_json(), indent=2) + "\n", encoding="utf-8")
-        else:
-            write_json(path, summary.to_json(), indent=2)
+        _write(Path(json_file), dump(summary.to_json(), indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
+        path.write_text(f"{text}\n", encoding="utf-8")
+    else:
+        write_whole(path, text)

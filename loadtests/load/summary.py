@@ -173,7 +173,7 @@ def _ports(sent: Iterable[Sample], facts: GeneratorFacts) -> PortUse:
     return ports_used(
         [sample.local_port for sample in in_order],
         [sample.reason == NO_PORT for sample in in_order],
-        None if facts.own_port_range else (facts.lowest_port + 1) & 1,
+        facts.late_port_parity,
     )
 
 

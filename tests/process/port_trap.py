@@ -5,27 +5,17 @@ Usage: python -m tests.process.port_trap FOLDER, which gets found.json.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer
+from tests.wire.generator_support import ScriptedServer, answer_and_await_the_end
 
 LOADTESTS = [sys.executable, "-m", "loadtests"]
-
-
-def answer_and_wait_a_little(connection: socket.socket) -> None:
-    """Leave the first FIN to the client if it wants it, else send it."""
-    connection.sendall(OK_ANSWER)
-    connection.settimeout(0.003)
-    with contextlib.suppress(TimeoutError):
-        connection.recv(1)
 
 
 def run(folder: Path, *words: str) -> tuple[int, dict[str, object]]:
@@ -45,7 +35,7 @@ def doctor(flags: list[str]) -> str:
 def main() -> None:
     """Two runs, a forecast before the second, and each of its remedies."""
     folder = Path(sys.argv[1])
-    with ScriptedServer(answer_and_wait_a_little) as server:
+    with ScriptedServer(answer_and_await_the_end) as server:
         flags = [server.url, "--rate", "150", "--duration", "1", "--who-closes", "client"]
         code, first = run(folder, *LOADTESTS, "run", *flags)
         predicted = re.search(r"Request (\d+) of", doctor(flags))

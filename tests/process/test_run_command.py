@@ -125,7 +125,7 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
         (["--expect", "ok"], "expect 'ok' is not statuses such as 200, 2xx"),
         (["--header", "novalue"], "is not 'NAME: VALUE'"),
         (["--source", "192.0.2.1"], "192.0.2.1: Cannot assign requested address"),
-        (["--json", "/nowhere/summary.json"], "cannot write the summary to /nowhere/summary.json"),
+        (["--json", "/nowhere/summary.json"], "cannot write to /nowhere/summary.json"),
         (["--out", "/dev/null/run"], "cannot write to the folder /dev/null/run: Not a directory"),
     ],
 )

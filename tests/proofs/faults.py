@@ -114,8 +114,12 @@ def vanishing(folder: Path, clients: int, good: int) -> Figures:
         answered = 0
         for number in range(clients):
             with socket.create_connection((str(place.hostname), int(place.port or 80))) as sock:
+                # Corked, the request leaves with the FIN: the client is gone when it arrives, however busy
+                # the machine is (tcp(7)).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
                 sock.sendall(request)
-                if number % 2:  # half of them with a reset
+                sock.shutdown(socket.SHUT_WR)
+                if number % 2:  # half of them with a reset behind it
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if number % (clients // good) == 0:
                 answered += fetch(f"{address}/data")[0] == 200
@@ -132,7 +136,7 @@ def vanishing(folder: Path, clients: int, good: int) -> Figures:
         "running": values["offload_running"],
     }
     assert figures["queue"] == figures["running"] == 0, figures
-    assert figures["started"] <= 1.05 * answered + 2, figures
+    assert figures["started"] == answered, figures
     return figures
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from loadtests.experiment.counters import QUIET_SECONDS, SETTLE_SECONDS, Reading, settled, unfinished
+from loadtests.experiment.counters import QUIET_SECONDS, SETTLE_SECONDS, Reading, settled
+from loadtests.load.port_state import unfinished
 
 from .synthetic import reading
 
@@ -26,7 +27,7 @@ TABLE = """\
 def test_half_open_are_those_that_the_service_has_not_finished_by_the_clients_port() -> None:
     assert unfinished(TABLE, 0x1F90) == {0xC001, 0xC002}
     assert unfinished(TABLE, 0x1F91) == {0xC004}
-    assert unfinished(TABLE, 0x1F92) == frozenset()
+    assert unfinished(TABLE, 0x1F92) == set()
 
 
 def test_addresses_of_version_6_are_read_alike() -> None:

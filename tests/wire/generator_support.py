@@ -26,6 +26,11 @@ def answer_with(data: bytes) -> Behaviour:
     return lambda connection: connection.sendall(data)
 
 
+def answer_and_await_the_end(connection: socket.socket) -> None:
+    connection.sendall(OK_ANSWER)
+    connection.recv(1)  # returns with the client's FIN
+
+
 class ScriptedServer:
     """Takes one connection after the other, reads the request's head, does as told, closes.
 

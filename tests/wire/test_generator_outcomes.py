@@ -28,6 +28,7 @@ from tests.wire.generator_support import (
     OK_ANSWER,
     Behaviour,
     ScriptedServer,
+    answer_and_await_the_end,
     answer_with,
     drive,
     outcomes,
@@ -268,11 +269,6 @@ def test_requests_come_from_the_source_address() -> None:
 def test_a_source_address_that_is_not_ours_is_refused_before_the_load() -> None:
     with pytest.raises(OSError, match="address"):
         drive("http://127.0.0.1:9/", source="192.0.2.1")  # TEST-NET-1, RFC 5737
-
-
-def answer_and_await_the_end(connection: socket.socket) -> None:
-    connection.sendall(OK_ANSWER)
-    connection.recv(1)  # returns with the client's FIN
 
 
 RANGE = "40000-40019"
