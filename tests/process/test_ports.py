@@ -13,8 +13,6 @@ import pytest
 from tests.process.support import ROOT
 from tests.process.tools_support import need
 
-pytestmark = pytest.mark.alone
-
 # Everything happens inside: the namespace, its server and its settings are gone when the script ends.
 SCRIPT = """
 set -eu
