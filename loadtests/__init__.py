@@ -1,6 +1,7 @@
 """The instrument: a load generator that says what it could not measure, and the experiment made with it.
 
     __main__.py         argv in, exit code out
+    arguments.py        what its commands have in common
     machine.py          what was measured on; neighbours.py: who else used the CPU
     files.py            JSON files, whole or not at all
 
@@ -57,6 +58,6 @@
 
     peers/              our service beside the usual designs
 
-A room imports only from those above it; __main__.py from all. The run folder is the boundary: the plan is
-written first, each file whole, and whatever is drawn is a pure function of what is in it.
+A room imports only from those above it; arguments.py and __main__.py from all. The run folder is the
+boundary: the plan is written first, each file whole, and whatever is drawn is a pure function of what is in it.
 """

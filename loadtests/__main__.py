@@ -16,6 +16,24 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from loadtests.arguments import (
+    EXIT_CODES_HELP,
+    INTERRUPTED,
+    INVALID,
+    MISSED,
+    PASSED,
+    USAGE,
+    Help,
+    Parser,
+    add_load_flags,
+    count,
+    duration,
+    loads,
+    phase_of,
+    positive,
+    threshold,
+    whole,
+)
 from loadtests.experiment import compare
 from loadtests.experiment import run as experiment
 from loadtests.experiment.child import ServiceError
@@ -25,36 +43,12 @@ from loadtests.experiment.presets import PRESETS
 from loadtests.files import write_json
 from loadtests.load import doctor
 from loadtests.load.generator import GeneratorError
-from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
 from loadtests.load.port_state import port_rules, states
 from loadtests.load.ports import without_flag
 from loadtests.load.run import Keep, UsageError, examined, run
-from loadtests.load.thresholds import Threshold, parse_seconds
 from loadtests.peers import plan as peers_plan
 
-RATE = 20.0  # requests per second, unless --rate or --clients is given
-PASSED, MISSED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
-EXIT_CODES_HELP = (
-    "Exit codes: 0 passed, 1 a threshold was missed, 2 the command cannot be run as typed, "
-    "3 the run is INVALID (the generator or the machine was the bottleneck, or too few samples), "
-    "130 interrupted."
-)
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong flag or value in one sentence, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(USAGE, f"{self.prog}: {message} (see --help)\n")
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to each help, where there is one worth the words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,13 +108,13 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_run)
     parser.add_argument("url", metavar="URL", help="http or https URL")
-    _add_load_flags(parser)
+    add_load_flags(parser)
     add = parser.add_argument_group("result").add_argument
     add(
         "--threshold",
         action="append",
         default=[],
-        type=_threshold,
+        type=threshold,
         metavar="'p99<100ms'",
         help="repeatable; p50, p90, p95, p99, p99.9, max (us, ms, s), errors (%%), achieved, goodput (per "
         "second). A request without the expected answer counts as infinitely late. With too few samples "
@@ -128,7 +122,7 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add(
         "--slo",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         help="latest an answer may come, from when it was due, to count as goodput: 100ms, 1.5s",
     )
@@ -141,56 +135,6 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
     add("--junit", type=Path, metavar="FILE", help="write the thresholds as JUnit's XML, for CI systems")
-
-
-def _add_load_flags(parser: Parser) -> None:
-    add = parser.add_argument_group("load").add_argument
-    add("--rate", type=float, metavar="N", help=f"requests per second (default: {RATE:g})")
-    add(
-        "--clients",
-        type=_count,
-        metavar="N",
-        help="instead of a rate: N clients in a closed loop, each sends when its last request has ended; "
-        "that measures capacity, and no latency under an offered load: clients that wait their turn "
-        "send nothing while the server stands still (coordinated omission)",
-    )
-    add("--duration", type=float, default=10, metavar="SECONDS", help="how long requests are sent")
-    add("--arrivals", choices=ARRIVALS, help=f"even gaps ({ARRIVALS[0]}, the default), or independent users'")
-    add("--seed", type=int, metavar="N", help="of the Poisson arrivals (default: 1)")
-    add(
-        "--max-in-flight", type=int, default=10_000, metavar="N", help="connections; above it nothing is sent"
-    )
-    add(
-        "--source",
-        metavar="IP[-IP]",
-        help="local address, or a range of them that take turns: 127.0.0.2-127.0.0.9 (default: the kernel's)",
-    )
-    add("--port-range", metavar="LOW-HIGH", help="local ports to use (Linux 6.3; default: the kernel's)")
-    add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
-    request = parser.add_argument_group("request")
-    add = request.add_argument
-    add("--method", default="GET", metavar="NAME", help="request method")
-    add(
-        "-H",
-        "--header",
-        action="append",
-        default=[],
-        type=_header,
-        metavar="'NAME: VALUE'",
-        help="repeatable",
-    )
-    body = request.add_mutually_exclusive_group()
-    body.add_argument("--body", metavar="TEXT", help="request body, sent as UTF-8 (default: none)")
-    body.add_argument("--body-file", type=_bytes, metavar="FILE", help="request body from a file; - is stdin")
-    add(
-        "--timeout",
-        type=float,
-        default=10,
-        metavar="SECONDS",
-        help="from the start to the last byte of the answer",
-    )
-    add("--expect", default="200", metavar="STATUS", help="success: 200, 2xx, 200-299, or 200,204")
-    add("--insecure", action="store_true", help="accept any certificate (default: verify)")
 
 
 def add_ports(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -207,7 +151,7 @@ def add_ports(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_ports)
     parser.add_argument("url", metavar="URL", nargs="?", help="http or https URL")
-    _add_load_flags(parser)
+    add_load_flags(parser)
 
 
 def _ports(arguments: argparse.Namespace) -> int:
@@ -215,7 +159,7 @@ def _ports(arguments: argparse.Namespace) -> int:
         print(line)
     if arguments.url is None:
         return PASSED
-    found = examined(_phase(arguments), _typed(arguments))
+    found = examined(phase_of(arguments), _typed(arguments))
     print()
     for line in doctor.lines(found):
         print(line)
@@ -247,36 +191,30 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--preset", choices=tuple(PRESETS), default="quick", metavar="NAME", help=questions)
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-PRESET)")
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
-    factor("--work-ms", type=_positive, metavar="MS", help="CPU time of one request")
+    factor("--work-ms", type=positive, metavar="MS", help="CPU time of one request")
+    factor("--work-units", type=count, metavar="N", help="units of one request; without, they are calibrated")
+    factor("--cycles", type=count, metavar="N", help="cycles before claims are judged; below 12 few can be")
+    factor("--more-cycles", type=whole, metavar="N", help="at most so many more if a claim is undecided")
+    factor("--block-seconds", type=positive, metavar="SECONDS", help="measured length of a block")
+    factor("--settle-seconds", type=positive, metavar="SECONDS", help="discarded beginning of a block")
+    factor("--clients", type=count, metavar="N", help="clients of a block, per worker, in a closed loop")
     factor(
-        "--work-units", type=_count, metavar="N", help="units of one request; without, they are calibrated"
-    )
-    factor("--cycles", type=_count, metavar="N", help="cycles before claims are judged; below 12 few can be")
-    factor("--more-cycles", type=_whole, metavar="N", help="at most so many more if a claim is undecided")
-    factor("--block-seconds", type=_positive, metavar="SECONDS", help="measured length of a block")
-    factor("--settle-seconds", type=_positive, metavar="SECONDS", help="discarded beginning of a block")
-    factor("--clients", type=_count, metavar="N", help="clients of a block, per worker, in a closed loop")
-    factor(
-        "--overload", type=_positive, metavar="X", help="load of an overload, times workers / S just measured"
+        "--overload", type=positive, metavar="X", help="load of an overload, times workers / S just measured"
     )
     factor(
         "--overload-seconds",
-        type=_positive,
+        type=positive,
         metavar="SECONDS",
         help="length of an overload, or of a ramp's phase",
     )
-    factor("--overload-repeats", type=_count, metavar="N", help="overloads of each variant")
-    factor(
-        "--budget-seconds", type=_positive, metavar="SECONDS", help="time after which no more cycles begin"
-    )
-    factor("--accept-batch", type=_count, metavar="N", help="connections accepted per turn of the loop")
-    factor("--backlog", type=_count, metavar="N", help="size of the kernel's accept queue")
+    factor("--overload-repeats", type=count, metavar="N", help="overloads of each variant")
+    factor("--budget-seconds", type=positive, metavar="SECONDS", help="time after which no more cycles begin")
+    factor("--accept-batch", type=count, metavar="N", help="connections accepted per turn of the loop")
+    factor("--backlog", type=count, metavar="N", help="size of the kernel's accept queue")
     factor("--loop", choices=("uvloop", "asyncio"), help="event loop of the service")
-    factor(
-        "--slo-seconds", type=_positive, metavar="SECONDS", help="an answer later than this is not in time"
-    )
-    factor("--timeout-seconds", type=_positive, metavar="SECONDS", help="when a client gives up")
-    factor("--seed", type=_whole, metavar="N", help="of the order in which variants are measured")
+    factor("--slo-seconds", type=positive, metavar="SECONDS", help="an answer later than this is not in time")
+    factor("--timeout-seconds", type=positive, metavar="SECONDS", help="when a client gives up")
+    factor("--seed", type=whole, metavar="N", help="of the order in which variants are measured")
 
 
 def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -319,17 +257,17 @@ def add_peers(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(handler=_peers)
     add = parser.add_argument
-    add("--works-ms", type=_loads, default="0.5,4,40", metavar="X,X,...", help="CPU time of a request")
+    add("--works-ms", type=loads, default="0.5,4,40", metavar="X,X,...", help="CPU time of a request")
     add(
         "--times",
-        type=_loads,
+        type=loads,
         default="3,10",
         metavar="X,X,...",
         help="loads, as multiples of the limit (cores / S); where the generator can offer none of them on "
         "time, what it can",
     )
-    add("--cycles", type=_count, default=6, metavar="N", help="blocks of each design; 6 give an interval")
-    add("--seconds", type=_positive, default=1.5, metavar="SECONDS", help="measured in each block")
+    add("--cycles", type=count, default=6, metavar="N", help="blocks of each design; 6 give an interval")
+    add("--seconds", type=positive, default=1.5, metavar="SECONDS", help="measured in each block")
     add("--seed", type=int, default=1, metavar="N", help="of the order of the blocks")
     add(
         "--designs",
@@ -381,32 +319,6 @@ def _forget_settings() -> None:
         del os.environ[name]
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _loads(text: str) -> tuple[float, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
 def _experiment(arguments: argparse.Namespace) -> int:
     started = datetime.now().astimezone()
     path = arguments.out or Path("runs") / f"{started:%Y%m%d-%H%M%S}-{arguments.preset}"
@@ -444,69 +356,10 @@ def _draw(path: Path) -> int:
     return INVALID if report.is_invalid(summary) else PASSED
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def _bytes(name: str) -> str:
-    """The content of a file, bytes that are no UTF-8 as surrogates."""
-    try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {name}: {error.strerror}") from None
-    return content.decode("utf-8", "surrogateescape")
-
-
-def _threshold(text: str) -> Threshold:
-    try:
-        return Threshold.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _run(arguments: argparse.Namespace) -> int:
     keep = Keep(out=arguments.out, json=arguments.json, junit=arguments.junit)
-    summary = run(_phase(arguments), arguments.threshold, arguments.slo, keep, _typed(arguments))
+    summary = run(phase_of(arguments), arguments.threshold, arguments.slo, keep, _typed(arguments))
     return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
-
-
-def _phase(arguments: argparse.Namespace) -> Phase:
-    offered = ("rate", "arrivals", "seed")
-    given = {name: value for name in offered if (value := getattr(arguments, name)) is not None}
-    if arguments.clients is None:
-        given.setdefault("rate", RATE)
-    elif given:
-        names = " and ".join(f"--{name}" for name in given)
-        raise UsageError(f"--clients excludes {names}: a closed loop sends when answers come, at no set rate")
-    try:
-        return Phase(
-            url=arguments.url,
-            clients=arguments.clients,
-            **given,
-            duration_seconds=arguments.duration,
-            method=arguments.method,
-            headers=tuple(arguments.header),
-            body=arguments.body or arguments.body_file or "",
-            timeout_seconds=arguments.timeout,
-            source=arguments.source,
-            port_range=arguments.port_range,
-            who_closes=arguments.who_closes,
-            expect=arguments.expect,
-            max_in_flight=arguments.max_in_flight,
-            insecure=arguments.insecure,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 if __name__ == "__main__":

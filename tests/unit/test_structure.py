@@ -59,7 +59,7 @@ CHASSIS = [
 ]
 
 # The rooms of the instrument: a file may import only from its own and from those that stand before it.
-ROOMS = ["files", "neighbours", "machine", "load", "experiment", "peers", "__main__"]
+ROOMS = ["files", "neighbours", "machine", "load", "experiment", "peers", "arguments", "__main__"]
 
 # The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
 EXPERIMENT = [
@@ -102,7 +102,7 @@ OWNERS = {
         "service/executor_pool.py",
         "loadtests/peers/designs.py",
     },
-    "argparse": {"service/sources.py", "loadtests/__main__.py"},
+    "argparse": {"service/sources.py", "loadtests/arguments.py", "loadtests/__main__.py"},
     "pydantic_settings": {"service/sources.py"},
     "tomllib": {"service/sources.py"},
     "gunicorn": {"service/worker.py"},
