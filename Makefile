@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts generator clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ neighbours: $(READY) ## The experiment beside a busy core, steady and pulsed (ne
 
 verdicts: $(READY) ## By simulation: how often is the verdict undecided, or wrong? (10 minutes)
 	$(BIN)/python -m tests.proofs.verdicts $(ARGS)
+
+generator: $(READY) ## What the load generator costs per request beside the least a client can do (2 minutes)
+	$(BIN)/python -m tests.proofs.generator_bench
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

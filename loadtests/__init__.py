@@ -30,6 +30,7 @@
       results.py          the summary as types
       schema.py           and as a JSON Schema
       exports.py          what other tools read of a run
+      responder.py        a server that costs next to nothing, to measure the generator by
       live.py             what a person sees of all this
 
     experiment/         the 2017 experiment, in pairs of blocks
@@ -59,5 +60,6 @@
     peers/              our service beside the usual designs
 
 A room imports only from those above it; arguments.py and __main__.py from all. The run folder is the
-boundary: the plan is written first, each file whole, and whatever is drawn is a pure function of what is in it.
+boundary: the plan is written first, each file whole, and whatever is drawn is a pure function of what
+is in it.
 """

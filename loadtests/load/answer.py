@@ -10,11 +10,12 @@ import httptools
 class Answer:
     """Bytes in, `complete` and `status` out."""
 
-    __slots__ = ("_final_head", "_framed", "_head_only", "_parser", "complete")
+    __slots__ = ("_final_head", "_head", "_head_only", "_parser", "complete")
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
-        self._framed = self._final_head = self.complete = False
+        self._final_head = self.complete = False
+        self._head = b""
         self._parser = httptools.HttpResponseParser(self)
 
     @property
@@ -25,6 +26,8 @@ class Answer:
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; False when they are not HTTP."""
+        if not self._final_head:
+            self._head += data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -33,7 +36,7 @@ class Answer:
 
     def end(self) -> None:
         """Take note that the server closed: that completes an answer that named no length."""
-        self.complete = self.complete or (self._final_head and not self._framed)
+        self.complete = self.complete or (self._final_head and not _Framing.is_in(self._head))
 
     def release(self) -> None:
         """Let go of the parser, which holds our callbacks; the last call.
@@ -41,11 +44,6 @@ class Answer:
         The circle would be work for the GC, and the GC's pauses would show up as lateness.
         """
         del self._parser
-
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        """Note whether the head says where the answer ends."""
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framed = True
 
     def on_headers_complete(self) -> None:
         """Note the end of a head; interim answers (1xx) are followed by the real one."""
@@ -55,4 +53,27 @@ class Answer:
     def on_message_complete(self) -> None:
         """Note the end of a message."""
         self.complete = self._final_head
+
+
+class _Framing:
+    """Whether the final head among these bytes says where the answer ends.
+
+    Asked only when a server closes before the answer is complete: to look at each header of each answer costs
+    more than all the rest of the parsing.
+    """
+
+    def __init__(self) -> None:
         self._framed = False
+
+    @classmethod
+    def is_in(cls, data: bytes) -> bool:
+        framing = cls()
+        httptools.HttpResponseParser(framing).feed_data(data)
+        return framing._framed
+
+    def on_message_begin(self) -> None:
+        self._framed = False
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framed = True

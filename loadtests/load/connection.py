@@ -1,13 +1,15 @@
 """One request on a connection of its own: connect, send, read the answer, close.
 
-Knows sockets and errnos. Touches one non-blocking socket and its place in the owner's selector.
-Never waits, never reads the clock: each step is given the time, does what it can without blocking,
-and says what it waits for.
+Knows sockets and errnos. Touches one non-blocking socket and its place in the owner's epoll. Never
+waits: each step is given the time, does what it can without blocking, and says what it waits for.
+
+Each system call costs about as much CPU as the work around it, and each look at the sockets more. So
+the request is sent right behind connect(): on loopback the connection then stands already, for the
+kernel has shaken hands with itself; elsewhere the send fails and waits, at the price of one more call.
 """
 
 import contextlib
 import errno
-import selectors
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,6 +30,11 @@ from loadtests.load.sample import (
     reason_of,
 )
 
+# What a first send says when it is the connecting that failed (connect(2)).
+NOT_CONNECTED: Final = frozenset(
+    {errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
+)
+
 # Larger than a TLS record (16 KiB), so OpenSSL never keeps back bytes that epoll cannot see.
 RECEIVE_BYTES: Final = 65_536
 
@@ -39,6 +46,9 @@ class Owner(Protocol):
     def readiness(self) -> Readiness:
         """Where the connection registers its socket, with itself as data."""
 
+    def now(self) -> float:
+        """The time, for what does not begin with an event."""
+
     def on_connected(self) -> None:
         """Take note that the TCP connection stands."""
 
@@ -46,7 +56,10 @@ class Owner(Protocol):
         """Take the sample; called exactly once per connection."""
 
     def on_left_open(self, connection: "Connection", now: float) -> None:
-        """Take note that the answer is whole and the server has yet to close; after `on_finished`."""
+        """Take note that the answer is whole and the server has yet to close; after `on_finished`.
+
+        The next `step` looks whether it has; nothing else brings one about.
+        """
 
     def on_closed(self, now: float, *, stood: bool) -> None:
         """Take note that the socket is gone; called once, after `on_finished`. `stood`: was connected."""
@@ -57,7 +70,7 @@ class Connection:
 
     __slots__ = (
         "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_next", "_owner", "_secured",
-        "_sock", "_unsent", "finished", "local_port", "started",
+        "_sock", "_unsent", "_watched", "closed", "finished", "local_port", "started",
     )  # fmt: skip
 
     _next: Callable[["Connection", float], None]
@@ -72,15 +85,12 @@ class Connection:
         self.local_port: int | None = None
         self._unsent: bytes | memoryview = endpoint.request
         self._answer = Answer(head_only=endpoint.head_only)
-        self.finished = False
-        self._sock: socket.socket | None = None
+        self.finished = False  # the outcome is known
+        self.closed = False  # the socket is gone, which comes after that
+        self._sock: socket.SocketType | socket.socket | None = None
+        self._watched = False
         self._next = Connection.start  # then one of the steps below: that of the next event
         self.started = 0.0
-
-    @property
-    def closed(self) -> bool:
-        """Whether the socket is gone; `finished` is true before that, as soon as the outcome is known."""
-        return self._sock is None
 
     def start(self, now: float) -> None:
         """Open the socket and begin to connect; an error ends the request here."""
@@ -97,8 +107,33 @@ class Connection:
             return
         # Here and not when it is connected: a server can have seen an attempt that we gave up.
         self.local_port = sock.getsockname()[1]
-        self._next = Connection._finish_connecting
-        self._owner.readiness.selector.register(sock.fileno(), selectors.EVENT_WRITE, self)
+        if endpoint.tls is None and endpoint.stays_here:
+            self._send_at_once(sock)
+        else:
+            self._next = Connection._finish_connecting
+            self._watch(write=True)
+
+    def _send_at_once(self, sock: socket.SocketType | socket.socket) -> None:
+        """Send what the kernel takes; it takes nothing while the connection does not stand."""
+        try:
+            sent = sock.send(self._unsent)
+        except BlockingIOError:
+            self._next = Connection._finish_connecting
+            self._watch(write=True)
+            return
+        except OSError as error:
+            now = self._owner.now()
+            if error.errno in NOT_CONNECTED:
+                self._fail(CONNECT_ERROR, now, reason_of(error))
+                return
+            # It stood, and the server has closed it already; perhaps after an answer.
+            self._connected = now
+            self._owner.on_connected()
+            self._take_early_answer(now, error)
+            return
+        self._connected = self._owner.now()
+        self._owner.on_connected()
+        self._note_sent(sent)
 
     def step(self, now: float) -> None:
         """Do what the readiness of the socket allows."""
@@ -132,6 +167,7 @@ class Connection:
         if self._endpoint.tls is None:
             self._send(now)
             return
+        assert isinstance(self._sock, socket.socket)
         self._sock = self._endpoint.tls.wrap_socket(
             self._sock, server_hostname=self._endpoint.host, do_handshake_on_connect=False
         )
@@ -143,9 +179,9 @@ class Connection:
         try:
             self._sock.do_handshake()
         except ssl.SSLWantReadError:
-            self._wait_for(selectors.EVENT_READ)
+            self._watch(write=False)
         except ssl.SSLWantWriteError:
-            self._wait_for(selectors.EVENT_WRITE)
+            self._watch(write=True)
         except OSError as error:
             self._fail(TLS_ERROR, now, reason_of(error))
         else:
@@ -161,13 +197,16 @@ class Connection:
         except OSError as error:
             self._take_early_answer(now, error)
             return
+        self._note_sent(sent)
+
+    def _note_sent(self, sent: int) -> None:
         if sent < len(self._unsent):
             self._unsent = memoryview(self._unsent)[sent:]
             self._next = Connection._send
-            self._wait_for(selectors.EVENT_WRITE)
+            self._watch(write=True)
         else:
             self._next = Connection._receive
-            self._wait_for(selectors.EVENT_READ)
+            self._watch(write=False)
 
     def _take_early_answer(self, now: float, error: OSError) -> None:
         """End a request that could not be sent whole: by the answer that came before the reset, if any.
@@ -192,6 +231,7 @@ class Connection:
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
+            self._watch(write=False)
             return
         except OSError as error:
             self._fail(RESET, now, reason_of(error))
@@ -208,11 +248,14 @@ class Connection:
             self._after_the_answer(now, at_end=not data)
         elif not data:
             self._fail(SHORT, now)
+        else:
+            self._watch(write=False)
 
     def _after_the_answer(self, now: float, *, at_end: bool) -> None:
         """Leave the first FIN to the server, for TIME_WAIT stays with whoever sends it (RFC 9293, 3.6).
 
-        A client that closes first runs out of local ports at ports / 60 s; see `explain`.
+        A client that closes first runs out of local ports at ports / 60 s; see `explain`. The owner says when
+        to look for it (`step`): to be woken for each would cost as much as to be woken for the answer.
         """
         if at_end or not self._endpoint.server_closes:
             self._close(now)
@@ -230,10 +273,18 @@ class Connection:
             at_end = True
         if at_end:
             self._close(now)
+        else:
+            self._watch(write=False)
 
-    def _wait_for(self, events: int) -> None:
+    def _watch(self, *, write: bool) -> None:
+        """Wait until the socket can be read, or written; holds for one step."""
         assert self._sock is not None
-        self._owner.readiness.selector.modify(self._sock.fileno(), events, self)
+        sockets = self._owner.readiness.sockets
+        if self._watched:
+            sockets.change(self._sock.fileno(), write=write)
+        else:
+            self._watched = True
+            sockets.watch(self._sock.fileno(), self, write=write)
 
     def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
         self._finish(outcome, now, None, reason)
@@ -256,9 +307,10 @@ class Connection:
 
     def _close(self, now: float) -> None:
         """Close without ado, as clients do that have what they wanted or lost patience."""
+        self.closed = True
         sock, self._sock = self._sock, None
         if sock is not None:
-            if self._next is not Connection.start:
-                self._owner.readiness.selector.unregister(sock.fileno())
+            if self._watched:
+                self._owner.readiness.sockets.forget(sock.fileno())
             sock.close()
         self._owner.on_closed(now, stood=self._connected is not None)

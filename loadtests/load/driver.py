@@ -75,7 +75,7 @@ class CoreWait:
         """Read the account."""
         if self._descriptor is None:
             return 0.0
-        return int(os.pread(self._descriptor, 100, 0).split()[1]) / 1e9
+        return int(os.pread(self._descriptor, 100, 0).split(None, 2)[1]) / 1e9
 
 
 def emit(message: dict[str, Any], *, wait: bool = False) -> bool:
@@ -115,12 +115,12 @@ class Driver:
     def end(self, *_: object) -> None:
         """Stop the phase under way, and serve no other: the handler of SIGTERM.
 
-        It may come while the GC calls back, where an exception would be reported and lost; so what is not
-        waiting looks at `_ended`.
+        It may come while the GC calls back, where an exception would be reported and lost. So what sends
+        looks at `_ended`, and what waits, with nothing to keep, ends without one.
         """
         self._ended = True
         if self._waiting:
-            sys.exit()
+            os._exit(os.EX_OK)
         if self._loop is not None:
             self._loop.stop = True
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loadtests.load.phase import Phase, Target
+from loadtests.load.port_state import is_loopback
 from loadtests.load.statuses import parse_statuses
 
 # ip(7): leave the choice of the local port to connect(), which then shares a port between
@@ -25,6 +26,9 @@ BIND_ADDRESS_NO_PORT: Final = 24 if sys.platform == "linux" else None
 # ip(7), Linux 6.3: the socket's own range of local ports, the upper bound in the upper 16 bits. Python has
 # no name for it.
 LOCAL_PORT_RANGE: Final = 51 if sys.platform == "linux" else None
+
+# socket(2) of Linux makes a socket that does not block with one call less; 0 elsewhere.
+NONBLOCKING: Final[int] = getattr(socket, "SOCK_NONBLOCK", 0)
 
 # Methods whose body has a meaning: without one they say so, or a server may wait for it or answer 411
 # (RFC 9110, 8.6).
@@ -44,6 +48,7 @@ class Endpoint:
     sources: Iterator[str] | None  # without an end: the addresses take turns
     port_range: bytes | None  # as the socket option wants it
     server_closes: bool
+    stays_here: bool  # loopback: the kernel shakes hands with itself before connect() returns
     expected: frozenset[int]  # statuses
 
     @property
@@ -52,11 +57,16 @@ class Endpoint:
         host, port = self.address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def open_socket(self) -> socket.socket:
-        """Return a non-blocking socket, bound to the next source if there is one; raises `OSError`."""
-        sock = socket.socket(self.family, socket.SOCK_STREAM)
+    def open_socket(self) -> socket.SocketType | socket.socket:
+        """Return a non-blocking socket, bound to the next source if there is one; raises `OSError`.
+
+        Without TLS it is the bare type, which has no Python in its making and closing.
+        """
+        kind = socket.SocketType if self.tls is None else socket.socket
+        sock = kind(self.family, socket.SOCK_STREAM | NONBLOCKING)
         try:
-            sock.setblocking(False)
+            if not NONBLOCKING:
+                sock.setblocking(False)
             if self.port_range is not None and LOCAL_PORT_RANGE is not None:
                 sock.setsockopt(socket.IPPROTO_IP, LOCAL_PORT_RANGE, self.port_range)
             if self.sources is not None:
@@ -103,6 +113,7 @@ def make_endpoint(phase: Phase) -> Endpoint:
         sources=itertools.cycle(phase.sources) if phase.sources else None,
         port_range=port_range,
         server_closes=phase.who_closes == "server",
+        stays_here=is_loopback(str(address[0])),
         expected=parse_statuses(phase.expect),
     )
 

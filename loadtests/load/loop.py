@@ -27,6 +27,7 @@ from loadtests.load.sample import (
     TIMEOUT,
     TOO_MANY_IN_FLIGHT,
     Sample,
+    outcome_label,
 )
 from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, offsets_of
 
@@ -37,6 +38,10 @@ PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit int
 # for a second was told in vain, however busy it is; to wait for it until the time-out would hold a
 # port for ten, and keep a client of a closed loop from its next request.
 LEFT_OPEN_SECONDS: Final = 1.0
+
+# How long the FIN behind an answer may lie unseen while nothing else wakes us. It holds a port and a
+# connection, and no figure.
+ENDING_SECONDS: Final = 0.002
 
 # Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
 # would tell the same, but the server would count one connection more than the ledger. Twenty in a
@@ -62,9 +67,10 @@ class LoadLoop:
         self._phase, self._endpoint, self._emit, self._clocks = phase, endpoint, emit, clocks
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
         self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
+        self._ending: list[Connection] = []  # of those, where nobody has looked yet
         self.not_closed_by_server = 0
         self._open = self._fired = self._connected = self._failed_connects = 0
-        self._outcomes: Counter[str] = Counter()
+        self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
         self._ports: set[int] = set()
         self._half_ports_after: int | None = None
         self.late_port_parity = late_port_parity
@@ -87,9 +93,12 @@ class LoadLoop:
     def run(self) -> None:
         """Send, receive and give up until all is done and the duration is over, or until stopped."""
         now, sending = self.started, True
-        while not (self.stop or self._hopeless(now)):
+        while not (self.stop or (self._failed_connects and self._hopeless(now))):
             now = self._clocks.wall()
-            self._fire_due(now)
+            if self._arrivals.next_due <= now or now >= self._end:
+                self._fire_due(now)
+            if self._ending:
+                self._look_for_ends()
             self._expire(now)
             if sending and (now >= self._next_progress or self._arrivals.finished):
                 self.effort.note(now, self._clocks.cpu())
@@ -118,13 +127,21 @@ class LoadLoop:
     def on_finished(self, sample: Sample) -> None:
         """Keep what happened to one request."""
         self.samples.append(sample)
-        self._outcomes[sample.label] += 1
+        self._outcomes[sample.outcome, sample.status, sample.reason] += 1
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
 
     def on_left_open(self, connection: Connection, now: float) -> None:
-        """Give the server a while to close what it has answered."""
+        """Give the server a while to close what it has answered.
+
+        Its FIN is right behind the answer, as a rule: an open load looks for it when it is awake for
+        something else. A closed client waits for it alone.
+        """
         self._left_open.append((now + LEFT_OPEN_SECONDS, connection))
+        if self._phase.clients is None:
+            self._ending.append(connection)
+        else:
+            connection.step(now)
 
     def on_closed(self, now: float, *, stood: bool) -> None:
         """Count a socket less."""
@@ -141,17 +158,19 @@ class LoadLoop:
             self._fired += 1
             self._deadlines.append(connection)
             connection.start(now)
-            self._note_port(connection.local_port)
+            if (port := connection.local_port) is not None:
+                self._ports.add(port)
+                if self._half_ports_after is None and port & 1 == self.late_port_parity:
+                    self._half_ports_after = self._fired
             now = self._clocks.wall()
-
-    def _note_port(self, port: int | None) -> None:
-        if port is not None:
-            self._ports.add(port)
-            if self._half_ports_after is None and port & 1 == self.late_port_parity:
-                self._half_ports_after = self._fired
 
     def _skip(self, intended: float, reason: str) -> None:
         self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
+
+    def _look_for_ends(self) -> None:
+        ending, self._ending = self._ending, []
+        for connection in ending:
+            connection.step(self._clocks.wall())
 
     def _expire(self, now: float) -> None:
         waiting, left_open = self._deadlines, self._left_open
@@ -177,6 +196,8 @@ class LoadLoop:
             wakes.append(self._left_open[0][0])
         if now < self._end:
             wakes.append(self._end)
+        if self._ending:
+            wakes.append(now + ENDING_SECONDS)
         return min(wakes)
 
     def _handle_ready(self, until: float) -> None:
@@ -206,7 +227,7 @@ class LoadLoop:
             fired=self._fired,
             connected=self._connected,
             in_flight=self._open,
-            outcomes=dict(self._outcomes.most_common(PROGRESS_OUTCOMES)),
+            outcomes={outcome_label(*key): n for key, n in self._outcomes.most_common(PROGRESS_OUTCOMES)},
             ports=len(self._ports),
             half_ports_after=self._half_ports_after,
         )

@@ -39,7 +39,7 @@ class Arrivals(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will come due any more, whatever the answers do."""
+        """Whether nothing will come due any more, whatever the answers do; clients learn it in `take`."""
 
     def take(self, now: float) -> float | None:
         """Return the intended start of a request that is due by `now`, once each; None: none is."""
@@ -57,17 +57,13 @@ class OpenSchedule:
     def __init__(self, offsets: Sequence[float], started: float) -> None:
         self._offsets, self._started = offsets, started
         self._taken = 0
-        self.next_due = self._due()
+        self.finished = False
+        self._note_next()
 
     @property
     def planned(self) -> int:
         """All of them."""
         return len(self._offsets)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last one was taken."""
-        return self._taken == len(self._offsets)
 
     def take(self, now: float) -> float | None:
         """Return the next intended start that lies behind, however far: a stall reschedules nothing."""
@@ -75,7 +71,7 @@ class OpenSchedule:
         if intended > now:
             return None
         self._taken += 1
-        self.next_due = self._due()
+        self._note_next()
         return intended
 
     def on_ended(self, now: float, *, stood: bool) -> None:
@@ -85,8 +81,10 @@ class OpenSchedule:
         """Return what was not taken."""
         return [self._started + offset for offset in self._offsets[self._taken :]]
 
-    def _due(self) -> float:
-        return math.inf if self.finished else self._started + self._offsets[self._taken]
+    def _note_next(self) -> None:
+        # Attributes, because the loop asks for both several times in each turn.
+        self.finished = self._taken == len(self._offsets)
+        self.next_due = math.inf if self.finished else self._started + self._offsets[self._taken]
 
 
 class ClosedClients:
