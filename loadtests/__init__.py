@@ -15,6 +15,8 @@
       ports.py            how many connections the local ports allow, and what helps
       port_state.py       the kernel's rules for them, and who has which
       doctor.py           will they do for this run? also the command `ports`
+      witness.py          who else used machine and server meanwhile
+      surroundings.py     and what of that spoils a run
       endpoint.py         name resolved, request bytes and TLS made ready, once
       schedule.py         when each request is meant to start: arithmetic, no clock
       loop.py             fires what is due, whatever the answers do

@@ -45,7 +45,7 @@ from loadtests.load import doctor
 from loadtests.load.generator import GeneratorError
 from loadtests.load.port_state import port_rules, states
 from loadtests.load.ports import without_flag
-from loadtests.load.run import Keep, UsageError, examined, run
+from loadtests.load.run import Keep, Machine, UsageError, examined, run
 from loadtests.peers import plan as peers_plan
 
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
@@ -109,6 +109,20 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.set_defaults(handler=_run)
     parser.add_argument("url", metavar="URL", help="http or https URL")
     add_load_flags(parser)
+    add = parser.add_argument_group("machine").add_argument
+    add(
+        "--server-process",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="repeatable; process of this machine that belongs to the server, beside those that listen on "
+        "its port: its CPU time makes no run INVALID",
+    )
+    add(
+        "--shared-machine",
+        action="store_true",
+        help="others use this machine: tell what they took of the CPU as a caution, not as INVALID",
+    )
     add = parser.add_argument_group("result").add_argument
     add(
         "--threshold",
@@ -358,7 +372,14 @@ def _draw(path: Path) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     keep = Keep(out=arguments.out, json=arguments.json, junit=arguments.junit)
-    summary = run(phase_of(arguments), arguments.threshold, arguments.slo, keep, _typed(arguments))
+    summary = run(
+        phase_of(arguments),
+        arguments.threshold,
+        arguments.slo,
+        keep,
+        _typed(arguments),
+        Machine(server_processes=arguments.server_process, shared=arguments.shared_machine),
+    )
     return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
 
 

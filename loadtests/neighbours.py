@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -31,29 +32,91 @@ class Usage:
     throttled_seconds: float  # kept from us by a quota
 
 
+MOST_STOLEN: Final = 0.01
+"""Of the machine's CPU time. A hypervisor that takes more strikes one side of a pair and not the other, for
+it takes turns of tens of milliseconds."""
+
+MOST_OTHERS: Final = 0.05
+"""The same for processes that are not ours. Below it is the machine's own house-keeping, and the error of a
+figure that the kernel counts in ticks of 10 ms."""
+
+MOST_THROTTLED: Final = 0.01
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Who used the machine between two moments, as shares of all its CPU time."""
+
+    stolen: float
+    others: float
+    throttled: float
+    idle_cores: float = 0.0  # how many nobody wanted
+
+    def faults(self) -> tuple[str, ...]:
+        """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
+
+        By what went in alone, never by what came out: who drops figures for what they say finds what he
+        seeks.
+        """
+        found = []
+        if self.stolen > MOST_STOLEN:
+            found.append(f"the hypervisor took {self.stolen:.0%} of the CPU time")
+        # A neighbour on a core that nobody else wants disturbs nobody: this machine may be a large one.
+        if self.others > MOST_OTHERS and self.idle_cores < 1:
+            found.append(
+                self._blame(f"other processes of this machine used {self.others:.0%} of its CPU time")
+            )
+        if self.throttled > MOST_THROTTLED:
+            found.append(f"a CPU quota held us up for {self.throttled:.0%} of the CPU time")
+        return tuple(found)
+
+    def _blame(self, others: str) -> str:
+        """That sentence with what else is known of them."""
+        return others
+
+
+def shares(before: Usage, after: Usage, cores: float) -> Shares:
+    """The shares between two readings."""
+    time_ = (after.seconds - before.seconds) * cores
+    ours = after.ours_seconds - before.ours_seconds
+    return Shares(
+        stolen=(after.stolen_seconds - before.stolen_seconds) / time_,
+        others=max(after.busy_seconds - before.busy_seconds - ours, 0.0) / time_,
+        throttled=(after.throttled_seconds - before.throttled_seconds) / time_,
+        idle_cores=(after.idle_seconds - before.idle_seconds) / (after.seconds - before.seconds),
+    )
+
+
 class Neighbours:
     """Reads usage. `refresh()` whenever processes of ours have come or gone.
 
-    `cgroups`: those whose quotas bind us; as a rule the kernel is asked.
+    `cgroups`: those whose quotas bind us; as a rule the kernel is asked. `also`: processes that count as
+    ours, with those below them, such as the server under test.
     """
 
-    def __init__(self, cgroups: Iterable[Path] | None = None) -> None:
+    def __init__(self, cgroups: Iterable[Path] | None = None, also: Iterable[int] = ()) -> None:
         above = own_cgroups() if cgroups is None else cgroups
         self._throttled = [path / "cpu.stat" for path in above if (path / "cpu.stat").exists()]
+        self._also = tuple(also)
         self.refresh()
 
     def refresh(self) -> None:
         """Find out which processes are ours; looking through them all takes milliseconds."""
-        us = psutil.Process()
-        self._ours = [us, *us.children(recursive=True)]
+        found: dict[int, psutil.Process] = {}
+        for pid in (os.getpid(), *self._also):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                root = psutil.Process(pid)
+                found |= {process.pid: process for process in (root, *root.children(recursive=True))}
+        self._ours = list(found.values())
 
     def read(self) -> Usage:
         """Usage at this moment; about a millisecond of CPU."""
         ours = 0.0
         for process in self._ours:
-            with contextlib.suppress(psutil.Error):  # it has ended: its time is missing from here on
+            # A process that has ended is in the time of its parent's children from then on.
+            with contextlib.suppress(psutil.Error):
                 spent = process.cpu_times()
-                ours += spent.user + spent.system
+                ours += spent.user + spent.system + spent.children_user + spent.children_system
         cores = psutil.cpu_times(percpu=True)
         mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
         times = [cores[core] for core in mask if core < len(cores)]
@@ -81,6 +144,33 @@ class Neighbours:
                 if name == "throttled_time":  # version 1 counts in nanoseconds
                     seconds += int(value) / 1e9
         return seconds
+
+    @property
+    def pids(self) -> set[int]:
+        """Of the processes that are ours."""
+        return {process.pid for process in self._ours}
+
+
+def cpu_by_process() -> dict[int, tuple[str, float]]:
+    """Name and CPU seconds of each process; some tens of microseconds for each."""
+    found = {}
+    for process in psutil.process_iter(["name", "cpu_times"]):
+        times = process.info["cpu_times"]
+        if times is not None:  # or it is another user's, who hides it
+            found[process.pid] = (str(process.info["name"]), float(times.user + times.system))
+    return found
+
+
+def busiest(
+    before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]], pids: Iterable[int]
+) -> str | None:
+    """The name under which some of these processes used most CPU time between two readings, if any did."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for pid in pids:
+        name, seconds = after[pid]
+        used[name] += seconds - before.get(pid, (name, 0.0))[1]
+    name, seconds = max(used.items(), key=lambda item: item[1], default=("", 0.0))
+    return name if seconds > 0 else None
 
 
 def effective_cores(cgroups: Iterable[Path] | None = None) -> float:

@@ -14,16 +14,8 @@ from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import Ledger
 from loadtests.experiment.plan import Variant
 from loadtests.load.facts import GeneratorFacts
+from loadtests.neighbours import Shares, shares
 
-MOST_STOLEN: Final = 0.01
-"""Of the machine's CPU time in a block. A hypervisor that takes more strikes one side of a pair and not the
-other, for it takes turns of tens of milliseconds."""
-
-MOST_OTHERS: Final = 0.05
-"""The same for processes that are not ours. Below it is the machine's own house-keeping, and the error of a
-figure that the kernel counts in ticks of 10 ms."""
-
-MOST_THROTTLED: Final = 0.01
 ENDED_EARLY: Final = "a reading came after the load had ended: the machine stood still"
 NO_SPEED: Final = "the worker could not be followed: it was replaced meanwhile"
 """One block without a speed among others that have one would make a ratio of two different figures."""
@@ -33,44 +25,22 @@ MOST_GENERATOR: Final = 0.8
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Who used the machine between two readings, as shares of all its CPU time."""
+class Inputs(Shares):
+    """Who used the machine between two readings, and how busy the generator was."""
 
-    stolen: float
-    others: float
-    throttled: float
     generator: float  # of one core, while it sent
-    idle_cores: float = 0.0  # how many nobody wanted
 
     def faults(self) -> tuple[str, ...]:
-        """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
-
-        By what went in alone, never by what came out: who drops blocks for their results finds what he seeks.
-        """
-        found = []
-        if self.stolen > MOST_STOLEN:
-            found.append(f"the hypervisor took {self.stolen:.0%} of the CPU time")
-        # A neighbour on a core that nobody else wants disturbs nobody: this machine may be a large one.
-        if self.others > MOST_OTHERS and self.idle_cores < 1:
-            found.append(f"other processes of this machine used {self.others:.0%} of its CPU time")
-        if self.throttled > MOST_THROTTLED:
-            found.append(f"a CPU quota held us up for {self.throttled:.0%} of the CPU time")
+        """Why what was measured meanwhile says nothing about the service; empty if it may be judged."""
+        found = Shares.faults(self)
         if self.generator > MOST_GENERATOR:
-            found.append(f"the load generator was busy for {self.generator:.0%} of its core")
-        return tuple(found)
+            found = (*found, f"the load generator was busy for {self.generator:.0%} of its core")
+        return found
 
 
 def inputs(before: Reading, after: Reading, cores: float, generator: float) -> Inputs:
     """The shares between two readings; `generator` is its share of one core."""
-    time = (after.seconds - before.seconds) * cores
-    ours = after.ours_seconds - before.ours_seconds
-    return Inputs(
-        stolen=(after.stolen_seconds - before.stolen_seconds) / time,
-        others=max(after.busy_seconds - before.busy_seconds - ours, 0.0) / time,
-        throttled=(after.throttled_seconds - before.throttled_seconds) / time,
-        generator=generator,
-        idle_cores=(after.idle_seconds - before.idle_seconds) / (after.seconds - before.seconds),
-    )
+    return Inputs(**dataclasses.asdict(shares(before, after, cores)), generator=generator)
 
 
 def generator_share(facts: GeneratorFacts) -> float:

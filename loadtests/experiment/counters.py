@@ -16,7 +16,7 @@ from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 from loadtests.experiment.child import ServiceError
-from loadtests.neighbours import Neighbours
+from loadtests.neighbours import Neighbours, Usage
 from metrics.exposition import parse, total
 
 INTERVAL_SECONDS: Final = 0.1
@@ -32,6 +32,7 @@ METRICS: Final = {
     "kernel_queue_limit": "listener_backlog_limit",
     "offload_queue": "offload_queue_depth",
     "running": "offload_running",
+    "workers": "offload_workers",
     "tasks": "offload_task_cpu_seconds_count",
     "task_cpu_seconds": "offload_task_cpu_seconds_sum",
     "io_cpu_seconds": "process_cpu_seconds_total",
@@ -39,14 +40,13 @@ METRICS: Final = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Usage):
     """What service and machine say of themselves at one moment of the monotonic clock; counters grow only.
 
     `peak`: the most connections held in the last ten seconds. `io_cpu_seconds`: of the service's own process,
     in which inline work and threads run as well.
     """
 
-    seconds: float
     accepted: int
     completed: int
     active: int
@@ -55,14 +55,10 @@ class Reading:
     kernel_queue_limit: int
     offload_queue: int
     running: int
+    workers: int
     tasks: int
     task_cpu_seconds: float
     io_cpu_seconds: float
-    busy_seconds: float
-    idle_seconds: float
-    ours_seconds: float
-    stolen_seconds: float
-    throttled_seconds: float
 
 
 def read(admin_url: str, neighbours: Neighbours) -> Reading:

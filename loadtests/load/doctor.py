@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.phase import Phase
@@ -23,6 +23,7 @@ WIDTH: Final = 78
 class Examination:
     """What will become of the ports in a run, and what helps if they will not do."""
 
+    address: Any  # of the server, as socket.connect takes it
     forecast: Forecast
     remedies: tuple[Remedy, ...]
 
@@ -50,7 +51,7 @@ def examine(phase: Phase, endpoint: Endpoint, command: Sequence[str]) -> Examina
     held = held_ports(host, port)
     found = forecast(demand, rules, held)
     cures = remedies(demand, rules, held, command) if found.first_without is not None else []
-    return Examination(found, tuple(cures))
+    return Examination(endpoint.address, found, tuple(cures))
 
 
 def lines(examination: Examination) -> Iterator[str]:

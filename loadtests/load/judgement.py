@@ -62,11 +62,18 @@ def unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
 
 
 def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
-    """Give why the run says nothing about the server, one sentence each."""
+    """Give why the run says nothing about the server, one sentence each; a cause before what comes of it."""
     local = Counter(s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason in LOCAL_ERRORS)
     for name, count in local.items():
         yield f"{count} requests failed here with {name}: {explain(str(name))}"
     allowed = _allowed_lateness(samples)
+    if summary.surroundings is not None:  # before what comes of them
+        yield from summary.surroundings.faults()
+    if (share := summary.generator.cpu_share) > BUSY_SHARE:
+        yield (
+            f"the generator used {share:.0%} of its one core while it sent: "
+            "split the load over several generators"
+        )
     if (late := summary.lateness_seconds.p99) is not None and late > allowed:
         yield (
             f"1 % of the requests were sent more than {late * 1e3:.0f} ms late: "
@@ -76,11 +83,6 @@ def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
         yield (
             f"1 % of the answers may have waited {late * 1e3:.0f} ms for the generator to look at them: "
             "it has too much to do, or too little of a core"
-        )
-    if (share := summary.generator.cpu_share) > BUSY_SHARE:
-        yield (
-            f"the generator used {share:.0%} of its one core while it sent: "
-            "split the load over several generators"
         )
 
 
@@ -105,6 +107,8 @@ def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, v
             f"{summary.error_share:.2%} of the requests failed: in the latencies these wait for ever "
             "(never); answered_latency_seconds tells of the others alone"
         )
+    if summary.surroundings is not None:
+        yield from summary.surroundings.cautions()
     if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
         yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}, and so failed"
     if open_ := summary.not_closed_by_server:

@@ -1,12 +1,13 @@
 """The ports of this machine: what the kernel allows, and who has which.
 
-Knows the names and formats of /proc (proc(5)). Touches those files, and the routing table by way of a socket
-that sends nothing. Never judges.
+Knows the names and formats of /proc (proc(5)) and of sock_diag(7). Touches those, and the routing table by
+way of a socket that sends nothing. Never judges.
 """
 
 import contextlib
 import ipaddress
 import socket
+import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ from loadtests.load.ports import HeldPort, PortRules
 
 SETTINGS: Final = Path("/proc/sys/net/ipv4")
 TICKS_PER_SECOND: Final = 100  # USER_HZ, in which /proc/net counts whatever the kernel's own clock does
+
+ESTABLISHED: Final = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+NLM_F_DUMP_REQUEST: Final = 0x301
+NLMSGHDR: Final = struct.Struct("=IHHII")
 
 STATES: Final = {
     "01": "established",
@@ -81,6 +88,39 @@ def unfinished(table: str, service_port: int) -> set[int]:
         for local, remote, state, _ in _rows(table)
         if state == SYN_RECEIVED and _port(local) == service_port
     }
+
+
+def clients_of(port: int) -> set[int]:
+    """The ports of clients whose connections to a port of this machine stand; none where nobody tells.
+
+    Asked by netlink (sock_diag(7)), where the kernel picks them out: its table in /proc takes 60 ms to print
+    when 16,000 sockets are in TIME_WAIT, this 3 ms.
+    """
+    found: set[int] = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(AttributeError, OSError):  # no Linux, or one without inet_diag
+            found.update(_established(family, port))
+    return found
+
+
+def _established(family: int, port: int) -> Iterator[int]:
+    # struct nlmsghdr, struct inet_diag_req_v2 with an inet_diag_sockid whose source port alone is set, and
+    # struct inet_diag_msg (linux/netlink.h, linux/inet_diag.h); ports are in network order.
+    request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 1 << ESTABLISHED)
+    sockid = struct.pack("!H46x", port)
+    length = NLMSGHDR.size + len(request) + len(sockid)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(NLMSGHDR.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP_REQUEST, 0, 0) + request + sockid)
+        while True:
+            data = kernel.recv(65_536)
+            while data:
+                length, kind, *_ = NLMSGHDR.unpack_from(data)
+                if kind != SOCK_DIAG_BY_FAMILY:  # NLMSG_DONE, or an error
+                    return
+                local, remote = struct.unpack_from("!HH", data, NLMSGHDR.size + 4)
+                if local == port:
+                    yield remote
+                data = data[(length + 3) & ~3 :]
 
 
 def states() -> Counter[str]:

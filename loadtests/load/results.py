@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from loadtests.load.histogram import Quantiles
 from loadtests.load.ports import PortUse
+from loadtests.load.surroundings import Surroundings
 
 State = Literal["ok", "missed", "invalid"]
 ThresholdState = Literal["passed", "missed", "too few samples"]
@@ -101,6 +102,7 @@ class RunSummary:
     outcomes: dict[str, int]
     ledger: ClientLedger
     generator: GeneratorShare
+    surroundings: Surroundings | None  # None: nobody looked
     invalid_because: tuple[str, ...]
     cautions: tuple[str, ...]
     thresholds: tuple[ThresholdResult, ...]

@@ -24,6 +24,7 @@ from loadtests.load.port_state import time_waits
 from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold, check_slo
+from loadtests.load.witness import Witness
 
 
 class UsageError(Exception):
@@ -43,12 +44,25 @@ class Keep:
     junit: Path | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the user says of this machine.
+
+    `server_processes`: names of those that belong to the server, beside those that listen there. `shared`:
+    others use it, and that shall be a caution instead of a reason for INVALID.
+    """
+
+    server_processes: Sequence[str] = ()
+    shared: bool = False
+
+
 def run(
     phase: Phase,
     thresholds: Sequence[Threshold],
     slo_seconds: float | None,
     keep: Keep,
     command: Sequence[str],
+    machine: Machine = Machine(),
 ) -> RunSummary:
     """Check the rest of the order, send the load, sum up, show; returns the summary.
 
@@ -76,9 +90,21 @@ def run(
         if not examination.suffices:
             for line in doctor.lines(examination):
                 console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        _send(phase, folder / "samples.json", console)
+        with Witness(examination.address, machine.server_processes) as witness:
+            _send(phase, folder / "samples.json", console, witness)
         samples, facts = read_samples(folder / "samples.json")
-        summary = summarise(samples, facts, phase, slo_seconds=slo_seconds, thresholds=thresholds)
+        surroundings = witness.surroundings(
+            (sample.local_port for sample in samples), shared_machine=machine.shared
+        )
+        write_json(folder / "surroundings.json", surroundings.to_json(), indent=2)
+        summary = summarise(
+            samples,
+            facts,
+            phase,
+            slo_seconds=slo_seconds,
+            thresholds=thresholds,
+            surroundings=surroundings,
+        )
         write_json(folder / "summary.json", summary.to_json(), indent=2)
         if keep.out is not None:
             exports.write_exports(folder, samples, facts)
@@ -139,7 +165,7 @@ def _run_folder(out: Path | None) -> Iterator[Path]:
     yield out
 
 
-def _send(phase: Phase, samples_path: Path, console: Console) -> None:
+def _send(phase: Phase, samples_path: Path, console: Console, witness: Witness) -> None:
     """Run the phase under the eyes of the user, whose Ctrl-C ends it early but keeps what was measured."""
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -147,6 +173,7 @@ def _send(phase: Phase, samples_path: Path, console: Console) -> None:
         contextlib.closing(run_phase(phase, samples_path)) as run_of_phase,
     ):
         for progress in run_of_phase:
+            witness.look(progress.elapsed_seconds)
             display.update(progress, time_waits())
     if not samples_path.exists():
         raise KeyboardInterrupt

@@ -27,6 +27,7 @@ from loadtests.load.sample import (
     Sample,
     elapsed,
 )
+from loadtests.load.surroundings import Surroundings
 from loadtests.load.thresholds import Measured, Threshold, check_slo
 
 
@@ -37,8 +38,9 @@ def summarise(
     *,
     slo_seconds: float | None = None,
     thresholds: Iterable[Threshold] = (),
+    surroundings: Surroundings | None = None,
 ) -> RunSummary:
-    """Return the summary of one phase.
+    """Return the summary of one phase. `surroundings`: who else used machine and server, if anybody looked.
 
     `window_seconds`: the duration, or less when the run was stopped. `offered_per_second`: requests
     that came due in the window, sent or held back by `max_in_flight`; None for a closed loop, which
@@ -76,6 +78,7 @@ def summarise(
         window_seconds=window,
         offered_per_second=len(due) / window if phase.clients is None else None,
         slo_seconds=slo_seconds,
+        surroundings=surroundings,
         thresholds=tuple(threshold.evaluate(measured) for threshold in thresholds),
     )
     return judgement.judged(draft, samples, phase)
@@ -161,6 +164,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
             gc_pauses=facts.gc_pauses,
             gc_max_pause_seconds=facts.gc_max_pause_seconds,
         ),
+        surroundings=None,
         invalid_because=(),
         cautions=(),
         thresholds=(),

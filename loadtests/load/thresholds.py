@@ -82,48 +82,50 @@ class Threshold:
             )
         return cls(text.strip(), metric, comparison, float(number) * units[unit])
 
+    @property
+    def samples_needed(self) -> int:
+        """How many requests it takes before this threshold can pass."""
+        if self.metric == "errors":
+            # No sample proves that errors never happen; `errors<=0%` can only speak of this run.
+            lowers = self.bound and self.comparison.startswith("<")
+            return math.ceil(RULE_OF_THREE / self.bound) if lowers else 1
+        if self.metric in _SHARES:
+            return minimum_samples(_SHARES[self.metric])
+        return 1 if self.metric == "max" else 0  # of this very run, not of what could have happened
+
     def evaluate(self, measured: Measured) -> ThresholdResult:
         """Judge a run by this threshold."""
         if self.metric in ("achieved", "goodput"):
             rate = getattr(measured, f"{self.metric}_per_second")
-            return self._result(rate, measured.judged, 0, PASSED if self._holds(rate) else MISSED)
+            return self._result(rate, measured.judged, PASSED if self._holds(rate) else MISSED)
         if self.metric == "errors":
             share = measured.failed / measured.judged if measured.judged else None
-            return self._judge(share, measured.judged, self._errors_needed(), measured.failed, self.bound)
+            return self._judge(share, measured.judged, measured.failed, self.bound)
         ordered = measured.latencies
-        if self.metric == "max":  # of this very run, not of what could have happened: one sample will do
-            return self._judge(ordered[-1] if ordered else None, len(ordered), 1, 0, 1)
+        if self.metric == "max":
+            return self._judge(ordered[-1] if ordered else None, len(ordered), 0, 1)
         share = _SHARES[self.metric]
         against = sum(not self._holds(latency) for latency in ordered)
         rarity = 1 - share if self.comparison.startswith("<") else share
-        needed = minimum_samples(share)
-        return self._judge(quantile(ordered, share), len(ordered), needed, against, rarity)
+        return self._judge(quantile(ordered, share), len(ordered), against, rarity)
 
-    def _errors_needed(self) -> int:
-        # No sample proves that errors never happen; `errors<=0%` can only speak of this run.
-        return math.ceil(RULE_OF_THREE / self.bound) if self.bound and self.comparison.startswith("<") else 1
-
-    def _judge(
-        self, observed: float | None, count: int, needed: int, against: int, rarity: float
-    ) -> ThresholdResult:
+    def _judge(self, observed: float | None, count: int, against: int, rarity: float) -> ThresholdResult:
         """`against`: samples that speak against the threshold; if it held, a share of at most `rarity`."""
         holds = observed is not None and self._holds(observed)
-        if count >= needed:
+        if count >= self.samples_needed:
             state: ThresholdState = PASSED if holds else MISSED
         else:
             state = MISSED if not holds and at_least(against, count, rarity) < CLEAR else TOO_FEW
-        return self._result(observed, count, needed, state)
+        return self._result(observed, count, state)
 
-    def _result(
-        self, observed: float | None, count: int, needed: int, state: ThresholdState
-    ) -> ThresholdResult:
+    def _result(self, observed: float | None, count: int, state: ThresholdState) -> ThresholdResult:
         return ThresholdResult(
             threshold=self.text,
             observed=observed if observed is not None and math.isfinite(observed) else None,
             state=state,
             passed=state == PASSED,
             samples=count,
-            samples_needed=needed,
+            samples_needed=self.samples_needed,
         )
 
     def _holds(self, value: float) -> bool:

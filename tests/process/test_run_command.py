@@ -20,7 +20,8 @@ from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
 pytestmark = pytest.mark.alone
 
 
-COMMAND = [sys.executable, "-m", "loadtests", "run"]
+# What others take of the CPU is no fault of these runs, but for the test that plants it.
+COMMAND = [sys.executable, "-m", "loadtests", "run", "--shared-machine"]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     assert "\x1b" not in done.stdout + done.stderr
     assert {path.name for path in folder.iterdir()} == {
         *("plan.json", "samples.json", "summary.json"),
-        *("latency.hlog", "latency.hgrm", "seconds.ndjson"),
+        *("latency.hlog", "latency.hgrm", "seconds.ndjson", "surroundings.json"),
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcomes"] == {"ok": 50}
@@ -224,3 +225,72 @@ def test_a_killed_command_takes_its_generator_with_it_and_the_samples_stay(
         command.stderr.read()  # ends when the last process that holds it has ended
     facts = json.loads((tmp_path / "samples.json").read_text())["generator"]
     assert facts["interrupted"] is True
+
+
+def first_cause(done: subprocess.CompletedProcess[str], file: Path) -> str:
+    assert done.returncode == 3, done.stdout + done.stderr
+    return str(json.loads(file.read_text())["invalid_because"][0])
+
+
+def test_somebody_else_at_the_server_makes_the_run_invalid(server: ScriptedServer, tmp_path: Path) -> None:
+    file = tmp_path / "summary.json"
+    with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+        command = subprocess.Popen(
+            [*COMMAND, server.url, "--rate", "20", "--duration", "1.5", "--json", file],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert command.stderr is not None
+        command.stderr.readline()  # the first line of progress: it has looked
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        stranger.recv(1000)
+        out, err = command.communicate(timeout=60)
+    done = subprocess.CompletedProcess(command.args, command.returncode, out, err)
+    assert first_cause(done, file).startswith("somebody else used the server: 1 of its connections")
+
+
+def test_too_few_descriptors_are_named_first(tmp_path: Path) -> None:
+    held: list[ScriptedServer] = []
+
+    def keep_open(connection: socket.socket) -> None:
+        held[0].hold(connection)
+
+    with ScriptedServer(keep_open) as server:
+        held.append(server)
+        file = tmp_path / "summary.json"
+        flags = ["--rate", "100", "--duration", "0.5", "--timeout", "1", "--json", str(file)]
+        limited = ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *COMMAND, server.url, *flags]
+        done = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
+        assert "EMFILE" in first_cause(done, file)
+
+
+@pytest.fixture
+def spinner() -> Iterator[int]:
+    """The pid of a process that never rests; no child of ours, for those would pass for the server's."""
+    spin = "import os\nif os.fork(): os._exit(0)\nprint(os.getpid(), flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_spinner_on_the_generators_core_is_named_first(
+    server: ScriptedServer, spinner: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "summary.json"
+    core = str(min(os.sched_getaffinity(0)))
+    os.sched_setaffinity(spinner, {int(core)})
+    flags = [server.url, "--rate", "50", "--duration", "1.5", "--json", str(file)]
+    command = [word for word in COMMAND if word != "--shared-machine"]
+    done = subprocess.run(
+        ["taskset", "-c", core, *command, *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert first_cause(done, file).startswith("other processes of this machine used")

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from loadtests.experiment.blocks import (
     ENDED_EARLY,
     MOST_GENERATOR,
-    MOST_OTHERS,
-    MOST_STOLEN,
-    MOST_THROTTLED,
     Block,
     Inputs,
     block,
@@ -23,6 +20,7 @@ from loadtests.experiment.blocks import (
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.plan import Variant
 from loadtests.load.facts import GeneratorFacts
+from loadtests.neighbours import MOST_OTHERS, MOST_STOLEN, MOST_THROTTLED
 
 from .synthetic import FACTS, books, plan_of, reading
 

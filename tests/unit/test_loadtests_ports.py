@@ -24,6 +24,7 @@ from loadtests.load.ports import (
     with_flag,
 )
 
+ADDRESS = ("127.0.0.1", 80)
 RULES = PortRules(low=40_000, high=40_199, tw_reuse=0)
 COMMAND = (
     "python",
@@ -159,13 +160,13 @@ def test_a_flag_is_set_once_however_it_was_typed() -> None:
 
 def test_the_examination_is_told_with_figures_and_commands() -> None:
     asked = demand(500)
-    found = Examination(forecast(asked, RULES, []), tuple(remedies(asked, RULES, [], COMMAND)))
+    found = Examination(ADDRESS, forecast(asked, RULES, []), tuple(remedies(asked, RULES, [], COMMAND)))
     text = " ".join(" ".join(lines(found)).split())
     assert "200 local ports. The client closes first" in text
     assert "Request 201 of 500, 2.0 s after the start, will find none (EADDRNOTAVAIL)." in text
     assert "--who-closes server" in text
     assert "(as root)" in text
-    fine = Examination(forecast(demand(10), RULES, []), ())
+    fine = Examination(ADDRESS, forecast(demand(10), RULES, []), ())
     assert "All of 10 requests will find one." in "\n".join(lines(fine))
     assert " 3/s for ever" in "\n".join(state_lines(RULES, Counter()))
 

@@ -81,6 +81,7 @@ TIMELESS = {
 OWNERS = {
     "psutil": {
         "loadtests/neighbours.py",
+        "loadtests/load/witness.py",
         "loadtests/experiment/speed.py",
         "loadtests/experiment/testbed.py",
         "loadtests/peers",

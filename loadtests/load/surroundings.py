@@ -1,0 +1,44 @@
+"""What a run found around it: the machine, and the server's other clients. Pure.
+
+Knows what spoils a run. Touches nothing: witness.py looks.
+"""
+
+import dataclasses
+from typing import Any
+
+from loadtests.neighbours import Shares
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings(Shares):
+    """Shares of the machine's CPU time, and connections of the server that were not ours."""
+
+    busiest_other: str | None = None  # name of the process that used most of the others' CPU time
+    foreign_connections: int = 0
+
+    shared_machine: bool = False  # the user knows that others use it, and wants to be told no more than that
+
+    def faults(self) -> tuple[str, ...]:
+        """Why the run says nothing about the server; empty if it may be judged."""
+        found = [] if self.shared_machine else list(Shares.faults(self))
+        if self.foreign_connections:
+            found.append(
+                f"somebody else used the server: {self.foreign_connections} of its connections were not ours"
+            )
+        return tuple(found)
+
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader should know of a run that may be judged."""
+        return Shares.faults(self) if self.shared_machine else ()
+
+    def _blame(self, others: str) -> str:
+        if self.busiest_other is None:
+            return others
+        return (
+            f"{others}, most of it {self.busiest_other}; stop it, or say "
+            f"--server-process {self.busiest_other} if it belongs to the server"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return dataclasses.asdict(self)
