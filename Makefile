@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts generator clean
+.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts generator capacity clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ verdicts: $(READY) ## By simulation: how often is the verdict undecided, or wron
 
 generator: $(READY) ## What the load generator costs per request beside the least a client can do (2 minutes)
 	$(BIN)/python -m tests.proofs.generator_bench
+
+capacity: $(READY) ## Does the capacity search find what is there, five times each? (20 minutes)
+	$(BIN)/python -m tests.proofs.capacity
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

@@ -59,6 +59,14 @@
       comparable.py       what two run folders have in common
       compare.py          two run folders: better, worse, or no difference
 
+    capacity/           how many requests a second a service can take, and the generator itself
+      search.py           which load to try next, and between which the capacity lies
+      trial.py            what one trial found
+      results.py          what the search came to, as types
+      bench.py            sends the trials, reads S
+      run.py              the command `capacity`
+      self_test.py        the command `self-test`
+
     peers/              our service beside the usual designs
 
 A room imports only from those above it; arguments.py and __main__.py from all. The run folder is the

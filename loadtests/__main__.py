@@ -26,11 +26,16 @@ from loadtests.arguments import (
     Help,
     Parser,
     add_load_flags,
+    add_machine_flags,
+    add_request_flags,
     count,
     duration,
     loads,
+    machine_of,
     phase_of,
     positive,
+    request_of,
+    success,
     threshold,
     whole,
 )
@@ -45,7 +50,7 @@ from loadtests.load import doctor
 from loadtests.load.generator import GeneratorError
 from loadtests.load.port_state import port_rules, states
 from loadtests.load.ports import without_flag
-from loadtests.load.run import Keep, Machine, UsageError, examined, run
+from loadtests.load.run import Keep, UsageError, examined, run
 from loadtests.peers import plan as peers_plan
 
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
@@ -62,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands)
     add_ports(commands)
+    add_capacity(commands)
+    add_self_test(commands)
     add_experiment(commands)
     add_report(commands)
     add_compare(commands)
@@ -109,20 +116,7 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.set_defaults(handler=_run)
     parser.add_argument("url", metavar="URL", help="http or https URL")
     add_load_flags(parser)
-    add = parser.add_argument_group("machine").add_argument
-    add(
-        "--server-process",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="repeatable; process of this machine that belongs to the server, beside those that listen on "
-        "its port: its CPU time makes no run INVALID",
-    )
-    add(
-        "--shared-machine",
-        action="store_true",
-        help="others use this machine: tell what they took of the CPU as a caution, not as INVALID",
-    )
+    add_machine_flags(parser)
     add = parser.add_argument_group("result").add_argument
     add(
         "--threshold",
@@ -187,6 +181,98 @@ def _typed(arguments: argparse.Namespace) -> list[str]:
         program = program.relative_to(Path.cwd())
     _, *words = arguments.words  # the command's own name comes first
     return [str(program), "-m", "loadtests", "run", *without_flag(words, "--out")]
+
+
+def add_capacity(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `capacity URL`: how many requests a second a service can take."""
+    parser = commands.add_parser(
+        "capacity",
+        help="find how many requests a second a service can take",
+        description="Search by trials at fixed rates for the highest load at which the SLO is met, and say "
+        "between which two loads it lies (3 minutes). Of a service of ours the load is told as a share of "
+        "its limit, workers / S, too: so far as its speed drifts, that is taken out.",
+        epilog="Exit codes: 0 the capacity is bracketed, 2 the command cannot be run as typed, 3 INVALID or "
+        "out of time, 130 interrupted.",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_capacity)
+    parser.add_argument("url", metavar="URL", help="http or https URL")
+    add = parser.add_argument_group("search").add_argument
+    add(
+        "--slo",
+        action="append",
+        type=threshold,
+        metavar="'p99<100ms'",
+        help="what a load must meet, repeatable, as --threshold of `run` (default: p99<100ms)",
+    )
+    add("--success", type=success, default="99%", metavar="SHARE", help="of the requests that must succeed")
+    add("--clients", type=count, default=16, metavar="N", help="of the closed loop from which it starts")
+    add("--budget", type=positive, default=180.0, metavar="SECONDS", help="time after which no trial begins")
+    add("--admin-url", metavar="URL", help="of a service of ours (default: the next port, if it is one)")
+    add("--out", type=Path, metavar="DIR", help="keep capacity.json there, with all trials")
+    add_request_flags(parser)
+    add_machine_flags(parser)
+
+
+def _capacity(arguments: argparse.Namespace) -> int:
+    from loadtests.capacity import bench
+    from loadtests.capacity import run as capacity
+
+    slo = (*(arguments.slo or [threshold("p99<100ms")]), arguments.success)
+    if any(one.metric == "goodput" for one in slo):
+        raise UsageError("goodput is no SLO of a capacity: give the latency that an answer may take")
+    phase = request_of(arguments)
+    examined(phase, _typed(arguments))
+    order = bench.Order(
+        phase=phase,
+        thresholds=slo,
+        clients=arguments.clients,
+        budget_seconds=arguments.budget,
+        admin_url=arguments.admin_url or bench.admin_url_of(arguments.url),
+        machine=machine_of(arguments),
+    )
+    with capacity.kept(arguments.out) as keep, bench.Bench(order) as loads:
+        found = capacity.find(order, loads, Console(stderr=True))
+        keep(found)
+    for line in capacity.lines(found):
+        print(line)
+    if found.state == "interrupted":
+        return INTERRUPTED
+    return PASSED if found.state == "complete" else INVALID
+
+
+def add_self_test(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `self-test`: what this machine's generator can do."""
+    parser = commands.add_parser(
+        "self-test",
+        help="find how many connections a second this generator can make on time",
+        description="Send to a server that does nothing, at rates that are searched for, until the generator "
+        "is late. The answer is kept, and `run` warns before a rate above it (1 minute).",
+        epilog="Exit codes: 0 found, 3 this machine is too busy to be on time at all.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=_self_test)
+
+
+def _self_test(_: argparse.Namespace) -> int:
+    from loadtests.capacity import self_test
+
+    with self_test.trials() as trial:
+        found = self_test.measure(trial, Console(stderr=True))
+    if found is None:
+        print("INVALID: the generator was never on time; something else keeps this machine busy")
+        return INVALID
+    print(f"ceiling       {found.per_second:,.0f} connections/s on time, {found.above_per_second:,.0f}/s not")
+    print(f"              above it: {found.why}")
+    print(f"generator     {found.cpu_seconds * 1e6:.0f} us of CPU for one request")
+    self_test.keep(found, _ceiling_file())
+    return PASSED
+
+
+def _ceiling_file() -> Path:
+    """Where what the generator can do on this machine is kept (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offloop" / "self-test.json"
 
 
 def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -372,15 +458,29 @@ def _draw(path: Path) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     keep = Keep(out=arguments.out, json=arguments.json, junit=arguments.junit)
+    phase = phase_of(arguments)
+    _warn_above_ceiling(phase.rate or 0.0)
     summary = run(
-        phase_of(arguments),
+        phase,
         arguments.threshold,
         arguments.slo,
         keep,
         _typed(arguments),
-        Machine(server_processes=arguments.server_process, shared=arguments.shared_machine),
+        machine_of(arguments),
     )
     return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
+
+
+def _warn_above_ceiling(rate: float) -> None:
+    from loadtests.capacity import self_test
+
+    found = self_test.remembered(_ceiling_file())
+    if found is not None and rate > found.per_second:
+        print(
+            f"{rate:g}/s is above what this generator sends on time, {found.per_second:,.0f}/s as "
+            "`self-test` last found: the run will be INVALID",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ measures.
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
-from loadtests.load.run import UsageError
+from loadtests.load.run import Machine, UsageError
 from loadtests.load.thresholds import Threshold, parse_seconds
 
 RATE = 20.0  # requests per second, unless --rate or --clients is given
@@ -64,6 +64,11 @@ def add_load_flags(parser: Parser) -> None:
     )
     add("--port-range", metavar="LOW-HIGH", help="local ports to use (Linux 6.3; default: the kernel's)")
     add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
+    add_request_flags(parser)
+
+
+def add_request_flags(parser: Parser) -> None:
+    """Add what describes a request and its answer."""
     request = parser.add_argument_group("request")
     add = request.add_argument
     add("--method", default="GET", metavar="NAME", help="request method")
@@ -107,19 +112,56 @@ def phase_of(arguments: argparse.Namespace) -> Phase:
             clients=arguments.clients,
             **given,
             duration_seconds=arguments.duration,
-            method=arguments.method,
-            headers=tuple(arguments.header),
-            body=arguments.body or arguments.body_file or "",
-            timeout_seconds=arguments.timeout,
             source=arguments.source,
             port_range=arguments.port_range,
             who_closes=arguments.who_closes,
-            expect=arguments.expect,
             max_in_flight=arguments.max_in_flight,
-            insecure=arguments.insecure,
+            **_request(arguments),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def request_of(arguments: argparse.Namespace) -> Phase:
+    """A phase with the request that the flags of `add_request_flags` describe, and a load to be replaced."""
+    try:
+        return Phase(url=arguments.url, rate=1, duration_seconds=1, **_request(arguments))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _request(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "method": arguments.method,
+        "headers": tuple(arguments.header),
+        "body": arguments.body or arguments.body_file or "",
+        "timeout_seconds": arguments.timeout,
+        "expect": arguments.expect,
+        "insecure": arguments.insecure,
+    }
+
+
+def add_machine_flags(parser: Parser) -> None:
+    """Add what the user says of this machine."""
+    add = parser.add_argument_group("machine").add_argument
+    add(
+        "--server-process",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="repeatable; process of this machine that belongs to the server, beside those that listen on "
+        "its port: its CPU time makes no run INVALID",
+    )
+    add(
+        "--shared-machine",
+        action="store_true",
+        help="others use this machine: tell what they took of the CPU as a caution, not as INVALID",
+    )
+
+
+def machine_of(arguments: argparse.Namespace) -> Machine:
+    """What the flags of `add_machine_flags` say."""
+    return Machine(server_processes=arguments.server_process, shared=arguments.shared_machine)
 
 
 def positive(text: str) -> float:
@@ -183,3 +225,14 @@ def duration(text: str) -> float:
         return parse_seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def success(text: str) -> Threshold:
+    """A share such as `99.9%` as the threshold on errors that it is."""
+    try:
+        share = float(text.removesuffix("%"))
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 <= share < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share below 100 %, such as 99.9%")
+    return Threshold.parse(f"errors<={100 - share:.6g}%")

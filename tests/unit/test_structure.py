@@ -59,7 +59,7 @@ CHASSIS = [
 ]
 
 # The rooms of the instrument: a file may import only from its own and from those that stand before it.
-ROOMS = ["files", "neighbours", "machine", "load", "experiment", "peers", "arguments", "__main__"]
+ROOMS = ["files", "neighbours", "machine", "load", "experiment", "capacity", "peers", "arguments", "__main__"]
 
 # The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
 EXPERIMENT = [
@@ -93,6 +93,7 @@ OWNERS = {
     "rich": {
         *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py", "loadtests/peers"),
         *("loadtests/experiment/progress.py", "loadtests/experiment/run.py"),
+        *("loadtests/capacity/run.py", "loadtests/capacity/self_test.py"),
     },
     "prometheus_client": {"metrics"},
     "multiprocessing": {"service/lane.py", "service/stock_pool.py", "service/runner.py"},
@@ -212,7 +213,7 @@ def test_in_the_experiment_what_decides_knows_no_clock(path: Path) -> None:
 
 def test_the_map_of_the_instrument_names_every_file() -> None:
     text = (ROOT / "loadtests/__init__.py").read_text()
-    for room in ("load", "experiment"):
+    for room in ("load", "experiment", "capacity"):
         named = re.findall(r"^ +(\w+)\.py ", text[text.index(f"{room}/") :].split("\n\n")[0], re.MULTILINE)
         files = {path.stem for path in (ROOT / "loadtests" / room).glob("*.py")} - {"__init__"}
         assert sorted(named) == sorted(files)

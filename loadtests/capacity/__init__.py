@@ -1,0 +1,1 @@
+"""How many requests a second a service can take, and how many connections a second the generator can make."""

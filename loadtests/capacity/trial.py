@@ -1,0 +1,140 @@
+"""What one trial found: whether it passed, whether the queue grew, how much of the limit was offered. Pure.
+
+Knows what passing means. Touches nothing.
+
+Three meanings of "too much" are kept apart. A load misses the *SLO* when clients wait too long or are
+refused. It is *unstable* when more and more requests are in flight, so that every latency is a matter of how
+long one looks. And what a service answers at most, it answers when *saturated*: clients in a closed loop find
+that out, and no trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Final
+
+from loadtests.load.results import MISSED, RunSummary, ThresholdResult
+from loadtests.load.sample import Sample, elapsed
+from loadtests.load.thresholds import Threshold
+
+LEAST_SECONDS: Final = 6.0
+"""Of a trial, whose arrivals are constant. Such trials switch between passed and failed within 2 % of the
+truth; shorter ones, and Poisson arrivals, slide over a tenth of it."""
+
+GROWTH: Final = 1.5
+FEW: Final = 4
+"""In flight grows when its mean in the last third is half as much again as in the middle third, and more than
+a handful: two requests instead of one are no queue."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a service of ours says of its work at one moment."""
+
+    tasks: float
+    cpu_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial. Rates are per second.
+
+    `load`: what was offered; requests per second, or where the service tells S the share of its limit,
+    rate x S / workers. S is then that of the slowest stretch of the trial: a queue that grew there made its
+    clients wait, however fast the rest was.
+    """
+
+    load: float
+    rate_per_second: float
+    achieved_per_second: float
+    seconds: float
+    hold: bool
+    passed: bool
+    stable: bool
+    why: str  # it did not pass; empty if it did
+    p99_seconds: float | None
+    error_share: float
+    demand_seconds: float | None  # S over the whole trial; None: the service does not tell
+    invalid_because: str  # the trial says nothing; empty if it does
+
+
+def seconds_needed(rate: float, thresholds: Iterable[Threshold]) -> float:
+    """How long a trial at `rate` must be for each threshold to have its samples."""
+    needed = max((threshold.samples_needed for threshold in thresholds), default=0)
+    return max(LEAST_SECONDS, math.ceil(needed * 1.05 / rate))
+
+
+def demands(readings: Sequence[Work]) -> list[float]:
+    """S between each two readings, in seconds; without those between which nothing was worked on."""
+    return [
+        (after.cpu_seconds - before.cpu_seconds) / (after.tasks - before.tasks)
+        for before, after in pairwise(readings)
+        if after.tasks > before.tasks
+    ]
+
+
+def trial_of(
+    summary: RunSummary,
+    samples: Sequence[Sample],
+    started: float,
+    *,
+    hold: bool,
+    readings: Sequence[Work] = (),
+    workers: int | None = None,
+) -> Trial:
+    """Judge one run.
+
+    `started`: of the run, by the clock of the samples. `readings`: of a service that tells them, from before
+    the run to after it, with `workers`.
+    """
+    offered = summary.offered_per_second or 0.0
+    middle, last = in_flight_thirds(samples, started, summary.window_seconds)
+    stable = last <= max(FEW, GROWTH * middle)
+    missed = [result for result in summary.thresholds if result.state == MISSED]
+    why = [_missed(missed[0])] if missed else []
+    if not stable:
+        why.append(f"in flight grew from {middle:.0f} to {last:.0f}")
+    slowest = max(demands(readings), default=None)
+    return Trial(
+        load=offered if slowest is None or not workers else offered * slowest / workers,
+        rate_per_second=offered,
+        achieved_per_second=summary.achieved_per_second,
+        seconds=summary.window_seconds,
+        hold=hold,
+        passed=not why,
+        stable=stable,
+        why="; ".join(why),
+        p99_seconds=summary.latency_seconds.p99,
+        error_share=summary.error_share or 0.0,
+        demand_seconds=next(iter(demands([readings[0], readings[-1]])), None) if readings else None,
+        invalid_because=summary.invalid_because[0] if summary.invalid_because else "",
+    )
+
+
+def in_flight_thirds(samples: Iterable[Sample], started: float, seconds: float) -> tuple[float, float]:
+    """The mean number of requests in flight in the middle and in the last third of a run.
+
+    By Little's law: the time that requests spend in a third, by its length.
+    """
+    third = seconds / 3
+    sums = [0.0, 0.0]
+    for sample in samples:
+        if sample.finished is None:
+            continue
+        for part in (0, 1):
+            begin = started + third * (part + 1)
+            sums[part] += max(0.0, elapsed(max(sample.intended, begin), min(sample.finished, begin + third)))
+    return sums[0] / third, sums[1] / third
+
+
+def _missed(result: ThresholdResult) -> str:
+    if result.observed is None:
+        return f"{result.threshold} missed: never"
+    if result.threshold.startswith("errors"):
+        return f"{result.threshold} missed: {result.observed:.2%}"
+    if result.threshold[0] in "pm":  # p99, max
+        return f"{result.threshold} missed: {result.observed * 1e3:.0f} ms"
+    return f"{result.threshold} missed: {result.observed:.0f}/s"

@@ -1,0 +1,124 @@
+"""What a trial finds in a run: passed or not, stable or not, and how long it must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtests.capacity.results import stability, upper_end
+from loadtests.capacity.search import Bracket
+from loadtests.capacity.trial import (
+    LEAST_SECONDS,
+    Trial,
+    Work,
+    demands,
+    in_flight_thirds,
+    seconds_needed,
+    trial_of,
+)
+from loadtests.load.phase import Phase
+from loadtests.load.sample import Sample
+from loadtests.load.summary import summarise
+from loadtests.load.thresholds import Threshold
+from tests.unit.synthetic import FACTS
+
+START = FACTS.started_monotonic
+PHASE = Phase(url="http://127.0.0.1:1/", rate=100, duration_seconds=6)
+P99 = Threshold.parse("p99<100ms")
+
+
+def samples(latency: float, growth: float = 0.0, status: int = 200, every: int = 1) -> list[Sample]:
+    """600 requests; the latency grows by `growth` seconds per second; every `every`-th has the status."""
+    made = []
+    for n in range(600):
+        due = START + n / 100
+        end = due + latency + growth * n / 100
+        answered = status if n % every == 0 else 200
+        made.append(
+            Sample(due, due, due, end, end, "ok" if answered == 200 else "status", answered, None, 1, 0.0)
+        )
+    return made
+
+
+def trial(found: list[Sample], **changes: object) -> Trial:
+    summary = summarise(found, FACTS, PHASE, thresholds=[P99, Threshold.parse("errors<=1%")])
+    return trial_of(summary, found, START, hold=False, **changes)  # type: ignore[arg-type]  # a table
+
+
+def test_a_load_within_the_slo_passes_and_is_stable() -> None:
+    made = trial(samples(0.02))
+    assert (made.passed, made.stable, made.why) == (True, True, "")
+    assert made.load == made.rate_per_second == pytest.approx(100)
+
+
+def test_what_is_missed_is_named_with_its_figure() -> None:
+    assert trial(samples(0.14)).why == "p99<100ms missed: 140 ms"
+    assert "p99<100ms missed: never" in trial(samples(0.001, status=503, every=20)).why
+
+
+def test_a_queue_that_grows_is_no_pass_even_within_the_slo() -> None:
+    made = trial(samples(0.0, growth=0.016))
+    assert not made.stable
+    assert "in flight grew from " in made.why
+
+
+def test_a_share_of_the_limit_is_the_load_where_s_is_known() -> None:
+    readings = [Work(tasks=10, cpu_seconds=1.0), Work(tasks=310, cpu_seconds=2.2)]
+    made = trial(samples(0.02), readings=readings, workers=2)
+    assert made.load == pytest.approx(100 * 0.004 / 2)
+    assert made.demand_seconds == pytest.approx(0.004)
+
+
+def test_the_slowest_stretch_of_a_trial_is_what_was_offered() -> None:
+    readings = [
+        Work(tasks=0, cpu_seconds=0.0),
+        Work(tasks=200, cpu_seconds=0.8),
+        Work(tasks=400, cpu_seconds=2.0),
+        Work(tasks=400, cpu_seconds=2.0),
+        Work(tasks=600, cpu_seconds=2.8),
+    ]
+    assert demands(readings) == pytest.approx([0.004, 0.006, 0.004])
+    made = trial(samples(0.02), readings=readings, workers=1)
+    assert made.load == pytest.approx(100 * 0.006)
+    assert made.demand_seconds == pytest.approx(2.8 / 600)
+
+
+def test_a_service_that_worked_on_nothing_tells_no_s() -> None:
+    made = trial(samples(0.02), readings=[Work(tasks=5, cpu_seconds=1.0)] * 2, workers=2)
+    assert made.demand_seconds is None
+    assert made.load == pytest.approx(100)
+
+
+def test_in_flight_is_a_mean_over_a_third() -> None:
+    middle, last = in_flight_thirds(samples(0.5), START, 6.0)
+    assert middle == pytest.approx(50, rel=0.02)
+    assert last == pytest.approx(50, rel=0.3), "what is due after the end is not there"
+
+
+@pytest.mark.parametrize(
+    ("rate", "thresholds", "seconds"),
+    [
+        (1000, ("p99<1s",), LEAST_SECONDS),
+        (10, ("p99<1s",), 39),  # 368 samples and 5 % to spare
+        (100, ("errors<=0.1%",), 32),
+        (100, ("p99<1s", "errors<=0.1%"), 32),
+    ],
+)
+def test_a_trial_is_as_long_as_its_thresholds_need(
+    rate: float, thresholds: tuple[str, ...], seconds: float
+) -> None:
+    assert seconds_needed(rate, [Threshold.parse(text) for text in thresholds]) == seconds
+
+
+def test_stability_and_the_reason_come_from_the_trials() -> None:
+    base = trial(samples(0.02))
+    trials = [
+        replace(base, load=90.0),
+        replace(base, load=100.0, passed=False, why="p99"),
+        replace(base, load=110.0, stable=False, passed=False, why="grew"),
+        replace(base, load=120.0),
+    ]
+    assert stability(trials) == (100.0, 110.0)
+    assert upper_end(trials, Bracket(90.0, 100.0, complete=True)) == "p99"
+    assert upper_end(trials, Bracket(120.0, None, complete=False)) == ""
