@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts generator capacity clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ generator: $(READY) ## What the load generator costs per request beside the leas
 
 capacity: $(READY) ## Does the capacity search find what is there, five times each? (20 minutes)
 	$(BIN)/python -m tests.proofs.capacity
+
+beside-tools: $(READY) ## Does the load generator measure what wrk and hey measure? (2 minutes, needs wrk and hey)
+	$(BIN)/python -m tests.proofs.beside_tools $(ARGS)
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info

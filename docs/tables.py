@@ -178,7 +178,7 @@ def _width(estimate: str) -> float:
 
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
-    "io-processes",
+    *("io-processes", "beside-tools"),
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {

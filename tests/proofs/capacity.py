@@ -123,7 +123,7 @@ def exact(folder: Path) -> dict[str, Any]:
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    """Our own service with one worker, which leaves a core to the generator; loads are shares of workers / S."""
+    """Our own service, with a core left to the generator; loads are shares of workers / S."""
     rows = []
     with service(folder / "log", "--workers", str(max(1, (os.cpu_count() or 2) - 1))) as child:
         address, admin = child.ready()
