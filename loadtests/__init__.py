@@ -68,6 +68,7 @@
       self_test.py        the command `self-test`
 
     peers/              our service beside the usual designs
+    scripts/            for other people's tools; imported by nobody
 
 A room imports only from those above it; arguments.py and __main__.py from all. The run folder is the
 boundary: the plan is written first, each file whole, and whatever is drawn is a pure function of what

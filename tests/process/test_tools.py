@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,8 +28,11 @@ pytestmark = pytest.mark.alone
 
 PAGE = (ROOT / "docs/load-test-tools.md").read_text()
 SCRIPTS = ROOT / "loadtests/scripts"
+FILES = sorted(
+    path for path in SCRIPTS.iterdir() if path.is_file()
+)  # Locust leaves a __pycache__ beside them
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
-RUN_HERE = [command for command in COMMANDS if not command.startswith("k6 ")]
+RUN_HERE = [command for command in COMMANDS if not command.startswith(("k6 ", "locust "))]
 ADDRESS = "http://127.0.0.1:8080"
 
 Books = dict[str, int]
@@ -181,10 +186,10 @@ def test_a_tool_counts_what_the_service_counts(command: str, child: Child, tmp_p
 def test_the_page_has_a_command_for_every_tool_and_every_script() -> None:
     assert {shlex.split(command)[0] for command in RUN_HERE} == TOOLS.keys()
     text = "\n".join(COMMANDS)
-    assert {path.name for path in SCRIPTS.iterdir() if path.name not in text} == set()
+    assert {path.name for path in FILES if path.name not in text} == set()
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", FILES, ids=lambda path: path.name)
 def test_a_script_begins_with_its_command_and_says_what_it_cannot_tell(script: Path) -> None:
     text = script.read_text()
     comments = [line.lstrip("-/# ") for line in text.splitlines() if re.match(r"(--|//|#)(?!!)", line)]
@@ -242,3 +247,17 @@ def test_k6_would_send_the_published_phases_one_connection_per_request(tmp_path:
     assert [passed for _, passed in seen["checks"]] == [True]
     assert len(scenarios) * 20 == 7 * 60 + 20
     assert "7 minutes and 20 seconds" in PAGE
+
+
+def test_locust_would_ask_for_data_and_close_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locust is no dependency; what the script asks of it is a few names."""
+    locust = types.ModuleType("locust")
+    locust.__dict__.update(FastHttpUser=object, constant_throughput=float, task=lambda function: function)
+    monkeypatch.setitem(sys.modules, "locust", locust)
+    user = runpy.run_path(str(SCRIPTS / "locustfile.py"))["Client"]()
+    asked: list[tuple[str, dict[str, str]]] = []
+    user.client = types.SimpleNamespace(get=lambda path, headers: asked.append((path, headers)))
+    user.data()
+    assert asked == [("/data", {"Connection": "close"})]
+    assert user.wait_time == 10
+    assert "20 users, 10 requests a second each" in PAGE

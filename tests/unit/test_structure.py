@@ -59,7 +59,10 @@ CHASSIS = [
 ]
 
 # The rooms of the instrument: a file may import only from its own and from those that stand before it.
-ROOMS = ["files", "neighbours", "machine", "load", "experiment", "capacity", "peers", "arguments", "__main__"]
+ROOMS = [
+    *("scripts", "files", "neighbours", "machine"),
+    *("load", "experiment", "capacity", "peers", "arguments", "__main__"),
+]
 
 # The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
 EXPERIMENT = [
@@ -113,6 +116,7 @@ OWNERS = {
     "uvicorn": {"loadtests/peers/__main__.py"},
     "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
     "jinja2": {"loadtests/experiment/page.py"},
+    "locust": {"loadtests/scripts"},
 }
 
 
