@@ -91,6 +91,9 @@ generator: $(READY) ## What the load generator costs per request beside the leas
 capacity: $(READY) ## Does the capacity search find what is there, five times each? (20 minutes)
 	$(BIN)/python -m tests.proofs.capacity
 
+invalid: $(READY) ## Plant every cause of INVALID, and none twenty times (as root; 4 minutes)
+	$(BIN)/python -m tests.proofs.invalid
+
 beside-tools: $(READY) ## Does the load generator measure what wrk and hey measure? (2 minutes, needs wrk and hey)
 	$(BIN)/python -m tests.proofs.beside_tools $(ARGS)
 
