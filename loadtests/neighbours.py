@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psutil
 
@@ -43,6 +43,9 @@ figure that the kernel counts in ticks of 10 ms."""
 MOST_THROTTLED: Final = 0.01
 
 
+Share = Literal["stolen", "others", "throttled"]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
     """Who used the machine between two moments, as shares of all its CPU time."""
@@ -60,19 +63,19 @@ class Shares:
         """
         found = []
         if self.stolen > MOST_STOLEN:
-            found.append(f"the hypervisor took {self.stolen:.0%} of the CPU time")
+            found.append(self.told(f"the hypervisor took {self.stolen:.0%} of the CPU time", "stolen"))
         # A neighbour on a core that nobody else wants disturbs nobody: this machine may be a large one.
         if self.others > MOST_OTHERS and self.idle_cores < 1:
-            found.append(
-                self._blame(f"other processes of this machine used {self.others:.0%} of its CPU time")
-            )
+            sentence = f"other processes of this machine used {self.others:.0%} of its CPU time"
+            found.append(self.told(sentence, "others"))
         if self.throttled > MOST_THROTTLED:
-            found.append(f"a CPU quota held us up for {self.throttled:.0%} of the CPU time")
+            sentence = f"a CPU quota held us up for {self.throttled:.0%} of the CPU time"
+            found.append(self.told(sentence, "throttled"))
         return tuple(found)
 
-    def _blame(self, others: str) -> str:
-        """That sentence with what else is known of them."""
-        return others
+    def told(self, sentence: str, _share: Share) -> str:
+        """A fault with what else there is to say of it."""
+        return sentence
 
 
 def shares(before: Usage, after: Usage, cores: float) -> Shares:

@@ -6,7 +6,7 @@ Knows what spoils a run. Touches nothing: witness.py looks.
 import dataclasses
 from typing import Any
 
-from loadtests.neighbours import Shares
+from loadtests.neighbours import Share, Shares
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class Surroundings(Shares):
         found = [] if self.shared_machine else list(Shares.faults(self))
         if self.foreign_connections:
             found.append(
-                f"somebody else used the server: {self.foreign_connections} of its connections were not ours"
+                f"somebody else used the server: {self.foreign_connections} of its connections were not "
+                "ours; stop them, or measure another one"
             )
         return tuple(found)
 
@@ -31,11 +32,16 @@ class Surroundings(Shares):
         """What a reader should know of a run that may be judged."""
         return Shares.faults(self) if self.shared_machine else ()
 
-    def _blame(self, others: str) -> str:
+    def told(self, sentence: str, share: Share) -> str:
+        """A fault with what to do about it."""
+        if share == "stolen":
+            return f"{sentence}: measure at another time, or where nobody else is"
+        if share == "throttled":
+            return f"{sentence}: raise it (cpu.max of the cgroup), or offer less"
         if self.busiest_other is None:
-            return others
+            return f"{sentence}: stop them"
         return (
-            f"{others}, most of it {self.busiest_other}; stop it, or say "
+            f"{sentence}, most of it {self.busiest_other}: stop it, or say "
             f"--server-process {self.busiest_other} if it belongs to the server"
         )
 
