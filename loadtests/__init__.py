@@ -5,6 +5,10 @@
     machine.py          what was measured on; neighbours.py: who else used the CPU
     files.py            JSON files, whole or not at all
 
+    pages/              what all pages have in common
+      frame.py            fills a template within the frame they share
+      drawing.py          colours and style of drawings, and their SVG
+
     load/               one load against one URL
       run.py              the command `run`: lays out the run folder, from the order to the summary
       phase.py            what will be sent, checked and written down before anything is

@@ -1,17 +1,16 @@
 """Draws the figures of an experiment from its summary.
 
-Knows matplotlib and how to say a thing without a legend hunt: direct labels, units, colours that
-colour-blind readers tell apart (Okabe and Ito, 2008). The same summary gives the same bytes.
+Knows matplotlib and how to say a thing without a legend hunt: direct labels, units. The same summary gives
+the same bytes.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -20,34 +19,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.results import PhaseResult, Summary, Timeline
+from loadtests.pages.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, STYLE, VERMILION, svg
 
-# Each colour means one thing in every figure; the page replaces them by its own, light or dark.
-COLOURS: Final = {
-    "blue": "#0072b2",
-    "orange": "#e69f00",
-    "green": "#009e73",
-    "vermilion": "#d55e00",
-    "grey": "#6b6b6b",
-    "grid": "#e6e6e6",
-    "ink": "#1c1d21",
-    "paper": "#fefefe",  # of words that stand on a bar
-}
-BLUE, ORANGE, GREEN, VERMILION, GREY, GRID, INK, PAPER = COLOURS.values()
-STYLE: Final[Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: smaller, selectable, and it takes on the page's colour
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-}
 MOST_COLUMNS: Final = 3
 PALETTE: Final = (BLUE, VERMILION, GREEN, ORANGE, GREY, INK)
 
@@ -56,20 +29,12 @@ def draw(summary: Summary, folder: Path) -> None:
     """Write each figure that the summary has data for into `folder`, as PNG and SVG."""
     for name, figure in _figures(summary):
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
-        (folder / f"{name}.svg").write_text(_svg(name, figure, transparent=False), encoding="utf-8")
+        (folder / f"{name}.svg").write_text(svg(name, figure, transparent=False), encoding="utf-8")
 
 
 def as_svg(summary: Summary) -> dict[str, str]:
     """The figures as SVG text without a background, by name, for a page to take in."""
-    return {name: _svg(name, figure, transparent=True) for name, figure in _figures(summary)}
-
-
-def _svg(name: str, figure: Figure, *, transparent: bool) -> str:
-    buffer = io.StringIO()
-    # The salt makes ids repeatable and, by its name, different from another figure's on the same page.
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
-    return buffer.getvalue()
+    return {name: svg(name, figure, transparent=True) for name, figure in _figures(summary)}
 
 
 def _figures(summary: Summary) -> list[tuple[str, Figure]]:

@@ -1,7 +1,6 @@
 """Renders report.html: one self-contained page, drawn from the summary alone.
 
-Knows the template and how a drawing takes on the page's colours, light or dark. Touches nothing but
-the template; the page loads nothing from anywhere.
+Knows the template and what a reader should know of the run. Touches nothing but the template.
 """
 
 from __future__ import annotations
@@ -11,16 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from loadtests.experiment import tables
 from loadtests.experiment.evidence import ledger, ledger_gaps
-from loadtests.experiment.figures import COLOURS, as_svg
+from loadtests.experiment.figures import as_svg
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge
+from loadtests.pages import frame
 
-TEMPLATE: Final = "report.html.j2"
+TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 CAPTIONS: Final = {
     "cycles": "Every cycle measures each variant once, seconds apart. Throughput moves with the speed of the "
     "machine; U, the CPU seconds of work done per second, does not, for a slow clock stretches the work and "
@@ -40,16 +37,10 @@ CAPTIONS: Final = {
 
 def render(summary: Summary) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    drawings = {name: Markup(_themed(svg)) for name, svg in as_svg(summary).items()}  # our own SVG
     invalid = summary.status.state == "invalid"
-    return environment.get_template(TEMPLATE).render(
+    return frame.render(
+        TEMPLATE,
+        as_svg(summary),
         summary=summary,
         plan=summary.plan,
         factors={
@@ -63,7 +54,6 @@ def render(summary: Summary) -> str:
         variants=tables.variants(summary),
         gains=tables.gains(summary),
         beside=tables.beside(summary),
-        drawings=drawings,
         captions=CAPTIONS,
         totals=ledger(summary),
         gaps=ledger_gaps(summary),
@@ -78,13 +68,6 @@ def _outcomes(summary: Summary) -> Counter[str]:
     for outcomes in (*(b.outcomes for b in summary.blocks), *(p.outcomes for p in summary.phases)):
         total.update(outcomes)
     return total
-
-
-def _themed(svg: str) -> str:
-    """The drawing with the page's colours instead of its own, and without the XML prologue."""
-    for name, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg[svg.index("<svg") :]
 
 
 def _cautions(summary: Summary) -> list[str]:

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from loadtests.experiment.figures import BLUE, GREY, ORANGE, STYLE
 from loadtests.experiment.statistics import Estimate
+from loadtests.pages.drawing import BLUE, GREY, ORANGE, STYLE
 from loadtests.peers.plan import OURS, TITLES
 from loadtests.peers.report import by_load, ratios
 from loadtests.peers.results import Results

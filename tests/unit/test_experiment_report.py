@@ -16,11 +16,12 @@ import pytest
 
 from loadtests.experiment import page, report, tables
 from loadtests.experiment.evidence import ledger_gaps
-from loadtests.experiment.figures import COLOURS, as_svg
+from loadtests.experiment.figures import as_svg
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.verdict import answer, judge
+from loadtests.pages.drawing import COLOURS
 
 from .synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
 

@@ -60,7 +60,7 @@ CHASSIS = [
 
 # The rooms of the instrument: a file may import only from its own and from those that stand before it.
 ROOMS = [
-    *("scripts", "files", "neighbours", "machine"),
+    *("scripts", "files", "neighbours", "machine", "pages"),
     *("load", "experiment", "capacity", "peers", "arguments", "__main__"),
 ]
 
@@ -114,8 +114,11 @@ OWNERS = {
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
-    "matplotlib": {"loadtests/experiment/figures.py", "loadtests/peers/figure.py"},
-    "jinja2": {"loadtests/experiment/page.py"},
+    "matplotlib": {
+        *("loadtests/pages/drawing.py", "loadtests/load/figures.py", "loadtests/experiment/figures.py"),
+        "loadtests/peers/figure.py",
+    },
+    "jinja2": {"loadtests/pages/frame.py"},
     "locust": {"loadtests/scripts"},
 }
 
@@ -217,7 +220,7 @@ def test_in_the_experiment_what_decides_knows_no_clock(path: Path) -> None:
 
 def test_the_map_of_the_instrument_names_every_file() -> None:
     text = (ROOT / "loadtests/__init__.py").read_text()
-    for room in ("load", "experiment", "capacity"):
+    for room in ("pages", "load", "experiment", "capacity"):
         named = re.findall(r"^ +(\w+)\.py ", text[text.index(f"{room}/") :].split("\n\n")[0], re.MULTILINE)
         files = {path.stem for path in (ROOT / "loadtests" / room).glob("*.py")} - {"__init__"}
         assert sorted(named) == sorted(files)
