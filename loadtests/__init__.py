@@ -11,6 +11,8 @@
 
     load/               one load against one URL
       run.py              the command `run`: lays out the run folder, from the order to the summary
+      steps.py            the same with several rates, one after another
+      folder.py           what a run folder holds, read back
       phase.py            what will be sent, checked and written down before anything is
       statuses.py         which answers count as success
       generator.py        starts the generator as a child process, passes its progress on, ends it
@@ -38,6 +40,9 @@
       exports.py          what other tools read of a run
       responder.py        a server that costs next to nothing, to measure the generator by
       live.py             what a person sees of all this
+      curves.py           what is drawn, as numbers
+      figures.py          the drawings
+      page.py             report.html
 
     experiment/         the 2017 experiment, in pairs of blocks
       plan.py             factors, variants, cycles and the plan of them all

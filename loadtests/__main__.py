@@ -32,7 +32,7 @@ from loadtests.arguments import (
     duration,
     loads,
     machine_of,
-    phase_of,
+    phases_of,
     positive,
     request_of,
     success,
@@ -47,10 +47,14 @@ from loadtests.experiment.plan import Factors, PlanError
 from loadtests.experiment.presets import PRESETS
 from loadtests.files import write_json
 from loadtests.load import doctor
+from loadtests.load.folder import holds_run, holds_steps, read_run, read_steps
 from loadtests.load.generator import GeneratorError
+from loadtests.load.live import render, render_steps
 from loadtests.load.port_state import port_rules, states
 from loadtests.load.ports import without_flag
-from loadtests.load.run import Keep, UsageError, examined, run
+from loadtests.load.results import StepsSummary
+from loadtests.load.run import Keep, Order, UsageError, examined, run
+from loadtests.load.steps import run_steps
 from loadtests.peers import plan as peers_plan
 
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m loadtests",
         description="Measure an HTTP service with an open load.",
-        epilog=EXIT_CODES_HELP,
+        epilog=f"{EXIT_CODES_HELP} Of several rates: 1 if one missed, else 3 if one is INVALID.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -138,8 +142,8 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="keep plan, samples and summary there, with latency.hlog and latency.hgrm for HdrHistogram's "
-        "readers and seconds.ndjson, a line per second",
+        help="keep plan, samples and summary there, with a page (report.html), latency.hlog and latency.hgrm "
+        "for HdrHistogram's readers and seconds.ndjson, a line per second; of several rates in a folder each",
     )
     add("--json", metavar="FILE", help="write the summary as JSON; - is stdout")
     add("--junit", type=Path, metavar="FILE", help="write the thresholds as JUnit's XML, for CI systems")
@@ -167,7 +171,7 @@ def _ports(arguments: argparse.Namespace) -> int:
         print(line)
     if arguments.url is None:
         return PASSED
-    found = examined(phase_of(arguments), _typed(arguments))
+    found = examined(phases_of(arguments), _typed(arguments))
     print()
     for line in doctor.lines(found):
         print(line)
@@ -223,7 +227,7 @@ def _capacity(arguments: argparse.Namespace) -> int:
     if any(one.metric == "goodput" for one in slo):
         raise UsageError("goodput is no SLO of a capacity: give the latency that an answer may take")
     phase = request_of(arguments)
-    examined(phase, _typed(arguments))
+    examined([phase], _typed(arguments))
     order = bench.Order(
         phase=phase,
         thresholds=slo,
@@ -318,15 +322,16 @@ def add_experiment(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add `report RUN`: redraw what an experiment measured."""
+    """Add `report RUN`: redraw what an experiment or a run measured."""
     parser = commands.add_parser(
         "report",
         help="redraw verdict and figures of a run folder",
         description="Judge and draw again from what is in the folder; nothing is measured.",
+        epilog=EXIT_CODES_HELP,
         allow_abbrev=False,
     )
     parser.set_defaults(handler=_report)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `experiment` wrote")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `experiment` or `run --out` wrote")
 
 
 def add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -437,7 +442,21 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    return _draw(arguments.run)
+    return _redraw(arguments.run) if holds_run(arguments.run) else _draw(arguments.run)
+
+
+def _redraw(path: Path) -> int:
+    """Show again what `run --out` measured, and draw its pages."""
+    from loadtests.load import page  # matplotlib takes a second that no other command should
+
+    try:
+        found = read_steps(path) if holds_steps(path) else read_run(path).summary
+        drawn = page.draw(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    Console().print(render_steps(found) if isinstance(found, StepsSummary) else render(found))
+    print(f"\nPage: {drawn}")
+    return EXIT_CODES[found.state]
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -457,18 +476,17 @@ def _draw(path: Path) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    keep = Keep(out=arguments.out, json=arguments.json, junit=arguments.junit)
-    phase = phase_of(arguments)
-    _warn_above_ceiling(phase.rate or 0.0)
-    summary = run(
-        phase,
-        arguments.threshold,
-        arguments.slo,
-        keep,
-        _typed(arguments),
-        machine_of(arguments),
+    phases = phases_of(arguments)
+    _warn_above_ceiling(max(phase.rate or 0.0 for phase in phases))
+    order = Order(
+        thresholds=arguments.threshold,
+        slo_seconds=arguments.slo,
+        keep=Keep(out=arguments.out, json=arguments.json, junit=arguments.junit),
+        command=_typed(arguments),
+        machine=machine_of(arguments),
     )
-    return INTERRUPTED if summary.interrupted else EXIT_CODES[summary.state]
+    found = run(phases[0], order) if len(phases) == 1 else run_steps(phases, order)
+    return INTERRUPTED if found.interrupted else EXIT_CODES[found.state]
 
 
 def _warn_above_ceiling(rate: float) -> None:

@@ -42,7 +42,14 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def add_load_flags(parser: Parser) -> None:
     """Add what describes a load, and the request that it is made of."""
     add = parser.add_argument_group("load").add_argument
-    add("--rate", type=float, metavar="N", help=f"requests per second (default: {RATE:g})")
+    add(
+        "--rate",
+        type=rates,
+        metavar="N[,N...]",
+        help=f"requests per second (default: {RATE:g}). Several, such as 100,200,300, are sent one after "
+        "another, each for --duration and judged by itself. A continuous ramp is not offered: a queue that "
+        "has begun to grow shows only at a rate later on, so that it overestimates the capacity",
+    )
     add(
         "--clients",
         type=count,
@@ -97,27 +104,35 @@ def add_request_flags(parser: Parser) -> None:
     add("--insecure", action="store_true", help="accept any certificate (default: verify)")
 
 
-def phase_of(arguments: argparse.Namespace) -> Phase:
-    """The phase that the flags of `add_load_flags` describe; raises `UsageError`."""
+def phases_of(arguments: argparse.Namespace) -> list[Phase]:
+    """The phases that the flags of `add_load_flags` describe, one after another; raises `UsageError`.
+
+    Several only differ in their rates.
+    """
     offered = ("rate", "arrivals", "seed")
     given = {name: value for name in offered if (value := getattr(arguments, name)) is not None}
     if arguments.clients is None:
-        given.setdefault("rate", RATE)
+        given.setdefault("rate", (RATE,))
     elif given:
         names = " and ".join(f"--{name}" for name in given)
         raise UsageError(f"--clients excludes {names}: a closed loop sends when answers come, at no set rate")
+    steps: tuple[float | None, ...] = given.pop("rate", (None,))
     try:
-        return Phase(
-            url=arguments.url,
-            clients=arguments.clients,
-            **given,
-            duration_seconds=arguments.duration,
-            source=arguments.source,
-            port_range=arguments.port_range,
-            who_closes=arguments.who_closes,
-            max_in_flight=arguments.max_in_flight,
-            **_request(arguments),
-        )
+        return [
+            Phase(
+                url=arguments.url,
+                clients=arguments.clients,
+                rate=rate,
+                **given,
+                duration_seconds=arguments.duration,
+                source=arguments.source,
+                port_range=arguments.port_range,
+                who_closes=arguments.who_closes,
+                max_in_flight=arguments.max_in_flight,
+                **_request(arguments),
+            )
+            for rate in steps
+        ]
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -187,6 +202,14 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """A rate, or several with commas; whether one makes sense is for the phase to say."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate, nor several with commas") from None
 
 
 def loads(text: str) -> tuple[float, ...]:

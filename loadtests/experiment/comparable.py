@@ -18,6 +18,7 @@ from loadtests.experiment.evidence import Evidence, ledger_gaps
 from loadtests.experiment.folder import FolderError, RunFolder, holds_experiment
 from loadtests.experiment.plan import Variant
 from loadtests.experiment.results import Summary
+from loadtests.load.folder import holds_steps
 from loadtests.load.generator import read_samples
 from loadtests.load.histogram import minimum_samples, quantile
 from loadtests.load.phase import Phase
@@ -101,6 +102,8 @@ class Run:
             raise FolderError(f"there is no folder {path}")
         if holds_experiment(path):
             return cls.of_experiment(path, RunFolder(path).summary())
+        if holds_steps(path):
+            raise FolderError(f"{path} holds several rates: compare the folder of one, below it")
         try:
             plan = json.loads((path / "plan.json").read_text(encoding="utf-8"))
             samples, facts = read_samples(path / "samples.json")

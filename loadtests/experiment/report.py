@@ -32,7 +32,7 @@ def draw(folder: RunFolder) -> tuple[Summary, str]:
     from loadtests.experiment import figures, page
 
     if not holds_experiment(folder.path):
-        raise FolderError(f"{folder.path} holds no experiment (perhaps a `run`, which has no report)")
+        raise FolderError(f"{folder.path} holds neither an experiment nor a run")
     summary = folder.summary()
     text = as_text(summary)
     (folder.path / "verdict.txt").write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ Knows how a phase, the machine's rules and its open connections make a forecast,
 /proc by way of port_state.py. Never sends anything.
 """
 
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,17 +34,23 @@ class Examination:
         return self.forecast.first_without is None
 
 
-def examine(phase: Phase, endpoint: Endpoint, command: Sequence[str]) -> Examination:
-    """Play the phase through on the ports as they are now. `command`: how the run was typed, word by word.
+def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str]) -> Examination:
+    """Play phases, one after another, through on the ports as they are now.
 
-    Raises `OSError` where there is no route to the server.
+    They differ in nothing but their rates, and each begins when the one before it has sent all: in truth a
+    little later, when all is answered. `command`: how the run was typed, word by word. Raises `OSError` where
+    there is no route to the server.
     """
+    phase = phases[0]
+    begins = itertools.accumulate((each.duration_seconds for each in phases), initial=0.0)
     host, port = endpoint.address[:2]
     rules = port_rules()
     if (span := phase.port_span) is not None:
         rules = rules.within(span)
     demand = Demand(
-        offsets=offsets_of(phase),
+        offsets=[
+            begin + offset for each, begin in zip(phases, begins, strict=False) for offset in offsets_of(each)
+        ],
         sources=phase.sources or (source_for(endpoint.family, endpoint.address),),
         client_closes=phase.who_closes == "client",
         loopback=is_loopback(host),
@@ -59,7 +66,7 @@ def lines(examination: Examination) -> Iterator[str]:
 
     Sentences are wrapped; a command stays whole, however long it is.
     """
-    for sentence in _sentences(examination.forecast):
+    for sentence in sentences(examination.forecast):
         yield from textwrap.wrap(sentence, WIDTH)
     if examination.suffices:
         return
@@ -72,7 +79,8 @@ def lines(examination: Examination) -> Iterator[str]:
         yield f"      {remedy.effect}{' (as root)' if remedy.needs_root else ''}"
 
 
-def _sentences(found: Forecast) -> Iterator[str]:
+def sentences(found: Forecast) -> Iterator[str]:
+    """The budget, and what will come of it."""
     each = f" on each of {found.sources} addresses" if found.sources > 1 else ""
     busy = f", {found.busy:,} of them busy now" if found.busy else ""
     if found.sustained_per_second is None:

@@ -7,7 +7,7 @@ computes a figure that the summary has.
 import io
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from hdrh.log import HistogramLogWriter
 from loadtests.files import dump, write_whole
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
-from loadtests.load.results import MISSED, TOO_FEW, RunSummary, ThresholdResult
+from loadtests.load.results import MISSED, TOO_FEW, RunSummary, StepsSummary, ThresholdResult
 from loadtests.load.sample import OK, STOPPED, Sample
 from loadtests.load.summary import waits
 
@@ -103,28 +103,43 @@ def junit(summary: RunSummary) -> str:
     A threshold that was missed is a failure; one that had too few samples, like a run that says nothing, is
     an error.
     """
-    name = f"{summary.workload} {summary.url}"
-    suite = ElementTree.Element("testsuite", name=name, time=f"{summary.window_seconds:.3f}")
-    valid = ElementTree.SubElement(suite, "testcase", classname="loadtests", name="the run is valid")
-    if summary.invalid_because:
-        ElementTree.SubElement(
-            valid, "error", message=summary.invalid_because[0], type="invalid"
-        ).text = "\n".join(summary.invalid_because)
-    for result in summary.thresholds:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname="loadtests.threshold", name=result.threshold
-        )
-        if result.state == MISSED:
-            ElementTree.SubElement(case, "failure", message=_observed(result), type="missed")
-        elif result.state == TOO_FEW:
-            ElementTree.SubElement(case, "error", message=_observed(result), type="too few samples")
-    suite.set("tests", str(1 + len(summary.thresholds)))
+    return _suite(f"{summary.workload} {summary.url}", {"": summary})
+
+
+def junit_of_steps(found: StepsSummary) -> str:
+    """The same for several steps, in one suite; each case has its step's name before its own."""
+    name = f"{len(found.steps)} steps {found.steps[0].summary.url}"
+    return _suite(name, {f"step {step.name}: ": step.summary for step in found.steps})
+
+
+def _suite(name: str, runs: Mapping[str, RunSummary]) -> str:
+    seconds = sum(summary.window_seconds for summary in runs.values())
+    suite = ElementTree.Element("testsuite", name=name, time=f"{seconds:.3f}")
+    for step, summary in runs.items():
+        _add_cases(suite, step, summary)
+    suite.set("tests", str(len(suite.findall("testcase"))))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode")
+
+
+def _add_cases(suite: ElementTree.Element, step: str, summary: RunSummary) -> None:
+    valid = ElementTree.SubElement(suite, "testcase", classname="loadtests", name=f"{step}the run is valid")
+    if summary.invalid_because:
+        ElementTree.SubElement(
+            valid, "error", message=summary.invalid_because[0], type="invalid"
+        ).text = "\n".join(summary.invalid_because)
+    for result in summary.thresholds:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="loadtests.threshold", name=f"{step}{result.threshold}"
+        )
+        if result.state == MISSED:
+            ElementTree.SubElement(case, "failure", message=_observed(result), type="missed")
+        elif result.state == TOO_FEW:
+            ElementTree.SubElement(case, "error", message=_observed(result), type="too few samples")
 
 
 def _observed(result: ThresholdResult) -> str:

@@ -5,14 +5,14 @@ nothing. Never changes a figure.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles, caution
 from loadtests.load.phase import Phase
-from loadtests.load.results import MISSED, TOO_FEW, RunSummary
+from loadtests.load.results import MISSED, TOO_FEW, RunSummary, State
 from loadtests.load.sample import CONNECT_ERROR, LOCAL_ERRORS, TOO_MANY_IN_FLIGHT, Sample, elapsed, explain
 
 # Lateness is part of every latency from the intended time, so it bounds the generator's own error; how
@@ -48,6 +48,18 @@ def judged(draft: RunSummary, samples: Sequence[Sample], phase: Phase) -> RunSum
     if faults:
         return replace(draft, state="invalid", invalid_because=faults, cautions=cautions)
     return replace(draft, state="missed" if MISSED in states else "ok", cautions=cautions)
+
+
+def all_of(states: Collection[State]) -> State:
+    """Return what is true of several runs together, each judged by itself.
+
+    Together they say "every step reaches its thresholds". One that missed refutes that, whatever an invalid
+    one would have said; without one that missed, an invalid one leaves it open. (Kleene's conjunction: false
+    and unknown is false, true and unknown is unknown.) So rates that rise until the generator gives out still
+    tell of the limit that was found below.
+    """
+    order: tuple[State, ...] = ("missed", "invalid", "ok")
+    return next(state for state in order if state in states)
 
 
 def unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:

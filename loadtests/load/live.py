@@ -4,6 +4,7 @@ Knows how a terminal of 80 columns is filled, and that a log file is no terminal
 console it is given. Never computes a figure and never reads the clock: progress brings its own.
 """
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,6 +24,7 @@ from loadtests.load.results import (
     ClientLedger,
     RunSummary,
     State,
+    StepsSummary,
     ThresholdResult,
     ThresholdState,
 )
@@ -40,10 +42,17 @@ COLUMNS: Final = (
 
 
 class Display:
-    """A context in which `update` shows progress: redrawn on a terminal, else a line per second."""
+    """A context in which `update` shows progress: redrawn on a terminal, else a line per second.
 
-    def __init__(self, phase: Phase, console: Console) -> None:
-        self._title = f"{phase.method} {phase.url}  {phase.workload}"
+    `step`: which of several phases it is.
+    """
+
+    def __init__(self, phase: Phase, console: Console, step: str = "") -> None:
+        self._title = (
+            f"{step}{phase.workload}  {phase.method} {phase.url}"
+            if step
+            else (f"{phase.method} {phase.url}  {phase.workload}")
+        )
         self._console = console
         self._next_line = 0.0
         self._live = (
@@ -117,9 +126,9 @@ def render(summary: RunSummary) -> RenderableType:
         f"  {summary.url}",
     )
     generator = summary.generator
-    parts: list[RenderableType] = [state, "", _rates(summary), "", _times(summary), ""]
+    parts: list[RenderableType] = [state, "", Text(told(summary)), "", _times(summary), ""]
     parts.append(_fact("outcomes", "  ".join(f"{name} {n:,}" for name, n in summary.outcomes.items())))
-    parts.append(_fact("ledger", _books(summary.ledger)))
+    parts.append(_fact("ledger", books_of(summary.ledger)))
     parts.append(
         _fact(
             "generator",
@@ -129,7 +138,7 @@ def render(summary: RunSummary) -> RenderableType:
         )
     )
     parts += [
-        _fact("threshold", f"{result.threshold} {_verdict(result)}", VERDICT_STYLES[result.state])
+        _fact("threshold", f"{result.threshold} {verdict_of(result)}", VERDICT_STYLES[result.state])
         for result in summary.thresholds
     ]
     parts += [_fact("INVALID", sentence, "yellow") for sentence in summary.invalid_because]
@@ -137,7 +146,55 @@ def render(summary: RunSummary) -> RenderableType:
     return Group(*parts)
 
 
-def _verdict(result: ThresholdResult) -> str:
+def render_steps(found: StepsSummary) -> RenderableType:
+    """Return several steps for the terminal: a row for each, and what has to be said of it."""
+    missing = found.planned - len(found.steps)
+    state = Text.assemble(
+        (found.state.upper(), STATE_STYLES[found.state]),
+        (" (interrupted)" if found.interrupted else "", "bold yellow"),
+        f"  {len(found.steps)} of {found.planned} steps" if missing else f"  {found.planned} steps",
+        f"  {found.steps[0].summary.url}",
+    )
+    parts: list[RenderableType] = [state, "", _steps_table(found), ""]
+    for step in found.steps:
+        summary = step.summary
+        said = [
+            (f"{result.threshold} {verdict_of(result)}", VERDICT_STYLES[result.state])
+            for result in summary.thresholds
+        ]
+        said += [(f"INVALID: {sentence}", "yellow") for sentence in summary.invalid_because]
+        parts += [_fact(step.name if not n else "", *words) for n, words in enumerate(said)]
+    # One by one they would be the same sentences again and again, and hide the faults among them.
+    numbers = [(len(step.summary.cautions), step.name) for step in found.steps]
+    if cautions := [f"{number} of {name}" for number, name in numbers if number]:
+        parts.append(_fact("cautions", f"{', '.join(cautions)}: --json and --out tell them", "yellow"))
+    return Group(*parts)
+
+
+def _steps_table(found: StepsSummary) -> RenderableType:
+    slo = found.steps[0].summary.slo_seconds
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
+    headings = ["step", "offered/s", "achieved/s", *(["goodput/s"] if slo else []), "p50", "p99", "errors"]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "step" else "right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for step in found.steps:
+        summary = step.summary
+        rates = [summary.offered_per_second, summary.achieved_per_second]
+        rates += [summary.goodput_per_second] if slo else []
+        failed = summary.infinitely_late > 0
+        cells = [step.name, *("-" if rate is None else f"{rate:,.1f}" for rate in rates)]
+        cells += [
+            "never" if failed and quantile is None else seconds(quantile)
+            for quantile in (summary.latency_seconds.p50, summary.latency_seconds.p99)
+        ]
+        cells.append("-" if summary.error_share is None else f"{summary.error_share:.1%}")
+        table.add_row(*cells, Text(summary.state.upper(), STATE_STYLES[summary.state]))
+    return table
+
+
+def verdict_of(result: ThresholdResult) -> str:
+    """A threshold's verdict; that it was missed catches the eye."""
     if result.state == TOO_FEW:
         return f"{TOO_FEW} ({result.samples} of {result.samples_needed})"
     return "passed" if result.passed else "MISSED"
@@ -154,12 +211,13 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e6:.0f} us"
 
 
-def _rates(summary: RunSummary) -> RenderableType:
+def told(summary: RunSummary) -> str:
+    """What was offered and what came of it, in a line."""
     slo = summary.slo_seconds
     goodput = f"  goodput {summary.goodput_per_second:.1f}/s within {seconds(slo)}" if slo else ""
     offered = summary.offered_per_second
     load = summary.workload if offered is None else f"offered {offered:.1f}/s"
-    return Text(
+    return (
         f"{load}  achieved {summary.achieved_per_second:.1f}/s "
         f"(answers {summary.expect}){goodput}  for {summary.window_seconds:.1f} s"
     )
@@ -170,6 +228,13 @@ def _times(summary: RunSummary) -> RenderableType:
     table.add_column("", no_wrap=True)
     for heading, _ in COLUMNS:
         table.add_column(heading, justify="right", min_width=7, no_wrap=True)
+    for name, cells in times(summary):
+        table.add_row(name, *cells)
+    return table
+
+
+def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
+    """What took how long, by name: the words for each of `COLUMNS`."""
     failed = summary.infinitely_late > 0
     rows: list[tuple[str, Quantiles, bool]] = [
         ("latency (from due time)", summary.latency_seconds, failed),
@@ -192,11 +257,11 @@ def _times(summary: RunSummary) -> RenderableType:
     rows = [row for row in rows if not any(row[1] is found for found in hidden)]
     for name, found, has_never in rows:
         cells = (getattr(found, column) for _, column in COLUMNS)
-        table.add_row(name, *("never" if has_never and cell is None else seconds(cell) for cell in cells))
-    return table
+        yield name, ["never" if has_never and cell is None else seconds(cell) for cell in cells]
 
 
-def _books(books: ClientLedger) -> str:
+def books_of(books: ClientLedger) -> str:
+    """The client's books, three lines that add up."""
     parts = {"connected": books.connected}
     for name in ("connect_failed", "connect_timeout", "connect_aborted"):
         if count := getattr(books, name):

@@ -110,3 +110,29 @@ class RunSummary:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One of several phases. `name`: that of its folder in the run folder; `rate`: requests per second."""
+
+    name: str
+    rate: float
+    summary: RunSummary
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StepsSummary:
+    """Phases with one rate each, one after another, each judged by itself; at least one.
+
+    `interrupted`: it was stopped before the end of the last of the `planned` steps.
+    """
+
+    state: State
+    interrupted: bool
+    planned: int
+    steps: tuple[Step, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return dataclasses.asdict(self)

@@ -1,7 +1,7 @@
 """The command `run`: one phase of load, from the checked order to the summary.
 
-Knows what a run folder holds and in which order it is written. Touches that folder, the terminal
-and, by way of the generator, the network. Never sends anything before everything was checked.
+Knows in which order a run folder is written. Touches that folder, the terminal and, by way of the
+generator, the network. Never sends anything before everything was checked, and never draws while it sends.
 """
 
 import contextlib
@@ -10,14 +10,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from loadtests.files import dump, write_json, write_whole
 from loadtests.load import doctor, exports
 from loadtests.load.doctor import Examination
 from loadtests.load.endpoint import make_endpoint
-from loadtests.load.generator import read_samples, run_phase
+from loadtests.load.folder import PLAN, SAMPLES, STEPS, SUMMARY, SURROUNDINGS
+from loadtests.load.generator import Generator, read_samples
 from loadtests.load.live import Display, render
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import time_waits
@@ -56,73 +58,125 @@ class Machine:
     shared: bool = False
 
 
-def run(
-    phase: Phase,
-    thresholds: Sequence[Threshold],
-    slo_seconds: float | None,
-    keep: Keep,
-    command: Sequence[str],
-    machine: Machine = Machine(),
-) -> RunSummary:
-    """Check the rest of the order, send the load, sum up, show; returns the summary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked of a run beside its load.
 
     `slo_seconds`: the latest an answer may come to count as goodput. `command`: how the run was typed, word
-    by word, for whoever has to type it otherwise. Raises `UsageError` before any load when something cannot
-    be reached or written; KeyboardInterrupt when Ctrl-C came before the first request.
+    by word, for whoever has to type it otherwise.
     """
-    try:
-        check_slo(thresholds, slo_seconds)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    examination = examined(phase, command)
-    for path in _files(keep):
-        _check_file(path)
-    with _run_folder(keep.out) as folder:
-        texts = [threshold.text for threshold in thresholds]
-        plan = {
-            "phase": phase.to_json(),
-            "slo_seconds": slo_seconds,
-            "thresholds": texts,
-            "ports": asdict(examination.forecast),
-        }
-        write_json(folder / "plan.json", plan, indent=2)
-        console = Console(stderr=True)
-        if not examination.suffices:
-            for line in doctor.lines(examination):
-                console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        with Witness(examination.address, machine.server_processes) as witness:
-            _send(phase, folder / "samples.json", console, witness)
-        samples, facts = read_samples(folder / "samples.json")
-        surroundings = witness.surroundings(
-            (sample.local_port for sample in samples), shared_machine=machine.shared
-        )
-        write_json(folder / "surroundings.json", surroundings.to_json(), indent=2)
-        summary = summarise(
-            samples,
-            facts,
+
+    thresholds: Sequence[Threshold]
+    slo_seconds: float | None
+    keep: Keep
+    command: Sequence[str]
+    machine: Machine
+
+
+def run(phase: Phase, order: Order) -> RunSummary:
+    """Check the rest of the order, send the load, sum up, show; returns the summary.
+
+    Raises `UsageError` before any load when something cannot be reached or written; KeyboardInterrupt when
+    Ctrl-C came before the first request.
+    """
+    examination = checked([phase], order)
+    keep = order.keep
+    console = Console(stderr=True)
+    with run_folder(keep.out) as folder, Generator() as generator:
+        warn(examination, console)
+        summary = measure(
             phase,
-            slo_seconds=slo_seconds,
-            thresholds=thresholds,
-            surroundings=surroundings,
+            order,
+            examination,
+            folder,
+            generator,
+            Display(phase, console),
         )
-        write_json(folder / "summary.json", summary.to_json(), indent=2)
-        if keep.out is not None:
-            exports.write_exports(folder, samples, facts)
     if summary.unreachable and not summary.interrupted:
         raise UsageError(summary.unreachable)
-    _show(summary, keep.json)
+    show(render(summary), summary.to_json(), keep.json)
     if keep.junit is not None:
-        _write(keep.junit, exports.junit(summary))
+        write(keep.junit, exports.junit(summary))
+    if keep.out is not None:
+        draw(keep.out, console)
     return summary
 
 
-def examined(phase: Phase, command: Sequence[str]) -> Examination:
+def checked(phases: Sequence[Phase], order: Order) -> Examination:
+    """Find what is wrong with an order before anything is sent; raises `UsageError`."""
+    try:
+        check_slo(order.thresholds, order.slo_seconds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    examination = examined(phases, order.command)
+    for path in _files(order.keep):
+        _check_file(path)
+    return examination
+
+
+def warn(examination: Examination, console: Console) -> None:
+    """Say what helps if the ports will not do."""
+    if not examination.suffices:
+        for line in doctor.lines(examination):
+            console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def measure(
+    phase: Phase,
+    order: Order,
+    examination: Examination,
+    folder: Path,
+    generator: Generator,
+    display: Display,
+) -> RunSummary:
+    """Write the plan of one phase, send it, sum it up, into its folder.
+
+    Raises KeyboardInterrupt when Ctrl-C came before the first request.
+    """
+    plan = {
+        "phase": phase.to_json(),
+        "slo_seconds": order.slo_seconds,
+        "thresholds": [threshold.text for threshold in order.thresholds],
+        "ports": asdict(examination.forecast),
+    }
+    write_json(folder / PLAN, plan, indent=2)
+    with Witness(examination.address, order.machine.server_processes) as witness:
+        _send(phase, folder / SAMPLES, generator, display, witness)
+    samples, facts = read_samples(folder / SAMPLES)
+    surroundings = witness.surroundings(
+        (sample.local_port for sample in samples), shared_machine=order.machine.shared
+    )
+    write_json(folder / SURROUNDINGS, surroundings.to_json(), indent=2)
+    summary = summarise(
+        samples,
+        facts,
+        phase,
+        slo_seconds=order.slo_seconds,
+        thresholds=order.thresholds,
+        surroundings=surroundings,
+    )
+    write_json(folder / SUMMARY, summary.to_json(), indent=2)
+    if order.keep.out is not None:
+        exports.write_exports(folder, samples, facts)
+    return summary
+
+
+def draw(folder: Path, console: Console) -> None:
+    """Draw the page of a run folder."""
+    from loadtests.load import page  # matplotlib takes a second, and is needed for this alone
+
+    console.print(f"Page: {page.draw(folder)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def examined(phases: Sequence[Phase], command: Sequence[str]) -> Examination:
     """Try what the generator will do once more on its own, and whether there are ports for all of it.
 
-    Raises `UsageError` where nothing can be sent.
+    `phases`: one after another, with nothing but their rates different. Raises `UsageError` where nothing
+    can be sent.
     """
+    phase = phases[0]
     try:
-        return doctor.examine(phase, make_endpoint(phase), command)
+        return doctor.examine(phases, make_endpoint(phase), command)
     except (OSError, UnicodeError) as error:
         source = f" from {phase.source}" if phase.source else ""
         raise UsageError(
@@ -149,7 +203,7 @@ def _check_file(name: Path) -> None:
 
 
 @contextlib.contextmanager
-def _run_folder(out: Path | None) -> Iterator[Path]:
+def run_folder(out: Path | None) -> Iterator[Path]:
     """Give the folder to write to; an earlier run is never overwritten."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="offloop-run-") as temporary:
@@ -157,7 +211,7 @@ def _run_folder(out: Path | None) -> Iterator[Path]:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if (out / "plan.json").exists():
+        if (out / PLAN).exists() or (out / STEPS).exists():
             raise UsageError(f"{out} already holds a run: choose another folder")
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
@@ -165,12 +219,12 @@ def _run_folder(out: Path | None) -> Iterator[Path]:
     yield out
 
 
-def _send(phase: Phase, samples_path: Path, console: Console, witness: Witness) -> None:
+def _send(phase: Phase, samples_path: Path, generator: Generator, display: Display, witness: Witness) -> None:
     """Run the phase under the eyes of the user, whose Ctrl-C ends it early but keeps what was measured."""
     with (
         contextlib.suppress(KeyboardInterrupt),
-        Display(phase, console) as display,
-        contextlib.closing(run_phase(phase, samples_path)) as run_of_phase,
+        display,
+        contextlib.closing(generator.run(phase, samples_path)) as run_of_phase,
     ):
         for progress in run_of_phase:
             witness.look(progress.elapsed_seconds)
@@ -179,15 +233,17 @@ def _send(phase: Phase, samples_path: Path, console: Console, witness: Witness) 
         raise KeyboardInterrupt
 
 
-def _show(summary: RunSummary, json_file: str | None) -> None:
-    Console(stderr=json_file == "-").print(render(summary))
+def show(rendered: RenderableType, content: dict[str, Any], json_file: str | None) -> None:
+    """Print a result, on stderr where stdout is for its JSON, and write that."""
+    Console(stderr=json_file == "-").print(rendered)
     if json_file == "-":
-        print(dump(summary.to_json(), indent=2))
+        print(dump(content, indent=2))
     elif json_file is not None:
-        _write(Path(json_file), dump(summary.to_json(), indent=2))
+        write(Path(json_file), dump(content, indent=2))
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file whole."""
     if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
         path.write_text(f"{text}\n", encoding="utf-8")
     else:

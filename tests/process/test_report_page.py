@@ -15,9 +15,12 @@ from loadtests.experiment import report
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import judge
+from loadtests.load import page
 from tests.process.browser_support import Page, chromium, page_at
 from tests.process.support import ROOT
 from tests.unit.synthetic import plan_of, summary_of
+from tests.unit.test_loadtests_page import RUNS, keep, keep_steps
+from tests.unit.test_loadtests_summary import steady
 
 ARTEFACTS = ROOT / "runs/test-artefacts"
 WIDTH = 1280
@@ -74,32 +77,56 @@ def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
 ) -> None:
     RunFolder(tmp_path).write("summary.json", Summary, summary_of(plan_of(preset)))
     summary, _ = report.draw(RunFolder(tmp_path))
-    url = (tmp_path / "report.html").as_uri()
-
-    async def visit(address: str) -> tuple[Any, Page, bytes]:
-        async with page_at(address) as page:
-            await page.open(url, width=WIDTH, scheme=scheme)
-            return await page.evaluate(LOOK), page, await page.screenshot()
-
-    with chromium(tmp_path / "browser") as address:
-        seen, page, shot = asyncio.run(visit(address))
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    (ARTEFACTS / f"report-{preset}-{scheme}.png").write_bytes(shot)
-
-    assert page.complaints == []
-    # The icon is `data:,` so that the browser asks nobody for one; Chromium reports it all the same.
-    assert [asked for asked in page.requests if not asked.startswith("data:")] == [url]
+    seen = look(tmp_path / "report.html", f"report-{preset}-{scheme}", scheme, tmp_path / "browser")
     verdicts = judge(summary)
     assert verdicts
     assert seen["claims"] == [verdict.claim for verdict in verdicts]
     assert seen["verdicts"] == [verdict.verdict.capitalize() for verdict in verdicts]
     assert seen["figures"].keys() == {path.stem for path in tmp_path.glob("*.svg")} != set()
-    for name, (left, right, height, texts) in seen["figures"].items():
-        assert 0 <= left < right <= WIDTH, name
-        assert height > 100, name
-        assert texts > 5, name
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("one rate", "dark"), ("several rates", "light")])
+def test_a_browser_shows_the_page_of_a_run(tmp_path: Path, kind: str, scheme: str) -> None:
+    if kind == "one rate":
+        of = RUNS["every kind"]
+        folder = keep(tmp_path / "run", **{**of, "thresholds": ["p99<100ms", "errors<1%"]})
+    else:
+        steps = {"100": steady(), "200": steady(took=0.5)}
+        folder = keep_steps(tmp_path / "run", [*steps], steps, thresholds=["p99<100ms"], slo_seconds=0.1)
+    name = f"run-{kind.replace(' ', '-')}-{scheme}"
+    seen = look(page.draw(folder), name, scheme, tmp_path / "browser")
+    if kind == "one rate":
+        assert seen["claims"] == ["p99<100ms", "errors<1%"]
+        assert seen["figures"].keys() == {"latency", "rates", "quantiles"}
+    else:
+        assert seen["verdicts"] == ["MISSED", "OK", "MISSED"]
+        assert seen["figures"].keys() == {"steps"}
+
+
+def look(file: Path, name: str, scheme: str, profile: Path) -> Any:
+    """What a reader sees of a page, after what holds for every page was found to hold."""
+    url = file.as_uri()
+
+    async def visit(address: str) -> tuple[Any, Page, bytes]:
+        async with page_at(address) as tab:
+            await tab.open(url, width=WIDTH, scheme=scheme)
+            return await tab.evaluate(LOOK), tab, await tab.screenshot()
+
+    with chromium(profile) as address:
+        seen, tab, shot = asyncio.run(visit(address))
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    (ARTEFACTS / f"{name}.png").write_bytes(shot)
+
+    assert tab.complaints == []
+    # The icon is `data:,` so that the browser asks nobody for one; Chromium reports it all the same.
+    assert [asked for asked in tab.requests if not asked.startswith("data:")] == [url]
+    for figure, (left, right, height, texts) in seen["figures"].items():
+        assert 0 <= left < right <= WIDTH, figure
+        assert height > 100, figure
+        assert texts > 5, figure
     assert seen["wide"] <= WIDTH, "the page scrolls sideways"
     assert seen["cut"] == [], "a table is wider than its place"
     assert seen["weak"] == [], "text that cannot be read on this paper"
     dark = sum(int(part) for part in seen["paper"].strip("rgb()").split(",")) < 3 * 128
     assert dark == (scheme == "dark")
+    return seen

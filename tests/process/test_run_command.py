@@ -45,12 +45,35 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     assert "\x1b" not in done.stdout + done.stderr
     assert {path.name for path in folder.iterdir()} == {
         *("plan.json", "samples.json", "summary.json"),
-        *("latency.hlog", "latency.hgrm", "seconds.ndjson", "surroundings.json"),
+        *("latency.hlog", "latency.hgrm", "seconds.ndjson", "surroundings.json", "report.html"),
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcomes"] == {"ok": 50}
     assert summary["ledger"]["connected"] == len(server.requests) == 50
     assert json.loads((folder / "plan.json").read_text())["phase"]["rate"] == 100
+
+
+def test_several_rates_are_a_run_each_and_a_folder_each(server: ScriptedServer, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = run(
+        *(server.url, "--rate", "40,40", "--duration", "0.3", "--threshold", "errors<10%", "--out", folder),
+        *("--json", tmp_path / "steps.json", "--junit", tmp_path / "junit.xml"),
+    )
+    assert done.returncode == 3, done.stderr  # twelve requests cannot show that less than a tenth fails
+    assert [line for line in done.stderr.splitlines() if line.startswith("step")] == [
+        f"step {number} of 2: 40/s constant for 0.3 s" for number in (1, 2)
+    ]
+    assert "INVALID  2 steps" in done.stdout
+    assert {path.name for path in folder.iterdir()} == {"steps.json", "report.html", "40", "40-2"}
+    content = json.loads((tmp_path / "steps.json").read_text())
+    assert content["state"] == "invalid"
+    assert [step["name"] for step in content["steps"]] == ["40", "40-2"]
+    for step in content["steps"]:
+        assert step["summary"]["outcomes"] == {"ok": 12}
+        kept = {path.name for path in (folder / step["name"]).iterdir()}
+        assert kept >= {"plan.json", "samples.json", "summary.json", "latency.hlog", "report.html"}
+        assert json.loads((folder / step["name"] / "summary.json").read_text()) == step["summary"]
+    assert "step 40-2: errors&lt;10%" in (tmp_path / "junit.xml").read_text()
 
 
 def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path: Path) -> None:
@@ -117,7 +140,10 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
         (["--rate", "many"], "--rate"),
         (["--rate", "0"], "rate must be a positive number"),
         (["--clients", "0"], "--clients"),
+        (["--rate", "100,"], "'100,' is not a rate, nor several with commas"),
+        (["--rate", "100,0"], "rate must be a positive number"),
         (["--clients", "4", "--rate", "5"], "--clients excludes --rate"),
+        (["--clients", "4", "--rate", "5,6"], "--clients excludes --rate"),
         (["--clients", "4", "--arrivals", "poisson", "--seed", "1"], "excludes --arrivals and --seed"),
         (["--arrivals", "bursts"], "--arrivals"),
         (["--threshold", "p98<1s"], "unknown metric 'p98'"),
@@ -158,6 +184,18 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(server: ScriptedServer, tm
     assert (tmp_path / "plan.json").read_text() == "precious"
 
 
+@pytest.mark.parametrize("taken", ["steps.json", "100/plan.json"])
+def test_steps_overwrite_nothing_either(server: ScriptedServer, tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("precious")
+    done = run(server.url, "--rate", "50,100", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "choose another folder" in done.stderr
+    assert (tmp_path / taken).read_text() == "precious"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / taken]
+    assert server.requests == []
+
+
 def test_a_port_without_a_listener_exits_2_at_once_and_names_address_and_errno() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -180,9 +218,10 @@ def test_a_generator_without_descriptors_makes_the_run_invalid_and_exits_3() -> 
     assert "EMFILE" in done.stdout
 
 
-def start(url: str, folder: Path) -> subprocess.Popen[str]:
+def start(url: str, folder: Path, *flags: str) -> subprocess.Popen[str]:
     """Start a long run in a process group of its own, as a shell does."""
-    command = [*COMMAND, url, "--rate", "100", "--duration", "600", "--out", str(folder)]
+    flags = flags or ("--rate", "100", "--duration", "600")
+    command = [*COMMAND, url, *flags, "--out", str(folder)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -213,6 +252,43 @@ def test_ctrl_c_leaves_a_readable_run_marked_as_interrupted_and_no_child(
     assert summary["outcomes"]["ok"] > 0
     assert summary["outcomes"]["not_sent"] > 0
     assert sum(summary["outcomes"].values()) == summary["ledger"]["planned"] == 60_000
+
+
+def test_ctrl_c_keeps_the_steps_that_were_finished_and_the_part_of_the_one_under_way(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    with start(server.url, tmp_path, "--rate", "1,1000,2", "--duration", "1") as command:
+        assert command.stderr is not None
+        await_answers(command.stderr)
+        while not server.requests[50:]:  # one of the first step, a thousand of the second
+            time.sleep(0.001)
+        os.killpg(command.pid, signal.SIGINT)
+        stdout, stderr = command.communicate(timeout=60)
+        assert command.returncode == 130
+        assert "Traceback" not in stderr
+    assert "(interrupted)  2 of 3 steps" in stdout
+    assert json.loads((tmp_path / "1/summary.json").read_text())["interrupted"] is False
+    assert json.loads((tmp_path / "1000/summary.json").read_text())["outcomes"]["ok"] > 0
+    assert not (tmp_path / "2").exists()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_server_that_goes_away_ends_the_steps_and_what_was_measured_is_told() -> None:
+    with ScriptedServer(answer_with(OK_ANSWER)) as server:
+        command = subprocess.Popen(
+            [*COMMAND, server.url, "--rate", "20,30,40", "--duration", "0.5", "--json", "-"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not server.requests[4:] and command.poll() is None:  # of ten in the first step
+            time.sleep(0.001)
+    with command:
+        stdout, stderr = command.communicate(timeout=60)
+    assert command.returncode == 2
+    assert stderr.splitlines()[-1].startswith("python -m loadtests: step 30: no connection to")
+    assert "step 3" not in stderr.replace("step 30:", "")
+    content = json.loads(stdout)
+    assert [step["name"] for step in content["steps"]] == ["20"]
+    assert content["interrupted"] is True
 
 
 def test_a_killed_command_takes_its_generator_with_it_and_the_samples_stay(

@@ -24,7 +24,8 @@ from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample, to_columns
 from tests.unit.simulated import Noise, Service, experiment, random_walk, real_noise
 from tests.unit.synthetic import plan_of, summary_of
-from tests.unit.test_loadtests_summary import FACTS, answered, failed
+from tests.unit.test_loadtests_page import keep_steps
+from tests.unit.test_loadtests_summary import FACTS, answered, failed, steady
 
 UNITS = 30_000
 FIGURES = {"inline": 0.82, "executor-1": 0.97, "executor-cores": 0.97, "executor-1-fifth": 0.88}
@@ -256,6 +257,13 @@ def test_what_cannot_be_compared_is_named_in_a_sentence(
     said = capsys.readouterr().err
     assert why in said
     assert said.count("\n") == 1
+
+
+def test_of_several_rates_one_is_compared_and_not_the_folder_of_them_all(tmp_path: Path) -> None:
+    folder = keep_steps(tmp_path, ["100"], {"100": steady()})
+    with pytest.raises(FolderError, match="holds several rates: compare the folder of one"):
+        Run.load(folder)
+    assert "answers" in Run.load(folder / "100").figures
 
 
 def test_a_run_of_which_the_generator_was_the_bottleneck_is_not_compared(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ PROGRESS = [
 ]
 
 
-def shown(*, terminal: bool) -> str:
+def shown(*, terminal: bool, step: str = "") -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=80)
-    with Display(PHASE, console) as display:
+    with Display(PHASE, console, step) as display:
         for progress in PROGRESS:
             display.update(progress, 12)
     return stream.getvalue()
@@ -50,6 +50,10 @@ def test_on_a_terminal_the_counts_are_redrawn_and_taken_away_at_the_end() -> Non
     assert "\x1b[" in text
     assert "300 of 300" in text
     assert "connect_ECONNREFUSED" in text
+
+
+def test_a_step_is_told_with_its_rate_first() -> None:
+    assert "step 2 of 3: 100/s constant  GET http://" in shown(terminal=True, step="step 2 of 3: ")
 
 
 def test_a_summary_fits_80_columns_and_25_lines_and_names_its_units() -> None:

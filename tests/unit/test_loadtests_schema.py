@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from loadtests.files import dump
 from loadtests.load.results import RunSummary
-from loadtests.load.schema import PATH, summary_schema
+from loadtests.load.schema import PATH, STEPS_PATH, steps_schema, summary_schema
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
 from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, steady
@@ -15,6 +15,7 @@ from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, steady
 
 def test_the_committed_schema_is_that_of_the_types() -> None:
     assert json.loads(PATH.read_text()) == summary_schema(), "run: python -m loadtests.load.schema"
+    assert json.loads(STEPS_PATH.read_text()) == steps_schema(), "run: python -m loadtests.load.schema"
 
 
 def test_a_summary_survives_its_json_form_and_holds_what_the_schema_demands() -> None:

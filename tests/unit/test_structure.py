@@ -94,7 +94,8 @@ OWNERS = {
         *("loadtests/load/schema.py", "loadtests/experiment/folder.py", "loadtests/peers"),
     },
     "rich": {
-        *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py", "loadtests/peers"),
+        *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py"),
+        *("loadtests/load/steps.py", "loadtests/peers"),
         *("loadtests/experiment/progress.py", "loadtests/experiment/run.py"),
         *("loadtests/capacity/run.py", "loadtests/capacity/self_test.py"),
     },

@@ -291,7 +291,7 @@ DRY: dict[str, Any] = {"rate": 2000, "duration_seconds": 0.05, "who_closes": "cl
 
 def examined(url: str, **changes: Any) -> Examination:
     phase = Phase(url=url, **changes)
-    return examine(phase, make_endpoint(phase), ["run"])
+    return examine([phase], make_endpoint(phase), ["run"])
 
 
 def test_a_client_that_closes_first_runs_out_of_ports_where_the_doctor_said(own_range: str) -> None:
