@@ -29,6 +29,7 @@
       readiness.py        since when an event can have waited for the loop
       effort.py           how busy the loop was
       connection.py       one request on a connection of its own
+      kept.py             one request on a connection that others use before and after it
       answer.py           where an HTTP answer ends
       sample.py           what happened to one request: five moments, one outcome
       histogram.py        quantiles

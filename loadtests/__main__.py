@@ -111,8 +111,8 @@ def add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "run",
         help="send one load to one URL and sum up",
-        description="Send requests when they are due, whatever the answers do, one connection each; "
-        "or keep clients busy in a closed loop.",
+        description="Send requests when they are due, whatever the answers do, one connection each "
+        "(unless --keep-alive); or keep clients busy in a closed loop.",
         epilog=EXIT_CODES_HELP,
         formatter_class=Help,
         allow_abbrev=False,
@@ -477,7 +477,8 @@ def _draw(path: Path) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     phases = phases_of(arguments)
-    _warn_above_ceiling(max(phase.rate or 0.0 for phase in phases))
+    if not arguments.keep_alive:  # the ceiling is one of connections
+        _warn_above_ceiling(max(phase.rate or 0.0 for phase in phases))
     order = Order(
         thresholds=arguments.threshold,
         slo_seconds=arguments.slo,

@@ -71,6 +71,12 @@ def add_load_flags(parser: Parser) -> None:
     )
     add("--port-range", metavar="LOW-HIGH", help="local ports to use (Linux 6.3; default: the kernel's)")
     add("--who-closes", choices=CLOSERS, default="server", help="first, and keeps the TIME_WAIT")
+    add(
+        "--keep-alive",
+        action="store_true",
+        help="send on idle connections that earlier requests left, on a new one when there is none; the "
+        "ledger counts requests, and connections beside them (default: a connection for each request)",
+    )
     add_request_flags(parser)
 
 
@@ -127,6 +133,7 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
                 duration_seconds=arguments.duration,
                 source=arguments.source,
                 port_range=arguments.port_range,
+                keep_alive=arguments.keep_alive,
                 who_closes=arguments.who_closes,
                 max_in_flight=arguments.max_in_flight,
                 **_request(arguments),

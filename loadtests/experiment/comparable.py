@@ -183,6 +183,7 @@ class Run:
                 "load": f"{phase.workload} for {phase.duration_seconds:g} s",
                 "method": phase.method,
                 "who closes": phase.who_closes,
+                "connections": "kept" if phase.keep_alive else "one per request",
                 "expect": phase.expect,
             },
             told={"url": phase.url},

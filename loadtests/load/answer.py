@@ -1,6 +1,7 @@
 """Where an HTTP answer ends.
 
-Knows the framing of RFC 9112 (section 6.3) by way of llhttp, node.js's parser. Touches nothing.
+Knows the framing of RFC 9112 (section 6.3), and whether the connection may serve again (9.3), by way of
+llhttp, node.js's parser. Touches nothing.
 Never keeps a body: a load generator only needs to know that it was whole.
 """
 
@@ -10,19 +11,14 @@ import httptools
 class Answer:
     """Bytes in, `complete` and `status` out."""
 
-    __slots__ = ("_final_head", "_head", "_head_only", "_parser", "complete")
+    __slots__ = ("_final_head", "_head", "_head_only", "_parser", "complete", "status")
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
         self._final_head = self.complete = False
+        self.status = 0  # known when complete
         self._head = b""
         self._parser = httptools.HttpResponseParser(self)
-
-    @property
-    def status(self) -> int:
-        """The status of the answer; call it only when complete."""
-        status: int = self._parser.get_status_code()
-        return status
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; False when they are not HTTP."""
@@ -36,7 +32,7 @@ class Answer:
 
     def end(self) -> None:
         """Take note that the server closed: that completes an answer that named no length."""
-        self.complete = self.complete or (self._final_head and not _Framing.is_in(self._head))
+        self.complete = self.complete or (self._final_head and not _Head(self._head).framed)
 
     def release(self) -> None:
         """Let go of the parser, which holds our callbacks; the last call.
@@ -47,33 +43,74 @@ class Answer:
 
     def on_headers_complete(self) -> None:
         """Note the end of a head; interim answers (1xx) are followed by the real one."""
-        self._final_head = self.status >= 200
-        self.complete = self._final_head and self._head_only
+        if not self.complete:  # what follows is not ours to judge, not even a whole second answer
+            self.status = self._parser.get_status_code()
+            self._final_head = self.status >= 200
+            self.complete = self._final_head and self._head_only
 
     def on_message_complete(self) -> None:
         """Note the end of a message."""
         self.complete = self._final_head
 
 
-class _Framing:
-    """Whether the final head among these bytes says where the answer ends.
+class KeptAnswer(Answer):
+    """The same, and what becomes of the connection behind it.
 
-    Asked only when a server closes before the answer is complete: to look at each header of each answer costs
-    more than all the rest of the parsing.
+    `keeps`: it may serve another request. `ends`: the server closes it. Neither: it says more than was asked,
+    and whose those bytes are nobody can tell.
     """
 
-    def __init__(self) -> None:
-        self._framed = False
+    __slots__ = ("ends", "keeps")
 
-    @classmethod
-    def is_in(cls, data: bytes) -> bool:
-        framing = cls()
-        httptools.HttpResponseParser(framing).feed_data(data)
-        return framing._framed
+    def __init__(self, *, head_only: bool) -> None:
+        super().__init__(head_only=head_only)
+        self.ends = self.keeps = False
 
     def on_message_begin(self) -> None:
-        self._framed = False
+        """Note the begin of a message."""
+        if self.complete:
+            self.keeps = False
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framed = True
+    def on_headers_complete(self) -> None:
+        """Note the end of a head, which is that of an answer to HEAD."""
+        if not self.complete:
+            super().on_headers_complete()
+            self._note_end()
+
+    def on_message_complete(self) -> None:
+        """Note the end of a message."""
+        if not self.complete:
+            super().on_message_complete()
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if self.complete:
+            self.keeps = self._parser.should_keep_alive() or (self._head_only and self._is_bare())
+            self.ends = not self.keeps
+
+    def _is_bare(self) -> bool:
+        """Whether an answer to HEAD names no length, for which llhttp expects it to go on until the end."""
+        head = _Head(self._head)
+        return not head.framed and not head.closes and self._parser.get_http_version() == "1.1"
+
+
+class _Head:
+    """Whether the final head among these bytes says where the answer ends, and that the connection does.
+
+    Asked only in the rare cases that need it: to look at each header of each answer costs more than all the
+    rest of the parsing.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.framed = self.closes = False
+        httptools.HttpResponseParser(self).feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.framed = self.closes = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        match name.lower():
+            case b"content-length" | b"transfer-encoding":
+                self.framed = True
+            case b"connection":
+                self.closes = self.closes or b"close" in value.lower()

@@ -13,7 +13,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from loadtests.load.answer import Answer
 from loadtests.load.endpoint import Endpoint
@@ -53,7 +53,7 @@ class Owner(Protocol):
         """Take note that the TCP connection stands."""
 
     def on_finished(self, sample: Sample) -> None:
-        """Take the sample; called exactly once per connection."""
+        """Take the sample; called exactly once per request."""
 
     def on_left_open(self, connection: "Connection", now: float) -> None:
         """Take note that the answer is whole and the server has yet to close; after `on_finished`.
@@ -62,7 +62,10 @@ class Owner(Protocol):
         """
 
     def on_closed(self, now: float, *, stood: bool) -> None:
-        """Take note that the socket is gone; called once, after `on_finished`. `stood`: was connected."""
+        """Take note that the request has no socket any more; called once, after `on_finished`.
+
+        `stood`: it was connected.
+        """
 
 
 class Connection:
@@ -70,10 +73,11 @@ class Connection:
 
     __slots__ = (
         "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_next", "_owner", "_secured",
-        "_sock", "_unsent", "_watched", "closed", "finished", "local_port", "started",
+        "_sock", "_unsent", "_watched", "closed", "finished", "local_port", "reused", "started",
     )  # fmt: skip
 
-    _next: Callable[["Connection", float], None]
+    ANSWER: ClassVar[type[Answer]] = Answer
+    _next: Callable[[Any, float], None]  # Any: this class, or the one of kept.py
 
     def __init__(self, endpoint: Endpoint, owner: Owner, intended: float) -> None:
         self._endpoint = endpoint
@@ -84,9 +88,10 @@ class Connection:
         self._first_byte: float | None = None
         self.local_port: int | None = None
         self._unsent: bytes | memoryview = endpoint.request
-        self._answer = Answer(head_only=endpoint.head_only)
+        self._answer = self.ANSWER(head_only=endpoint.head_only)
         self.finished = False  # the outcome is known
-        self.closed = False  # the socket is gone, which comes after that
+        self.closed = False  # the request has no socket any more, which comes after that
+        self.reused = False  # the connection had served before; see kept.py
         self._sock: socket.SocketType | socket.socket | None = None
         self._watched = False
         self._next = Connection.start  # then one of the steps below: that of the next event
@@ -219,8 +224,9 @@ class Connection:
             data = self._sock.recv(RECEIVE_BYTES)
         except OSError:
             data = b""
-        if self._answer.feed(data) and self._answer.complete:
+        if data:
             self._first_byte = now
+        if self._answer.feed(data) and self._answer.complete:
             self._finish_answered(now)
             self._close(now)
         else:
@@ -281,7 +287,7 @@ class Connection:
         assert self._sock is not None
         sockets = self._owner.readiness.sockets
         if self._watched:
-            sockets.change(self._sock.fileno(), write=write)
+            sockets.change(self._sock.fileno(), self, write=write)
         else:
             self._watched = True
             sockets.watch(self._sock.fileno(), self, write=write)
@@ -301,16 +307,19 @@ class Connection:
             Sample(
                 self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
                 self.local_port, None if status is None else now - self._owner.readiness.since,
-                self._secured,
+                self._secured, self.reused,
             )
         )  # fmt: skip
 
     def _close(self, now: float) -> None:
         """Close without ado, as clients do that have what they wanted or lost patience."""
         self.closed = True
+        self._close_socket()
+        self._owner.on_closed(now, stood=self._connected is not None)
+
+    def _close_socket(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._watched:
                 self._owner.readiness.sockets.forget(sock.fileno())
             sock.close()
-        self._owner.on_closed(now, stood=self._connected is not None)

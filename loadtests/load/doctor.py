@@ -47,13 +47,18 @@ def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str])
     rules = port_rules()
     if (span := phase.port_span) is not None:
         rules = rules.within(span)
+    offsets = [
+        begin + offset for each, begin in zip(phases, begins, strict=False) for offset in offsets_of(each)
+    ]
+    # How many kept connections are open at the same time depends on how fast the server answers: there is an
+    # upper bound, and no forecast.
+    most = phase.clients or min(len(offsets), phase.max_in_flight)
     demand = Demand(
-        offsets=[
-            begin + offset for each, begin in zip(phases, begins, strict=False) for offset in offsets_of(each)
-        ],
+        offsets=[] if phase.keep_alive else offsets,
         sources=phase.sources or (source_for(endpoint.family, endpoint.address),),
         client_closes=phase.who_closes == "client",
         loopback=is_loopback(host),
+        most_at_once=most if phase.keep_alive else None,
     )
     held = held_ports(host, port)
     found = forecast(demand, rules, held)
@@ -83,7 +88,12 @@ def sentences(found: Forecast) -> Iterator[str]:
     """The budget, and what will come of it."""
     each = f" on each of {found.sources} addresses" if found.sources > 1 else ""
     busy = f", {found.busy:,} of them busy now" if found.busy else ""
-    if found.sustained_per_second is None:
+    if found.most_at_once is not None:
+        back = (
+            "Connections are kept, so a run needs as many as it has requests under way at the same time: "
+            f"nobody knows how many, at most {found.most_at_once:,}."
+        )
+    elif found.sustained_per_second is None:
         back = "The server closes first, so a port is free again when its connection ends."
     else:
         back = (

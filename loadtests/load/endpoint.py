@@ -124,7 +124,8 @@ def request_bytes(phase: Phase, target: Target) -> bytes:
     lines = [f"{phase.method} {target.path} HTTP/1.1"]
     if not any(name.lower() == "host" for name, _ in phase.headers):
         lines.append(f"Host: {target.authority}")
-    lines.append("Connection: close")
+    if not phase.keep_alive:  # which is the default of HTTP/1.1
+        lines.append("Connection: close")
     if body or phase.method in BODY_METHODS:
         lines.append(f"Content-Length: {len(body)}")
     lines += [f"{name}: {value}" for name, value in phase.headers]

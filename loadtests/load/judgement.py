@@ -13,7 +13,15 @@ from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles, caution
 from loadtests.load.phase import Phase
 from loadtests.load.results import MISSED, TOO_FEW, RunSummary, State
-from loadtests.load.sample import CONNECT_ERROR, LOCAL_ERRORS, TOO_MANY_IN_FLIGHT, Sample, elapsed, explain
+from loadtests.load.sample import (
+    CONNECT_ERROR,
+    DROPPED,
+    LOCAL_ERRORS,
+    TOO_MANY_IN_FLIGHT,
+    Sample,
+    elapsed,
+    explain,
+)
 
 # Lateness is part of every latency from the intended time, so it bounds the generator's own error; how
 # late it looks at an answer is part of every latency as well.
@@ -123,6 +131,12 @@ def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, v
         yield from summary.surroundings.cautions()
     if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
         yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}, and so failed"
+    if dropped := sum(sample.outcome == DROPPED for sample in samples):
+        yield (
+            f"{dropped} requests went out on a kept connection that ended without a byte of an answer "
+            "(dropped), as when the server closes an idle one just then; clients may repeat such requests if "
+            "they are idempotent (RFC 9110, 9.2.2), here they failed"
+        )
     if open_ := summary.not_closed_by_server:
         yield (
             f"{open_} connections were left open by the server after its answer, in spite of "

@@ -21,7 +21,6 @@ from loadtests.load.results import (
     MISSED,
     PASSED,
     TOO_FEW,
-    ClientLedger,
     RunSummary,
     State,
     StepsSummary,
@@ -128,7 +127,7 @@ def render(summary: RunSummary) -> RenderableType:
     generator = summary.generator
     parts: list[RenderableType] = [state, "", Text(told(summary)), "", _times(summary), ""]
     parts.append(_fact("outcomes", "  ".join(f"{name} {n:,}" for name, n in summary.outcomes.items())))
-    parts.append(_fact("ledger", books_of(summary.ledger)))
+    parts.append(_fact("ledger", books_of(summary)))
     parts.append(
         _fact(
             "generator",
@@ -260,16 +259,18 @@ def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
         yield name, ["never" if has_never and cell is None else seconds(cell) for cell in cells]
 
 
-def books_of(books: ClientLedger) -> str:
-    """The client's books, three lines that add up."""
+def books_of(summary: RunSummary) -> str:
+    """The client's books, three lines that add up; of kept connections one more."""
+    books = summary.ledger
     parts = {"connected": books.connected}
     for name in ("connect_failed", "connect_timeout", "connect_aborted"):
         if count := getattr(books, name):
             parts[name] = count
     sent = " + ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in parts.items())
+    kept = f"\nthe ledger counts requests; connections {books.connections:,}" if summary.keep_alive else ""
     return (
         f"planned {books.planned:,} = sent {books.sent:,} + not sent {books.not_sent:,}\n"
-        f"sent = {sent}\nconnected = answered {books.answered:,} + unanswered {books.unanswered:,}"
+        f"sent = {sent}\nconnected = answered {books.answered:,} + unanswered {books.unanswered:,}{kept}"
     )
 
 

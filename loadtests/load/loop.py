@@ -10,12 +10,14 @@ readiness of a socket and its timestamp.
 
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from loadtests.load.connection import Connection
+from loadtests.load.connection import Connection, Owner
 from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
+from loadtests.load.kept import Idle, KeptConnection
 from loadtests.load.phase import Phase
 from loadtests.load.readiness import Clocks, Readiness
 from loadtests.load.sample import (
@@ -65,11 +67,15 @@ class LoadLoop:
         self.samples: list[Sample] = []
         self.stop = self.interrupted = False
         self._phase, self._endpoint, self._emit, self._clocks = phase, endpoint, emit, clocks
+        self._idle = Idle()
+        self._make: Callable[[Endpoint, Owner, float], Connection] = (
+            partial(KeptConnection, self._idle) if phase.keep_alive else Connection
+        )
         self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
         self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
         self._ending: list[Connection] = []  # of those, where nobody has looked yet
         self.not_closed_by_server = 0
-        self._open = self._fired = self._connected = self._failed_connects = 0
+        self._open = self._fired = self._reused = self._connected = self._failed_connects = 0
         self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
         self._ports: set[int] = set()
         self._half_ports_after: int | None = None
@@ -144,7 +150,7 @@ class LoadLoop:
             connection.step(now)
 
     def on_closed(self, now: float, *, stood: bool) -> None:
-        """Count a socket less."""
+        """Count a request less that has a socket."""
         self._open -= 1
         self._arrivals.on_ended(now, stood=stood)
 
@@ -153,15 +159,17 @@ class LoadLoop:
             if self._open >= self._phase.max_in_flight:
                 self._skip(intended, TOO_MANY_IN_FLIGHT)
                 continue
-            connection = Connection(self._endpoint, self, intended)
+            connection = self._make(self._endpoint, self, intended)
             self._open += 1
             self._fired += 1
             self._deadlines.append(connection)
             connection.start(now)
-            if (port := connection.local_port) is not None:
+            if connection.reused:
+                self._reused += 1
+            elif (port := connection.local_port) is not None:
                 self._ports.add(port)
                 if self._half_ports_after is None and port & 1 == self.late_port_parity:
-                    self._half_ports_after = self._fired
+                    self._half_ports_after = self._fired - self._reused
             now = self._clocks.wall()
 
     def _skip(self, intended: float, reason: str) -> None:
@@ -216,6 +224,7 @@ class LoadLoop:
                 connection.give_up(ABORTED, now)
         for intended in self._arrivals.never_due():
             self._skip(intended, STOPPED)
+        self._idle.close()
         self._emit(self._progress(now))
         self.readiness.close()
 

@@ -74,7 +74,7 @@ def of_run(record: Record) -> str:
         times=list(times(summary)),
         verdicts=[(result, verdict_of(result)) for result in summary.thresholds],
         observed=observed,
-        books=books_of(summary.ledger).splitlines(),
+        books=books_of(summary).splitlines(),
         generator_pause=seconds(summary.generator.gc_max_pause_seconds),
         forecast=list(doctor.sentences(record.forecast)),
         plan=_plan(record),

@@ -15,7 +15,7 @@ ARRIVALS = ("constant", "poisson")
 CLOSERS = ("server", "client")
 MOST_SOURCES = 1024  # of local addresses that take turns; each is tried before the load starts
 
-# These three frame the one request of a connection; a second opinion would make it ambiguous.
+# These three frame the requests of a connection; a second opinion would make them ambiguous.
 OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
 METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
@@ -31,7 +31,7 @@ class Phase:
     url: str
     duration_seconds: float  # how long requests are sent
     rate: float | None = None  # requests per second
-    clients: int | None = None  # each with one request under way, a connection for each request
+    clients: int | None = None  # each with one request under way
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""  # UTF-8; bytes that are none travel as surrogates (PEP 383)
@@ -40,7 +40,8 @@ class Phase:
     timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
     source: str | None = None  # local IP address, or a range such as 127.0.0.2-127.0.0.9; None: the kernel's
     port_range: str | None = None  # local ports, such as 40000-40199; None: the kernel's
-    who_closes: str = "server"
+    keep_alive: bool = False  # requests use connections again that earlier ones left; else one for each
+    who_closes: str = "server"  # of connections for one request
     expect: str = "200"  # statuses that are no failure: 200, 2xx, 200-299, or several with commas
     max_in_flight: int = 10_000
     insecure: bool = False
@@ -64,6 +65,10 @@ class Phase:
             self._check_clients(self.clients)
         if self.who_closes not in CLOSERS:
             raise ValueError(f"who_closes must be one of {', '.join(CLOSERS)}, not {self.who_closes!r}")
+        if self.keep_alive and self.who_closes != CLOSERS[0]:
+            raise ValueError(
+                f"who_closes {self.who_closes!r} does not go with keep_alive: connections stay open"
+            )
         _ = self.sources, self.port_span  # their ValueErrors name the text at fault
         parse_statuses(self.expect)
         Target.parse(self.url)

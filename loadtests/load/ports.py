@@ -100,12 +100,17 @@ class HeldPort:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What a run will ask of the ports. `offsets`: when requests start, in seconds, ascending."""
+    """What a run will ask of the ports.
+
+    `offsets`: when connections start, in seconds, ascending; none where that depends on the answers.
+    `most_at_once`: of connections that are kept for the next request; None: each serves one.
+    """
 
     offsets: Sequence[float]
     sources: tuple[str, ...]
     client_closes: bool
     loopback: bool
+    most_at_once: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,7 @@ class Forecast:
 
     `first_without`: number, from 1, of the first request that finds none; None: all find one. `at_seconds`:
     when that will be. `sustained_per_second`: what can go on for ever; None where ports come back at once.
+    `most_at_once`: as demanded.
     """
 
     ports: int
@@ -124,6 +130,7 @@ class Forecast:
     first_without: int | None
     at_seconds: float | None
     sustained_per_second: float | None
+    most_at_once: int | None
 
 
 def forecast(
@@ -152,6 +159,7 @@ def forecast(
         first_without=number,
         at_seconds=None if number is None else demand.offsets[number - 1],
         sustained_per_second=rules.ports * len(demand.sources) / quarantine if quarantine else None,
+        most_at_once=demand.most_at_once,
     )
 
 
@@ -250,10 +258,10 @@ def without_flag(command: Sequence[str], flag: str) -> list[str]:
 class PortUse:
     """What a run did to the ports.
 
-    `half_gone_after`: how many requests had been sent when the first port of the other parity was handed
+    `half_gone_after`: how many connections had been tried when the first port of the other parity was handed
     out. connect() prefers every second port of the range and takes one of the others when it finds none of
     those (inet_hash_connect), so that is the moment at which half of them are in use or in TIME_WAIT. None:
-    it did not come. `first_without`: number of the first request that found none.
+    it did not come. `first_without`: number of the first that found none.
     """
 
     connections: int
@@ -263,7 +271,7 @@ class PortUse:
 
 
 def ports_used(ports: Sequence[int | None], without: Sequence[bool], late_parity: int | None) -> PortUse:
-    """Sum up the ports of requests in the order of their starts.
+    """Sum up the ports of connections in the order of their starts.
 
     `ports`: None for one that got none. `without`: whether it got none because there was none. `late_parity`:
     of those that the kernel hands out last; None: it has no preference.

@@ -37,7 +37,7 @@ if hasattr(select, "epoll"):
 
 
 class Epoll:
-    """What a loop of one request per connection needs of epoll(7), and no more.
+    """What the loop needs of epoll(7), and no more.
 
     A selector of the library costs 5 us of CPU for each of register, modify and unregister. Here a socket
     is registered once, as a rule, and never taken out: close(2) does that. It tells of one event, and not
@@ -57,9 +57,10 @@ class Epoll:
         self._epoll.register(descriptor, WRITABLE if write else READABLE)
         self._data[descriptor] = data
 
-    def change(self, descriptor: int, *, write: bool) -> None:
-        """Wait again, for the same or the other."""
+    def change(self, descriptor: int, data: Any, *, write: bool) -> None:
+        """Wait again, for the same or the other; whoever waits now gives the data."""
         self._epoll.modify(descriptor, WRITABLE if write else READABLE)
+        self._data[descriptor] = data
 
     def forget(self, descriptor: int) -> None:
         """Take note that a descriptor is about to be closed."""
@@ -88,9 +89,9 @@ class Selector:
         """Wait until a descriptor can be read, or written."""
         self._selector.register(descriptor, _events(write=write), data)
 
-    def change(self, descriptor: int, *, write: bool) -> None:
-        """Wait again, for the same or the other."""
-        self._selector.modify(descriptor, _events(write=write), self._selector.get_key(descriptor).data)
+    def change(self, descriptor: int, data: Any, *, write: bool) -> None:
+        """Wait again, for the same or the other; whoever waits now gives the data."""
+        self._selector.modify(descriptor, _events(write=write), data)
 
     def forget(self, descriptor: int) -> None:
         """Take note that a descriptor is about to be closed."""

@@ -26,14 +26,17 @@ class ClientLedger:
     """The client's books, to be compared with the server's; counts of requests.
 
     planned = sent + not_sent; sent = connected + connect_failed + connect_timeout + connect_aborted;
-    connected = answered + unanswered. `connected` counts handshakes of TCP, which the *kernel* of the
-    server completes: connected minus the server's accepted is what waits in its accept queue.
+    connected = answered + unanswered. `connected` counts requests that had a connection, `connections` those
+    connections: as many, unless requests used them again (`keep_alive`). A connection is a handshake of TCP,
+    which the *kernel* of the server completes: connections minus the server's accepted is what waits in its
+    accept queue.
     """
 
     planned: int
     sent: int
     not_sent: int
     connected: int
+    connections: int
     connect_failed: int
     connect_timeout: int
     connect_aborted: int
@@ -80,6 +83,7 @@ class RunSummary:
     address: str
     workload: str  # "100/s poisson", "closed loop, 8 clients"
     clients: int | None  # of a closed loop
+    keep_alive: bool  # requests used connections again that earlier ones had left
     expect: str  # statuses that count as success
     window_seconds: float
     offered_per_second: float | None  # None: a closed loop offers nothing
@@ -91,8 +95,8 @@ class RunSummary:
     latency_seconds: Quantiles  # from the intended time
     answered_latency_seconds: Quantiles
     service_seconds: Quantiles  # from the actual start
-    connect_seconds: Quantiles
-    tls_seconds: Quantiles  # the handshake; empty without TLS
+    connect_seconds: Quantiles  # of connections, not of requests that found one
+    tls_seconds: Quantiles  # the handshake, likewise; empty without TLS
     first_byte_seconds: Quantiles  # from when the request could be sent
     rest_seconds: Quantiles  # from the first byte of the answer to its last
     lateness_seconds: Quantiles  # of sending; empty for a closed loop

@@ -14,13 +14,15 @@ CONNECT_ERROR: Final = "connect_error"  # no connection; `reason` is the errno's
 TLS_ERROR: Final = "tls_error"  # connected, but the handshake failed; `reason` is the library's
 RESET: Final = "reset"  # connected, then an error instead of an answer; `reason` is the errno's name
 SHORT: Final = "short"  # the server closed before the answer was complete
+# A connection that had served before ended without a byte of an answer; `reason` is FIN or the errno's name.
+DROPPED: Final = "dropped"
 MALFORMED: Final = "malformed"  # bytes that are not HTTP
 TIMEOUT: Final = "timeout"  # we gave up, connected or not
 ABORTED: Final = "aborted"  # the run was stopped while it was under way
 NOT_SENT: Final = "not_sent"  # never started; `reason` is one of the two below
 
 OUTCOMES: Final = (
-    OK, STATUS, CONNECT_ERROR, TLS_ERROR, RESET, SHORT, MALFORMED, TIMEOUT, ABORTED, NOT_SENT
+    OK, STATUS, CONNECT_ERROR, TLS_ERROR, RESET, SHORT, DROPPED, MALFORMED, TIMEOUT, ABORTED, NOT_SENT
 )  # fmt: skip
 
 NO_PORT: Final = "EADDRNOTAVAIL"  # of connect(2): no local port is free for that server
@@ -43,6 +45,7 @@ class Sample(NamedTuple):
     # At most so long had the last bytes of a complete answer been there before the generator looked.
     receive_lateness_seconds: float | None = None
     secured: float | None = None  # the end of the TLS handshake
+    reused: bool = False  # the connection had served before: `connected` is `started`, and nothing is secured
 
     @property
     def ready(self) -> float | None:

@@ -45,7 +45,7 @@ class Arrivals(Protocol):
         """Return the intended start of a request that is due by `now`, once each; None: none is."""
 
     def on_ended(self, now: float, *, stood: bool) -> None:
-        """Take note that a connection has ended; `stood`: it had been established."""
+        """Take note that a request has ended; `stood`: its connection had been established."""
 
     def never_due(self) -> Sequence[float]:
         """Return the intended starts of those that were not taken."""
@@ -90,7 +90,7 @@ class OpenSchedule:
 class ClosedClients:
     """So many clients, each with one request under way, until `end`.
 
-    A client sends its next request when its connection has ended, so intended and started are the
+    A client sends its next request when its last has ended, so intended and started are the
     same moment, and there is no lateness to speak of: who is late with a closed loop merely sends less.
     """
 

@@ -110,6 +110,7 @@ def ledger(samples: Iterable[Sample]) -> ClientLedger:
             books[never_connected[sample.outcome]] += 1
         else:
             books["connected"] += 1
+            books["connections"] += not sample.reused
             books["answered" if sample.outcome in (OK, STATUS) else "unanswered"] += 1
     return ClientLedger(**books)
 
@@ -127,6 +128,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         address=facts.address,
         workload=phase.workload,
         clients=phase.clients,
+        keep_alive=phase.keep_alive,
         expect=phase.expect,
         window_seconds=phase.duration_seconds,
         offered_per_second=None,
@@ -141,7 +143,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         ),
         service_seconds=Quantiles.of(waits(sent, from_start=True)),
         connect_seconds=Quantiles.of(
-            elapsed(s.started, s.connected) for s in sent if s.connected is not None
+            elapsed(s.started, s.connected) for s in sent if s.connected is not None and not s.reused
         ),
         tls_seconds=Quantiles.of(elapsed(s.connected, s.secured) for s in sent if s.secured is not None),
         first_byte_seconds=Quantiles.of(
@@ -155,7 +157,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         lateness_seconds=Quantiles.of(elapsed(s.intended, s.started) for s in on_schedule),
         receive_lateness_seconds=Quantiles.of(late for late in late_looks if late is not None),
         not_closed_by_server=facts.not_closed_by_server,
-        ports=_ports(sent, facts),
+        ports=_ports((s for s in sent if not s.reused), facts),
         outcomes=dict(Counter(sample.label for sample in samples).most_common()),
         ledger=ledger(samples),
         generator=GeneratorShare(
@@ -171,9 +173,9 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
     )
 
 
-def _ports(sent: Iterable[Sample], facts: GeneratorFacts) -> PortUse:
+def _ports(connecting: Iterable[Sample], facts: GeneratorFacts) -> PortUse:
     """Return what the run did to the local ports."""
-    in_order = sorted(sent, key=lambda sample: sample.started or 0.0)
+    in_order = sorted(connecting, key=lambda sample: sample.started or 0.0)
     return ports_used(
         [sample.local_port for sample in in_order],
         [sample.reason == NO_PORT for sample in in_order],

@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+from tests.wire.generator_support import OK_ANSWER, KeepingServer, ScriptedServer, answer_with
 
 pytestmark = pytest.mark.alone
 
@@ -90,6 +90,22 @@ def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path
     assert summary["clients"] == 2
     assert summary["offered_per_second"] is None
     assert summary["outcomes"] == {"ok": len(server.requests)}
+
+
+def test_a_run_that_keeps_its_connections_says_how_many_there_were(tmp_path: Path) -> None:
+    def answer(connection: socket.socket, _number: int) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        return True
+
+    with KeepingServer(answer) as server:
+        flags = ("--keep-alive", "--rate", "100", "--duration", "0.5")
+        done = run(server.url, *flags, "--json", tmp_path / "summary.json")
+    assert done.returncode == 0, done.stderr
+    assert f"the ledger counts requests; connections {len(server.requests)}" in done.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["keep_alive"] is True
+    assert summary["ledger"]["answered"] == sum(map(len, server.requests)) == 50
+    assert summary["ledger"]["connections"] == summary["ports"]["connections"] == len(server.requests)
 
 
 def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:

@@ -179,10 +179,20 @@ def write(path: Path, phase: Phase, samples: Sequence[Sample]) -> Path:
     return path
 
 
-def folder(path: Path, took: float, *, rate: float = 200, seconds: float = 10, seed: int = 1) -> Path:
+def folder(
+    path: Path,
+    took: float,
+    *,
+    rate: float = 200,
+    seconds: float = 10,
+    seed: int = 1,
+    keep_alive: bool = False,
+) -> Path:
     """So many seconds at one rate, each answer after about `took`."""
     random = np.random.default_rng(seed)
-    phase = Phase(url="http://127.0.0.1:8080/data", rate=rate, duration_seconds=seconds)
+    phase = Phase(
+        url="http://127.0.0.1:8080/data", rate=rate, duration_seconds=seconds, keep_alive=keep_alive
+    )
     count = round(seconds * rate)
     return write(
         path, phase, [answered(1000 + n / rate, took * random.uniform(0.8, 1.2)) for n in range(count)]
@@ -243,6 +253,7 @@ def test_two_runs_at_one_rate_seldom_differ(tmp_path: Path) -> None:
         ("here", "nowhere", "there is no folder"),
         ("here", "empty", "nothing to compare"),
         ("here", "faster", "load is 200/s constant for 10 s in A and 400/s"),
+        ("here", "kept", "connections is one per request in A and kept in B"),
         ("here", "experiment", "command is run in A and experiment in B"),
     ],
 )
@@ -251,6 +262,7 @@ def test_what_cannot_be_compared_is_named_in_a_sentence(
 ) -> None:
     folder(tmp_path / "here", 0.004)
     folder(tmp_path / "faster", 0.004, rate=400)
+    folder(tmp_path / "kept", 0.004, keep_alive=True)
     (tmp_path / "empty").mkdir()
     RunFolder.create(tmp_path / "experiment").write("summary.json", Summary, summary_of(plan_of("quick")))
     assert main(["compare", str(tmp_path / a), str(tmp_path / b)]) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.load.answer import Answer
+from loadtests.load.answer import Answer, KeptAnswer
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
@@ -59,3 +59,68 @@ def test_what_follows_a_complete_answer_is_not_judged() -> None:
     answer = Answer(head_only=False)
     assert answer.feed(LENGTH + b"noise")
     assert answer.complete
+
+
+def test_a_second_answer_is_not_taken_for_the_first() -> None:
+    answer = Answer(head_only=False)
+    kept = LENGTH.replace(b"Connection: close\r\n", b"")
+    assert answer.feed(kept + kept.replace(b"200", b"503"))
+    assert (answer.complete, answer.status) == (True, 200)
+
+
+KEPT = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+POLITE = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("size", [1, 4096])
+@pytest.mark.parametrize(
+    ("data", "keeps"),
+    [
+        (KEPT, True),
+        (CHUNKED, True),
+        (BARE, True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + KEPT, True),
+        (POLITE, True),
+        (LENGTH, False),
+        (INTERIM, False),
+        (CHUNKED.replace(b"OK", b"OK\r\nconnection: x, Close"), False),
+        (POLITE.replace(b"keep-alive", b"x"), False),
+    ],
+)
+def test_an_answer_says_whether_its_connection_goes_on(data: bytes, keeps: bool, size: int) -> None:
+    answer = KeptAnswer(head_only=False)
+    for start in range(0, len(data), size):
+        assert not answer.keeps
+        assert answer.feed(data[start : start + size])
+    assert (answer.complete, answer.keeps, answer.ends) == (True, keeps, not keeps)
+
+
+@pytest.mark.parametrize(
+    ("head", "keeps"),
+    [
+        (KEPT[:-2], True),
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n", False),
+        (LENGTH[:-2], False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", False),
+        (b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", True),
+    ],
+)
+def test_an_answer_to_head_needs_no_length_for_its_connection_to_go_on(head: bytes, keeps: bool) -> None:
+    answer = KeptAnswer(head_only=True)
+    assert answer.feed(head)
+    assert (answer.complete, answer.keeps, answer.ends) == (True, keeps, not keeps)
+
+
+def test_the_server_ends_the_connection_of_an_answer_without_a_length_itself() -> None:
+    answer = KeptAnswer(head_only=False)
+    assert answer.feed(UNTIL_CLOSE)
+    answer.end()
+    assert (answer.complete, answer.keeps) == (True, False)
+
+
+@pytest.mark.parametrize("more", [b"noise", KEPT, KEPT.replace(b"200", b"503")])
+def test_bytes_behind_an_answer_are_nobodys_and_end_the_connection(more: bytes) -> None:
+    answer = KeptAnswer(head_only=False)
+    assert answer.feed(KEPT + more)
+    assert (answer.complete, answer.status, answer.keeps, answer.ends) == (True, 200, False, False)

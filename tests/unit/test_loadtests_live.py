@@ -86,6 +86,17 @@ def test_a_closed_loop_is_called_one_and_nothing_is_said_of_an_offered_rate_or_o
         assert words not in text
 
 
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_of_kept_connections_it_is_told_how_many_there_were(keep_alive: bool) -> None:
+    samples = [
+        Sample(n, n, n, n, n + 0.004, "ok", 200, None, reused=keep_alive and n > 1) for n in range(1, 4)
+    ]
+    stream = io.StringIO()
+    phase = replace(PHASE, keep_alive=keep_alive)
+    Console(file=stream, width=80).print(render(summarise(samples, FACTS, phase)))
+    assert ("the ledger counts requests; connections 1" in stream.getvalue()) is keep_alive
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

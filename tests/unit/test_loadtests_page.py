@@ -26,7 +26,7 @@ from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, answered
 
 FORECAST = Forecast(
     ports=28232, sources=1, busy=0, quarantine_seconds=0.0, planned=1000, first_without=None, at_seconds=None,
-    sustained_per_second=None,
+    sustained_per_second=None, most_at_once=None,
 )  # fmt: skip
 
 

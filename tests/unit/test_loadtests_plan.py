@@ -45,6 +45,7 @@ def test_a_load_says_what_it_is() -> None:
         ({"max_in_flight": 0}, "max_in_flight must be at least 1"),
         ({"arrivals": "bursts"}, "arrivals must be one of constant, poisson, not 'bursts'"),
         ({"who_closes": "nobody"}, "who_closes must be one of server, client"),
+        ({"keep_alive": True, "who_closes": "client"}, "'client' does not go with keep_alive"),
         ({"expect": "20"}, "expect '20' is not statuses such as 200, 2xx"),
         ({"expect": "2xx,"}, "is not statuses such as"),
         ({"expect": "299-200"}, "go up from 200 to 599"),
@@ -91,6 +92,12 @@ def test_a_url_says_where_to_connect_and_what_to_ask(url: str, target: Target, a
 def test_a_request_asks_for_one_answer_per_connection() -> None:
     assert request_bytes(make(), Target.parse(URL)) == (
         b"GET /data HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\r\n"
+    )
+
+
+def test_a_request_that_keeps_its_connection_says_nothing_of_it() -> None:
+    assert request_bytes(make(keep_alive=True), Target.parse(URL)) == (
+        b"GET /data HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n"
     )
 
 

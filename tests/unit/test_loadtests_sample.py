@@ -13,6 +13,7 @@ SAMPLES = [
     Sample(10.1, 10.1, None, None, 10.2, "connect_error", None, "ECONNREFUSED"),
     Sample(10.2, 10.2, 10.3, 10.4, 10.5, "status", 503, None),
     Sample(10.3, None, None, None, None, "not_sent", None, "stopped"),
+    Sample(10.4, 10.4, 10.4, None, 10.5, "dropped", None, "FIN", 40_001, reused=True),
 ]
 
 
@@ -36,13 +37,20 @@ def test_a_reader_takes_columns_in_any_order_and_ignores_strangers() -> None:
     assert from_columns({"columns": columns, "rows": rows})[1:] == SAMPLES[1:]
 
 
-def test_a_reader_refuses_a_file_without_a_column() -> None:
-    with pytest.raises(ValueError, match="not a file of samples: 'finished'"):
-        from_columns({"columns": [c for c in Sample._fields if c != "finished"], "rows": []})
+@pytest.mark.parametrize("column", ["finished", "reused"])
+def test_a_reader_refuses_a_file_without_a_column(column: str) -> None:
+    with pytest.raises(ValueError, match=f"not a file of samples: '{column}'"):
+        from_columns({"columns": [c for c in Sample._fields if c != column], "rows": []})
 
 
 def test_labels_tell_statuses_and_errnos_apart() -> None:
-    assert [sample.label for sample in SAMPLES] == ["ok", "connect_ECONNREFUSED", "status_503", "not_sent"]
+    assert [sample.label for sample in SAMPLES] == [
+        "ok",
+        "connect_ECONNREFUSED",
+        "status_503",
+        "not_sent",
+        "dropped",
+    ]
 
 
 def test_outcomes_have_different_names() -> None:

@@ -88,13 +88,48 @@ def test_latency_counts_from_the_intended_time_and_service_from_the_start() -> N
 def test_the_ledger_sums_up_line_by_line() -> None:
     books = ledger(EVERY_KIND)
     assert books == ClientLedger(
-        planned=13, sent=11, not_sent=2, connected=8, connect_failed=1, connect_timeout=1, connect_aborted=1,
+        planned=13, sent=11, not_sent=2, connected=8, connections=8,
+        connect_failed=1, connect_timeout=1, connect_aborted=1,
         answered=2, unanswered=6,
     )  # fmt: skip
     assert books.planned == books.sent + books.not_sent
     never = books.connect_failed + books.connect_timeout + books.connect_aborted
     assert books.sent == books.connected + never
     assert books.connected == books.answered + books.unanswered
+
+
+def kept(count: int = 1000) -> list[Sample]:
+    """The same steady run, every tenth request on a new connection, the others where an earlier one was."""
+    return [
+        sample._replace(local_port=40_000 + n // 10, secured=1000 + n / 100 + 0.002)
+        if n % 10 == 0
+        else sample._replace(local_port=40_000 + n // 10, connected=sample.started, reused=True)
+        for n, sample in enumerate(steady(count))
+    ]
+
+
+def test_of_kept_connections_the_ledger_counts_requests_and_connections_beside_them() -> None:
+    summary = summarise(kept(), FACTS, replace(PHASE, keep_alive=True))
+    books = summary.ledger
+    assert (books.planned, books.sent, books.connected, books.answered) == (1000,) * 4
+    assert books.connections == summary.ports.connections == summary.ports.distinct == 100
+    assert summary.keep_alive
+
+
+def test_of_kept_connections_only_new_ones_have_times_to_connect() -> None:
+    summary = summarise(kept(), replace(FACTS, late_port_parity=1), replace(PHASE, keep_alive=True))
+    assert summary.connect_seconds.p50 == pytest.approx(0.001)
+    assert summary.tls_seconds.p50 == pytest.approx(0.001)
+    assert summary.first_byte_seconds.p50 == pytest.approx(0.004)  # from the start
+    assert summary.first_byte_seconds.p50 != summary.connect_seconds.p50
+    assert summary.ports.half_gone_after == 2  # connections, not requests
+
+
+def test_a_connection_that_was_dropped_is_a_failure_and_told() -> None:
+    dropped = failed(1009, 0, "dropped", "FIN", stood=True)._replace(reused=True)
+    summary = summarise([*kept(), dropped], FACTS, replace(PHASE, keep_alive=True))
+    assert (summary.infinitely_late, summary.outcomes["dropped"], summary.ledger.unanswered) == (1, 1, 1)
+    assert any(caution.startswith("1 requests went out on a kept") for caution in summary.cautions)
 
 
 def test_outcomes_add_up_to_what_was_planned() -> None:

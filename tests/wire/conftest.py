@@ -1,10 +1,13 @@
-"""A real service on real loopback sockets, in the test's own loop."""
+"""A real service on real loopback sockets, in the test's own loop, and a certificate."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -98,3 +101,18 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
 
     monkeypatch.setattr(app, "data_app", build_with_more)
     return lambda path, handler: added.append((path, handler))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for localhost that nobody has signed."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs the openssl command")
+    path = tmp_path / "both.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-keyout", path, "-out", tmp_path / "cert.pem"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    return path

@@ -18,6 +18,9 @@ from loadtests.load.readiness import Clocks
 
 Behaviour = Callable[[socket.socket], None]
 
+# Sends what is to be sent for the n-th request of its connection, from 1; False closes the connection.
+Reply = Callable[[socket.socket, int], bool]
+
 OK_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
 
@@ -90,6 +93,73 @@ class ScriptedServer:
         with self._tls.wrap_socket(connection, server_side=True) as secured:
             self.requests.append(_head(secured))
             self._behaviour(secured)
+
+
+class KeepingServer:
+    """Serves any number of connections at the same time, and on each request after request, as told.
+
+    `requests`: of each connection, in the order in which they were made. `ended`: set when the client has
+    closed one.
+    """
+
+    def __init__(self, reply: Reply, *, tls: ssl.SSLContext | None = None) -> None:
+        self._reply = reply
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._threads = [threading.Thread(target=self._accept, name="keeping server")]
+        self._connections: list[socket.socket] = []
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}/data"
+        self.requests: list[list[bytes]] = []
+        self.ended = threading.Event()
+        self.released = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def hang_up(self, how: int = socket.SHUT_RDWR) -> None:
+        """End all connections, idle or not."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # it has ended already
+                connection.shutdown(how)
+
+    def hold(self, _connection: socket.socket, _number: int) -> bool:
+        """A reply that does not come before the end of the test."""
+        self.released.wait(60)
+        return False
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), name="a kept connection")
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        heads: list[bytes] = []
+        self.requests.append(heads)
+        with contextlib.suppress(OSError):  # clients leave when they like
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            self._connections.append(connection)
+            while head := _head(connection):
+                heads.append(head)
+                if not self._reply(connection, len(heads)):
+                    break
+            else:
+                self.ended.set()
+        connection.close()
 
 
 def _head(connection: socket.socket) -> bytes:

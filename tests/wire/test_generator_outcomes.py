@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -346,21 +344,6 @@ def test_time_wait_stays_with_whoever_closes_first(who_closes: str, left: int) -
         loop = drive(server.url, who_closes=who_closes)
     assert outcomes(loop) == {"ok"}
     assert time_waits_towards(server.port) == left
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate for localhost that nobody has signed."""
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("needs the openssl command")
-    path = tmp_path / "both.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-keyout", path, "-out", tmp_path / "cert.pem"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
-    return path
 
 
 @pytest.mark.parametrize(
