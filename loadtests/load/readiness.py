@@ -18,7 +18,7 @@ from typing import Any, Final
 AT_ONCE_SECONDS: Final = 100e-6
 
 # So short a wait is bound enough. To read the kernel's account of it as well costs 8 us of CPU, a thirtieth
-# of a request.
+# of a request. A timer may also be so late (timerslack, prctl(2), and a core that slept) and mean nothing.
 SHORT_SECONDS: Final = 500e-6
 
 
@@ -125,7 +125,9 @@ class Readiness:
 
         A socket that is ready before we wait may have been so since the last look at them all. One that
         ends the wait has just become ready, unless we were woken and had no core: the kernel counts how
-        long (proc(5), schedstat). What a hypervisor takes meanwhile nobody tells us.
+        long (proc(5), schedstat). It counts neither how long we were stopped (SIGSTOP, a frozen cgroup) nor
+        what a hypervisor takes. That shows when a wait lasts beyond `until`, and since when nobody knows:
+        then it may be the whole wait. One that ends before `until` stays hidden, and is shorter than that.
         """
         # epoll_wait(2) counts in milliseconds, as long as a whole answer may take on loopback.
         # select(2) on the one descriptor of the epoll itself waits to the microsecond (epoll(7), Q3).
@@ -142,8 +144,10 @@ class Readiness:
         else:
             # Since the last reading, some waits ago: the bound only becomes larger.
             core_wait = self._clocks.core_wait()
-            self.since = max(now - (core_wait - self._core_wait), begun)
+            without_core = core_wait - self._core_wait
             self._core_wait = core_wait
+            unaccounted = now - max(until, begun) - without_core
+            self.since = begun if unaccounted > SHORT_SECONDS else max(now - without_core, begun)
         self._last_look = now
         return self.sockets.ready()
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, Self
 
 from tests.wire.generator_support import OK_ANSWER
@@ -138,10 +139,7 @@ class RecordingServer:
             self.stalls.append((entry.read, time.monotonic()))
         last = len(script.parts) - 1
         for place, (after, part) in enumerate(script.parts):
-            self._at(
-                entry.read + after,
-                lambda part=part, end=place == last: self._send(descriptor, script, part, end=end),
-            )
+            self._at(entry.read + after, partial(self._send, descriptor, script, part, end=place == last))
         if not script.parts and script.end != "hold":
             self._end(descriptor, script)
 

@@ -1,16 +1,16 @@
-"""Each outcome of a request, produced for real."""
+"""Outcomes of a request, produced for real, beside those of tests/process/test_known_answers.py."""
 
 from __future__ import annotations
 
 import errno
 import itertools
+import shutil
 import socket
 import ssl
 import struct
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger
 from tests.wire.generator_support import (
-    CLOCKS,
     OK_ANSWER,
     Behaviour,
     ScriptedServer,
@@ -32,13 +31,7 @@ from tests.wire.generator_support import (
     outcomes,
 )
 
-RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close(2) sends RST, socket(7)
 IP_LOCAL_PORT_RANGE = 51  # ip(7), Linux 6.3; Python has no name for it
-
-
-def reset(connection: socket.socket) -> None:
-    connection.sendall(OK_ANSWER[:-1])
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
@@ -52,12 +45,8 @@ LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
         (answer_with(CHUNKED), "ok"),
         (answer_with(LARGE), "ok"),
         (answer_with(b"HTTP/1.0 200 OK\r\n\r\n{}"), "ok"),
-        (answer_with(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), "status_503"),
         (answer_with(b"HTTP/1.1 204 No Content\r\n\r\n"), "status_204"),
-        (answer_with(OK_ANSWER[:-1]), "short"),
-        (answer_with(b""), "short"),
         (answer_with(b"SSH-2.0-OpenSSH_9.6\r\n"), "malformed"),
-        (reset, "reset"),
     ],
 )
 def test_what_the_server_does_is_what_the_sample_says(behaviour: Behaviour, label: str) -> None:
@@ -123,41 +112,6 @@ def test_the_time_out_also_ends_an_answer_that_drips() -> None:
     assert all(sample.first_byte is not None for sample in loop.samples)
 
 
-def test_a_connection_that_the_server_leaves_open_is_ok_closed_before_the_time_out_and_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("loadtests.load.loop.LEFT_OPEN_SECONDS", 0.1)
-
-    def answer_and_hold(connection: socket.socket) -> None:
-        connection.sendall(OK_ANSWER)
-        server.hold(connection)
-
-    last: list[Progress] = []
-
-    def keep(progress: Progress) -> bool:
-        last[:] = [progress]
-        return True
-
-    with ScriptedServer(answer_and_hold) as server:
-        loop = drive(server.url, keep, timeout_seconds=20)
-    assert outcomes(loop) == {"ok"}
-    assert loop.not_closed_by_server == 5
-    assert last[0].in_flight == 0
-    assert last[0].elapsed_seconds < 10
-
-
-def test_connections_that_the_server_closes_are_not_counted_as_left_open() -> None:
-    with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        assert drive(server.url).not_closed_by_server == 0
-
-
-def test_a_run_expects_the_statuses_it_was_told_and_no_others() -> None:
-    with ScriptedServer(answer_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
-        assert outcomes(drive(server.url, expect="200-204")) == {"ok_204"}
-    with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        assert outcomes(drive(server.url, expect="204")) == {"status_200"}
-
-
 def test_an_answer_that_lay_unread_while_the_generator_stood_still_is_booked_to_the_generator() -> None:
     go, written = threading.Event(), threading.Event()
 
@@ -178,26 +132,6 @@ def test_an_answer_that_lay_unread_while_the_generator_stood_still_is_booked_to_
     assert sample.outcome == "ok"
     assert sample.receive_lateness_seconds is not None
     assert sample.receive_lateness_seconds >= 0.05
-
-
-@pytest.mark.parametrize(
-    ("per_look_seconds", "least", "most"),
-    [(0.0, 0.0, 0.04), (0.05, 0.05, 0.09), (60.0, 0.09, 1.0)],
-    ids=["at once", "without a core for 50 ms", "never longer than the wait itself"],
-)
-def test_an_answer_that_ends_a_wait_is_as_late_as_the_generator_had_no_core_to_look_at_it(
-    per_look_seconds: float, least: float, most: float
-) -> None:
-    def work(connection: socket.socket) -> None:
-        time.sleep(0.1)  # so that the generator waits
-        connection.sendall(OK_ANSWER)
-
-    looks = itertools.count()
-    clocks = replace(CLOCKS, core_wait=lambda: per_look_seconds * next(looks))
-    with ScriptedServer(work) as server:
-        (sample,) = drive(server.url, clocks=clocks, rate=5, duration_seconds=0.2).samples
-    assert sample.receive_lateness_seconds is not None
-    assert least <= sample.receive_lateness_seconds < most
 
 
 def test_above_max_in_flight_nothing_is_sent_and_everything_is_counted() -> None:
