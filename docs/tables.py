@@ -105,6 +105,27 @@ def peers_table() -> str:
     return "\n\n".join([head, report.markdown(results), " ".join(report.notes(results))])
 
 
+def known_answers_table() -> str:
+    """What the generator made of a server that is known, as `make known-answers` last found."""
+    kept = json.loads((ROOT / "docs/proofs/known-answers.json").read_text(encoding="utf-8"))
+    figures = kept["figures"]
+    names = ("p50", "p90", "p99", "max")
+    lines = [
+        f"{_origin(kept)}; each {figures['runs']} times",
+        "",
+        "| the server | outcomes | " + " | ".join(names) + " | above the bracket |",
+        "| --- | --- |" + " --- |" * len(names) + " --- |",
+    ]
+    for case, row in figures["cases"].items():
+        outcomes = ", ".join(f"{count} {label}" for label, count in row["outcomes"].items())
+        cells = [
+            " / ".join(f"{us / 1e3:.2f}" for us in row["us"][name]) if name in row["us"] else "never"
+            for name in names
+        ]
+        lines.append(f"| {' | '.join([case, outcomes, *cells, ', '.join(row['faults']) or 'none'])} |")
+    return "\n".join(lines)
+
+
 def verdicts_table() -> str:
     """How often the verdict of a made-up experiment decides and is wrong, as `make verdicts` last found.
 
@@ -190,7 +211,8 @@ PAGES: dict[Path, Tables] = {
         "metrics": metrics_table,
     },
     PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
-    | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table},
+    | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table}
+    | {"known-answers": known_answers_table},
 }
 
 

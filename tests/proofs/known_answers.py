@@ -67,7 +67,7 @@ class Size:
 
 
 SHORT = Size(rate=400, seconds=0.5, stall_seconds=0.2, timeout_seconds=0.3, freezes=2)
-FULL = Size(rate=1000, seconds=3, stall_seconds=1, timeout_seconds=2, freezes=4)
+FULL = Size(rate=1000, seconds=2, stall_seconds=1, timeout_seconds=2, freezes=4)
 FREEZE_SECONDS: Final = 0.15
 
 
@@ -220,8 +220,8 @@ def run(case: Case, size: Size, generator: Generator, folder: Path) -> Run:
     samples, facts = read_samples(folder / "samples.json")
     thresholds = [Threshold.parse(text) for text in case.missed]
     summary = summarise(samples, facts, phase, thresholds=thresholds)
-    assert summary.outcomes == case.outcomes
-    assert summary.ledger == case.ledger
+    assert summary.outcomes == case.outcomes, summary.outcomes
+    assert summary.ledger == case.ledger, summary.ledger
     assert len(server.book) == summary.ledger.connected
     assert Counter(entry.closed for entry in server.book) == case.closed
     assert summary.not_closed_by_server == case.not_closed

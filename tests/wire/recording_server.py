@@ -91,9 +91,14 @@ class RecordingServer:
         os.close(self._wake)
 
     def accept_from_now_on(self) -> None:
-        """Let in who waits in the accept queue, and all who come; may be called again."""
+        """Let in who waits in the accept queue, and all who come; may be called again.
+
+        The queue then has room for all: the kernel repeats SYNs in crowds, and tells clients of a crowd that
+        they are connected before it finds the queue full.
+        """
         if not self._accepting:
             self._accepting = True
+            self._listener.listen(4096)
             self._poll.register(self._listener, select.EPOLLIN)
 
     def _serve(self) -> None:
