@@ -110,8 +110,9 @@ def known_answers_table() -> str:
     kept = json.loads((ROOT / "docs/proofs/known-answers.json").read_text(encoding="utf-8"))
     figures = kept["figures"]
     names = ("p50", "p90", "p99", "max")
+    took = ", ".join(f"{name} {us}" for name, us in figures["delivery us, at most"].items())
     lines = [
-        f"{_origin(kept)}; each {figures['runs']} times",
+        f"{_origin(kept)}; each {figures['runs']} times. A client that only reads took, in us, at most: {took}",
         "",
         "| the server | outcomes | " + " | ".join(names) + " | above the bracket |",
         "| --- | --- |" + " --- |" * len(names) + " --- |",

@@ -175,8 +175,6 @@ CLOCKS = Clocks(wall=time.monotonic, cpu=time.process_time, core_wait=lambda: 0.
 def drive(
     url: str,
     emit: Callable[[Progress], bool] = lambda _: True,
-    *,
-    clocks: Clocks = CLOCKS,
     **changes: Any,
 ) -> LoadLoop:
     """Run a short phase in this process and return the loop with its samples: 100/s unless told otherwise.
@@ -185,7 +183,7 @@ def drive(
     """
     offered = {} if "clients" in changes else {"rate": 100}
     phase = Phase(**{"url": url, "duration_seconds": 0.05, "timeout_seconds": 20, **offered, **changes})
-    loop = LoadLoop(phase, make_endpoint(phase), emit, clocks)
+    loop = LoadLoop(phase, make_endpoint(phase), emit, CLOCKS)
     loop.run()
     return loop
 
