@@ -112,7 +112,7 @@ def known_answers_table() -> str:
     names = ("p50", "p90", "p99", "max")
     took = ", ".join(f"{name} {us}" for name, us in figures["delivery us, at most"].items())
     lines = [
-        f"{_origin(kept)}; each {figures['runs']} times. A client that only reads took, in us, at most: {took}",
+        f"{_origin(kept)}; each {figures['runs']} times. A client that only reads took at most (us): {took}",
         "",
         "| the server | outcomes | " + " | ".join(names) + " | above the bracket |",
         "| --- | --- |" + " --- |" * len(names) + " --- |",
