@@ -6,7 +6,6 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
-.PHONY: help experiment serve test lint format docs stack front-door fuzz peers faults soak restarts io-processes bench-accept hand-over memory repeats neighbours verdicts generator known-answers clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -97,6 +96,7 @@ invalid: $(READY) ## Plant every cause of INVALID, and none twenty times (as roo
 
 beside-tools: $(READY) ## Does the load generator measure what wrk and hey measure? (2 minutes, needs wrk and hey)
 	$(BIN)/python -m tests.proofs.beside_tools $(ARGS)
+
 known-answers: $(READY) ## Does the load generator tell the truth? A server known to the byte (5 minutes)
 	$(BIN)/python -m tests.proofs.known_answers
 

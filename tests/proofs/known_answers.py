@@ -104,7 +104,7 @@ def cases(size: Size) -> dict[str, Case]:
         connected = answered + unanswered
         assert connected + connect_timeout == n
         return ClientLedger(
-            planned=n, sent=n, not_sent=0, connected=connected, connect_failed=0,
+            planned=n, sent=n, not_sent=0, connected=connected, connections=connected, connect_failed=0,
             connect_timeout=connect_timeout, connect_aborted=0, answered=answered, unanswered=unanswered,
         )  # fmt: skip
 

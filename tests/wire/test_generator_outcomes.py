@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
-import shutil
 import socket
 import ssl
 import struct
