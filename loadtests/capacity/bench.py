@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+import time
 from pathlib import Path
 from typing import Final, Self
 
 from loadtests.capacity.results import Saturation
-from loadtests.capacity.trial import Trial, Work, demands, seconds_needed, trial_of
+from loadtests.capacity.trial import WAIT_SECONDS, Trial, Work, demand, seconds_needed, trial_of
 from loadtests.experiment.child import ServiceError
 from loadtests.experiment.counters import scrape
 from loadtests.load.endpoint import make_endpoint
@@ -30,9 +31,6 @@ from loadtests.load.witness import Witness
 SATURATION_SECONDS: Final = 2.0
 HOLD: Final = 3.0
 """How many times as long as another trial the one is that must hold."""
-
-STRETCH_SECONDS: Final = 2.0
-"""Of a trial, in which S is told apart from the rest of it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ class Bench:
         return Saturation(
             clients=self._order.clients,
             throughput_per_second=summarise(samples, facts, phase).achieved_per_second,
-            demand_seconds=next(iter(demands([readings[0], readings[-1]])), None) if readings else None,
+            demand_seconds=demand(readings[0], readings[-1]) if readings else None,
         )
 
     def trial(self, rate: float, *, hold: bool) -> Trial:
@@ -104,6 +102,7 @@ class Bench:
             hold=hold,
             readings=readings,
             workers=self.workers,
+            wait=min((each.bound for each in thresholds if each.is_latency), default=WAIT_SECONDS),
         )
 
     def _send(self, phase: Phase) -> tuple[list[Sample], GeneratorFacts, list[Work], Surroundings]:
@@ -113,13 +112,9 @@ class Bench:
             Witness(self._address, machine.server_processes) as witness,
             contextlib.closing(self._generator.run(phase, self._path)) as sending,
         ):
-            due = STRETCH_SECONDS
-            for progress in sending:
+            for progress in sending:  # five times a second
                 witness.look(progress.elapsed_seconds)
-                # Not a stretch of what is left over at the end, which would be too short for an S.
-                if due <= progress.elapsed_seconds <= phase.duration_seconds - STRETCH_SECONDS / 2:
-                    readings += self._read()
-                    due = progress.elapsed_seconds + STRETCH_SECONDS
+                readings += self._read()
         readings += self._read()
         samples, facts = read_samples(self._path)
         ours = (sample.local_port for sample in samples)
@@ -129,7 +124,9 @@ class Bench:
         if self._order.admin_url is None:
             return []
         figures = scrape(self._order.admin_url)
-        return [Work(tasks=figures["tasks"], cpu_seconds=figures["task_cpu_seconds"])]
+        return [
+            Work(seconds=time.monotonic(), tasks=figures["tasks"], cpu_seconds=figures["task_cpu_seconds"])
+        ]
 
 
 def admin_url_of(url: str) -> str | None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from loadtests.capacity.bench import Order
 from loadtests.capacity.results import Capacity, Saturation, State, stability, upper_end
-from loadtests.capacity.search import Ask, Search
+from loadtests.capacity.search import WIDTH, Ask, Search
 from loadtests.capacity.trial import Trial
 from loadtests.files import write_json
 from loadtests.load.run import UsageError
@@ -27,8 +27,12 @@ from loadtests.load.run import UsageError
 START_SHARE: Final = 0.85
 """Of the throughput in a closed loop: where an open load begins to wait, more often than not."""
 
+SHARE_WIDTH: Final = 0.045
+"""Of a bracket of shares. No trial hits the share that it was meant to, for S has moved on by then; to narrow
+it down further takes longer than anybody wants to wait."""
+
 INVALID_IN_A_ROW: Final = 3
-WIDTH: Final = 78
+COLUMNS: Final = 78
 RESULT: Final = "capacity.json"
 
 
@@ -57,8 +61,9 @@ def find(
     if not throughput:
         raise UsageError(f"no answer as expected from {order.phase.url} to clients in a closed loop")
     workers = bench.workers if demand is not None else None
+    share = demand / workers if demand is not None and workers is not None else 1.0  # of one request a second
     _say(console, f"closed loop, {order.clients} clients: {throughput:.0f}/s")
-    search = Search(START_SHARE * throughput * _share(demand, workers))
+    search = Search(START_SHARE * throughput * share, width=WIDTH if workers is None else SHARE_WIDTH)
     trials: list[Trial] = []
     state: State = "complete"
     because = ""
@@ -68,11 +73,11 @@ def find(
             if spent > order.budget_seconds:
                 state = "out of time"
                 break
-            rate = ask.load / _share(demand, workers)
+            rate = ask.load / share
             with _status(console, f"{_kind(ask)} {rate:.1f}/s, {spent:.0f} of {order.budget_seconds:.0f} s"):
                 trial = bench.trial(rate, hold=ask.hold)
             trials.append(trial)
-            demand = trial.demand_seconds or demand
+            share = trial.load / trial.rate_per_second  # 1 of a service that does not tell S
             _say(console, _told(trial, ask))
             if not trial.invalid_because:
                 search.note(trial.load, passed=trial.passed, hold=ask.hold)
@@ -126,7 +131,7 @@ def kept(out: Path | None) -> Iterator[Callable[[Capacity], None]]:
 def lines(found: Capacity) -> Iterator[str]:
     """The answer for a terminal of 80 columns: the three meanings, then what they rest on."""
     for head, sentence in _sentences(found):
-        yield from textwrap.wrap(sentence, WIDTH, initial_indent=f"{head:14}", subsequent_indent=" " * 14)
+        yield from textwrap.wrap(sentence, COLUMNS, initial_indent=f"{head:14}", subsequent_indent=" " * 14)
 
 
 def _sentences(found: Capacity) -> Iterator[tuple[str, str]]:
@@ -167,11 +172,6 @@ def _sentences(found: Capacity) -> Iterator[tuple[str, str]]:
         first, *_, last = (saturation.throughput_per_second for saturation in found.saturations)
         yield "drift", f"{last / first - 1:+.0%} in the closed loop meanwhile, which is not taken out"
     yield "", f"{len(found.trials)} trials in {found.seconds:.0f} s"
-
-
-def _share(demand: float | None, workers: int | None) -> float:
-    """What one request a second is of the limit; 1 where nobody tells S, and loads are rates."""
-    return demand / workers if demand is not None and workers else 1.0
 
 
 def _rate(per_second: float) -> str:

@@ -83,6 +83,11 @@ class Threshold:
         return cls(text.strip(), metric, comparison, float(number) * units[unit])
 
     @property
+    def is_latency(self) -> bool:
+        """Whether it bounds how long an answer may take, in seconds."""
+        return self.metric in _SHARES or self.metric == "max"
+
+    @property
     def samples_needed(self) -> int:
         """How many requests it takes before this threshold can pass."""
         if self.metric == "errors":

@@ -12,9 +12,9 @@ from loadtests.capacity.trial import (
     LEAST_SECONDS,
     Trial,
     Work,
-    demands,
     in_flight_thirds,
     seconds_needed,
+    share_offered,
     trial_of,
 )
 from loadtests.load.phase import Phase
@@ -41,6 +41,10 @@ def samples(latency: float, growth: float = 0.0, status: int = 200, every: int =
     return made
 
 
+def work(seconds: float, tasks: float, cpu_seconds: float) -> Work:
+    return Work(seconds=seconds, tasks=tasks, cpu_seconds=cpu_seconds)
+
+
 def trial(found: list[Sample], **changes: object) -> Trial:
     summary = summarise(found, FACTS, PHASE, thresholds=[P99, Threshold.parse("errors<=1%")])
     return trial_of(summary, found, START, hold=False, **changes)  # type: ignore[arg-type]  # a table
@@ -58,34 +62,45 @@ def test_what_is_missed_is_named_with_its_figure() -> None:
 
 
 def test_a_queue_that_grows_is_no_pass_even_within_the_slo() -> None:
-    made = trial(samples(0.0, growth=0.016))
+    made = trial(samples(0.0, growth=0.03))
     assert not made.stable
     assert "in flight grew from " in made.why
 
 
 def test_a_share_of_the_limit_is_the_load_where_s_is_known() -> None:
-    readings = [Work(tasks=10, cpu_seconds=1.0), Work(tasks=310, cpu_seconds=2.2)]
-    made = trial(samples(0.02), readings=readings, workers=2)
+    made = trial(samples(0.02), readings=[work(0, 10, 1.0), work(6, 310, 2.2)], workers=2)
     assert made.load == pytest.approx(100 * 0.004 / 2)
     assert made.demand_seconds == pytest.approx(0.004)
 
 
-def test_the_slowest_stretch_of_a_trial_is_what_was_offered() -> None:
-    readings = [
-        Work(tasks=0, cpu_seconds=0.0),
-        Work(tasks=200, cpu_seconds=0.8),
-        Work(tasks=400, cpu_seconds=2.0),
-        Work(tasks=400, cpu_seconds=2.0),
-        Work(tasks=600, cpu_seconds=2.8),
+def steady(seconds: int, demand_seconds: float) -> list[Work]:
+    return [work(n / 5, n * 50, n * 50 * demand_seconds) for n in range(seconds * 5 + 1)]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.95, 1.0, 1.4])
+def test_with_a_steady_s_the_share_is_rate_times_s(share: float) -> None:
+    assert share_offered(steady(6, 0.004), share * 2 / 0.004, 2, 0.1) == pytest.approx(share, rel=1e-3)
+
+
+def test_a_slow_second_counts_and_an_instant_hardly_does() -> None:
+    slow_second = steady(6, 0.004)
+    slow_second = [
+        replace(one, cpu_seconds=one.cpu_seconds + 250 * 0.001 * min(max(one.seconds - 3, 0), 1))
+        for one in slow_second
     ]
-    assert demands(readings) == pytest.approx([0.004, 0.006, 0.004])
-    made = trial(samples(0.02), readings=readings, workers=1)
-    assert made.load == pytest.approx(100 * 0.006)
-    assert made.demand_seconds == pytest.approx(2.8 / 600)
+    instant = [
+        replace(one, cpu_seconds=one.cpu_seconds + 50 * 0.001 * (one.seconds > 3)) for one in steady(6, 0.004)
+    ]
+    found = share_offered(slow_second, 200, 1, 0.1)
+    hardly = share_offered(instant, 200, 1, 0.1)
+    assert found is not None
+    assert hardly is not None
+    assert 0.9 < found < 200 * 0.005
+    assert 0.8 <= hardly < 0.83
 
 
 def test_a_service_that_worked_on_nothing_tells_no_s() -> None:
-    made = trial(samples(0.02), readings=[Work(tasks=5, cpu_seconds=1.0)] * 2, workers=2)
+    made = trial(samples(0.02), readings=[work(0, 5, 1.0), work(6, 5, 1.0)], workers=2)
     assert made.demand_seconds is None
     assert made.load == pytest.approx(100)
 

@@ -20,7 +20,6 @@ from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LEAST_SECONDS", 0.5)
     monkeypatch.setattr(bench, "SATURATION_SECONDS", 0.3)
-    monkeypatch.setattr(bench, "STRETCH_SECONDS", 0.2)
 
 
 @pytest.fixture
