@@ -73,6 +73,10 @@
       search.py           which load to try next, and between which the capacity lies
       trial.py            what one trial found
       results.py          what the search came to, as types
+      tell.py             and in words
+      folder.py           what is kept of it
+      figure.py           the drawing
+      page.py             its report.html
       bench.py            sends the trials, reads S
       run.py              the command `capacity`
       self_test.py        the command `self-test`

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
@@ -56,6 +56,9 @@ from loadtests.load.results import StepsSummary
 from loadtests.load.run import Keep, Order, UsageError, examined, run
 from loadtests.load.steps import run_steps
 from loadtests.peers import plan as peers_plan
+
+if TYPE_CHECKING:
+    from loadtests.capacity.results import Capacity
 
 EXIT_CODES = {"ok": PASSED, "missed": MISSED, "invalid": INVALID}
 
@@ -214,13 +217,13 @@ def add_capacity(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--clients", type=count, default=16, metavar="N", help="of the closed loop from which it starts")
     add("--budget", type=positive, default=180.0, metavar="SECONDS", help="time after which no trial begins")
     add("--admin-url", metavar="URL", help="of a service of ours (default: the next port, if it is one)")
-    add("--out", type=Path, metavar="DIR", help="keep capacity.json there, with all trials")
+    add("--out", type=Path, metavar="DIR", help="keep the result there, with all trials and a page")
     add_request_flags(parser)
     add_machine_flags(parser)
 
 
 def _capacity(arguments: argparse.Namespace) -> int:
-    from loadtests.capacity import bench
+    from loadtests.capacity import bench, folder
     from loadtests.capacity import run as capacity
 
     slo = (*(arguments.slo or [threshold("p99<100ms")]), arguments.success)
@@ -236,11 +239,21 @@ def _capacity(arguments: argparse.Namespace) -> int:
         admin_url=arguments.admin_url or bench.admin_url_of(arguments.url),
         machine=machine_of(arguments),
     )
-    with capacity.kept(arguments.out) as keep, bench.Bench(order) as loads:
+    with folder.kept(arguments.out) as keep, bench.Bench(order) as loads:
         found = capacity.find(order, loads, Console(stderr=True))
         keep(found)
-    for line in capacity.lines(found):
+    return _tell_capacity(found, arguments.out)
+
+
+def _tell_capacity(found: "Capacity", out: Path | None) -> int:
+    from loadtests.capacity import tell
+
+    for line in tell.lines(found):
         print(line)
+    if out is not None:
+        from loadtests.capacity import page  # matplotlib takes a second, and is needed for this alone
+
+        print(f"\nPage: {page.draw(out)}")
     if found.state == "interrupted":
         return INTERRUPTED
     return PASSED if found.state == "complete" else INVALID
@@ -442,7 +455,15 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    return _redraw(arguments.run) if holds_run(arguments.run) else _draw(arguments.run)
+    from loadtests.capacity import folder
+
+    path = arguments.run
+    if folder.holds_capacity(path):
+        try:
+            return _tell_capacity(folder.read(path), path)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return _redraw(path) if holds_run(path) else _draw(path)
 
 
 def _redraw(path: Path) -> int:

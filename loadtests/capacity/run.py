@@ -7,11 +7,8 @@ comes next: bench.py and search.py do.
 from __future__ import annotations
 
 import contextlib
-import tempfile
-import textwrap
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
 from typing import Final, Protocol
 
@@ -20,8 +17,8 @@ from rich.console import Console
 from loadtests.capacity.bench import Order
 from loadtests.capacity.results import Capacity, Saturation, State, stability, upper_end
 from loadtests.capacity.search import WIDTH, Ask, Search
+from loadtests.capacity.tell import told
 from loadtests.capacity.trial import Trial
-from loadtests.files import write_json
 from loadtests.load.run import UsageError
 
 START_SHARE: Final = 0.85
@@ -32,8 +29,6 @@ SHARE_WIDTH: Final = 0.045
 it down further takes longer than anybody wants to wait."""
 
 INVALID_IN_A_ROW: Final = 3
-COLUMNS: Final = 78
-RESULT: Final = "capacity.json"
 
 
 class Measures(Protocol):
@@ -109,84 +104,14 @@ def find(
     )
 
 
-@contextlib.contextmanager
-def kept(out: Path | None) -> Iterator[Callable[[Capacity], None]]:
-    """Give what writes the result into a folder, which is made before anything is measured.
-
-    Raises `UsageError` when it cannot be written to, or holds a result already.
-    """
-    if out is None:
-        yield lambda _: None
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / RESULT).exists():
-            raise UsageError(f"{out} already holds a result: choose another folder")
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {out}: {error.strerror}") from None
-    yield lambda found: write_json(out / RESULT, found.to_json(), indent=2)
-
-
-def lines(found: Capacity) -> Iterator[str]:
-    """The answer for a terminal of 80 columns: the three meanings, then what they rest on."""
-    for head, sentence in _sentences(found):
-        yield from textwrap.wrap(sentence, COLUMNS, initial_indent=f"{head:14}", subsequent_indent=" " * 14)
-
-
-def _sentences(found: Capacity) -> Iterator[tuple[str, str]]:
-    bracket, limit = found.bracket, found.limit_per_second
-
-    def load(value: float | None) -> str:
-        if value is None:
-            return "?"
-        rate = f"{_rate(found.per_second(value))}/s"
-        return rate if limit is None else f"{rate} ({value:.1%} of the limit)"
-
-    if found.state == "invalid":
-        yield "INVALID", found.invalid_because
-    yield "SLO", ", ".join(found.thresholds)
-    yield "SLO capacity", f"between {load(bracket.low)} and {load(bracket.high)}"
-    if found.upper_end:
-        yield "", f"at the upper end: {found.upper_end}"
-    if not bracket.complete:
-        yield "", f"not narrowed down any further: {found.state}"
-    if found.unstable_load is None:
-        yield "stability", f"no load that was tried let in flight grow, up to {load(found.stable_load)}"
-    else:
-        yield (
-            "stability",
-            f"in flight grows at {load(found.unstable_load)}, not at {load(found.stable_load)}",
-        )
-    rates = [f"{_rate(saturation.throughput_per_second)}/s" for saturation in found.saturations]
-    told = f"{rates[0]} before and {rates[-1]} after" if len(rates) > 1 else rates[0]
-    yield "saturation", f"{told}, by {found.saturations[0].clients} clients in a closed loop"
-    demands = [trial.demand_seconds for trial in found.trials if trial.demand_seconds is not None]
-    if limit is not None and found.demand_seconds is not None:
-        yield (
-            "limit",
-            f"{_rate(limit)}/s = {found.workers} workers / S {found.demand_seconds * 1e3:.2f} ms; S was "
-            f"{min(demands) * 1e3:.2f} to {max(demands) * 1e3:.2f} ms meanwhile, which is taken out",
-        )
-    elif len(found.saturations) > 1:
-        first, *_, last = (saturation.throughput_per_second for saturation in found.saturations)
-        yield "drift", f"{last / first - 1:+.0%} in the closed loop meanwhile, which is not taken out"
-    yield "", f"{len(found.trials)} trials in {found.seconds:.0f} s"
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:.0f}" if per_second >= 100 else f"{per_second:.1f}"
-
-
 def _kind(ask: Ask) -> str:
     return "hold " if ask.hold else "trial"
 
 
 def _told(trial: Trial, ask: Ask) -> str:
-    verdict = trial.invalid_because and f"INVALID: {trial.invalid_because}"
     p99 = "never" if trial.p99_seconds is None else f"{trial.p99_seconds * 1e3:.0f} ms"
     rate = f"{_kind(ask)} {trial.rate_per_second:7.1f}/s for {trial.seconds:.0f} s  p99 {p99:>8}"
-    return f"{rate}  {verdict or trial.why or 'passed'}"
+    return f"{rate}  {told(trial)}"
 
 
 def _say(console: Console, text: str) -> None:

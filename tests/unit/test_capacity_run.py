@@ -11,7 +11,8 @@ from rich.console import Console
 
 from loadtests.capacity.bench import HOLD, SATURATION_SECONDS, Order
 from loadtests.capacity.results import Capacity, Saturation
-from loadtests.capacity.run import INVALID_IN_A_ROW, find, lines
+from loadtests.capacity.run import INVALID_IN_A_ROW, find
+from loadtests.capacity.tell import lines
 from loadtests.capacity.trial import LEAST_SECONDS, Trial
 from loadtests.load.phase import Phase
 from loadtests.load.thresholds import Threshold

@@ -92,6 +92,7 @@ OWNERS = {
     "pydantic": {
         *("service/settings.py", "service/sources.py", "service/binding.py"),
         *("loadtests/load/schema.py", "loadtests/experiment/folder.py", "loadtests/peers"),
+        "loadtests/capacity/folder.py",
     },
     "rich": {
         *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py"),
@@ -117,7 +118,7 @@ OWNERS = {
     "uvicorn": {"loadtests/peers/__main__.py"},
     "matplotlib": {
         *("loadtests/pages/drawing.py", "loadtests/load/figures.py", "loadtests/experiment/figures.py"),
-        "loadtests/peers/figure.py",
+        *("loadtests/capacity/figure.py", "loadtests/peers/figure.py"),
     },
     "jinja2": {"loadtests/pages/frame.py"},
     "locust": {"loadtests/scripts"},
