@@ -21,6 +21,7 @@ from loadtests.experiment.blocks import Block
 from loadtests.experiment.results import PhaseResult, Summary, Timeline
 from loadtests.pages.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, STYLE, VERMILION, svg
 
+DPI: Final = 160
 MOST_COLUMNS: Final = 3
 PALETTE: Final = (BLUE, VERMILION, GREEN, ORANGE, GREY, INK)
 
@@ -28,7 +29,7 @@ PALETTE: Final = (BLUE, VERMILION, GREEN, ORANGE, GREY, INK)
 def draw(summary: Summary, folder: Path) -> None:
     """Write each figure that the summary has data for into `folder`, as PNG and SVG."""
     for name, figure in _figures(summary):
-        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
         (folder / f"{name}.svg").write_text(svg(name, figure, transparent=False), encoding="utf-8")
 
 

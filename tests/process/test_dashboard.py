@@ -20,9 +20,6 @@ from metrics.catalogue import BY_NAME
 from tests.process.support import ROOT, Child, service
 from tests.process.tools_support import PROMETHEUS, Prometheus, need, poll, prometheus, run
 
-pytestmark = pytest.mark.alone
-
-
 GRAFANA = ROOT / "metrics/grafana"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards/offloop.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

@@ -17,9 +17,6 @@ import pytest
 
 from tests.wire.generator_support import OK_ANSWER, KeepingServer, ScriptedServer, answer_with
 
-pytestmark = pytest.mark.alone
-
-
 # What others take of the CPU is no fault of these runs, but for the test that plants it.
 COMMAND = [sys.executable, "-m", "loadtests", "run", "--shared-machine"]
 
@@ -34,6 +31,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -53,6 +51,7 @@ def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     assert json.loads((folder / "plan.json").read_text())["phase"]["rate"] == 100
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_several_rates_are_a_run_each_and_a_folder_each(server: ScriptedServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = run(
@@ -76,6 +75,7 @@ def test_several_rates_are_a_run_each_and_a_folder_each(server: ScriptedServer, 
     assert "step 40-2: errors&lt;10%" in (tmp_path / "junit.xml").read_text()
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path: Path) -> None:
     def work(connection: socket.socket) -> None:
         time.sleep(0.02)  # a server that costs nothing would be found slower than the generator: INVALID
@@ -92,6 +92,7 @@ def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path
     assert summary["outcomes"] == {"ok": len(server.requests)}
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_run_that_keeps_its_connections_says_how_many_there_were(tmp_path: Path) -> None:
     def answer(connection: socket.socket, _number: int) -> bool:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -108,6 +109,7 @@ def test_a_run_that_keeps_its_connections_says_how_many_there_were(tmp_path: Pat
     assert summary["ledger"]["connections"] == summary["ports"]["connections"] == len(server.requests)
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
     done = run(
         server.url, "--rate", "50", "--duration", "0.2", "--slo", "100ms", "--threshold", "goodput>=100000"
@@ -116,6 +118,7 @@ def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
     assert "MISSED" in done.stdout
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_run_with_too_few_samples_for_its_threshold_exits_3(server: ScriptedServer) -> None:
     done = run(server.url, "--rate", "100", "--duration", "0.2", "--threshold", "p99<10s")
     assert done.returncode == 3
@@ -124,6 +127,7 @@ def test_a_run_with_too_few_samples_for_its_threshold_exits_3(server: ScriptedSe
     assert "passed" not in done.stdout
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_what_counts_as_success_is_told_by_its_status(tmp_path: Path) -> None:
     with ScriptedServer(answer_with(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")) as server:
         done = run(server.url, "--rate", "50", "--duration", "0.2", "--expect", "2xx", "--method", "POST",
@@ -135,6 +139,7 @@ def test_what_counts_as_success_is_told_by_its_status(tmp_path: Path) -> None:
     assert summary["goodput_per_second"] == summary["achieved_per_second"] > 0
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_json_on_stdout_is_nothing_but_json(server: ScriptedServer) -> None:
     done = run(
         server.url, "--rate", "50", "--duration", "0.2", "--json", "-", "-H", "X-One: 1", "-H", "X-Two: 2"
@@ -143,6 +148,7 @@ def test_json_on_stdout_is_nothing_but_json(server: ScriptedServer) -> None:
     assert b"\r\nX-One: 1\r\nX-Two: 2\r\n" in server.requests[0]
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -> None:
     done = run(server.url, "--rate", "50", "--duration", "0.2", "--json", tmp_path / "summary.json")
     assert done.returncode == 0
@@ -222,6 +228,7 @@ def test_a_port_without_a_listener_exits_2_at_once_and_names_address_and_errno()
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_generator_without_descriptors_makes_the_run_invalid_and_exits_3() -> None:
     with ScriptedServer(lambda connection: silent.hold(connection)) as silent:
         command = ["/bin/sh", "-c", 'ulimit -n 40; exec "$0" "$@"', *COMMAND, silent.url]
@@ -289,6 +296,7 @@ def test_ctrl_c_keeps_the_steps_that_were_finished_and_the_part_of_the_one_under
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_server_that_goes_away_ends_the_steps_and_what_was_measured_is_told() -> None:
     with ScriptedServer(answer_with(OK_ANSWER)) as server:
         command = subprocess.Popen(
@@ -324,6 +332,7 @@ def first_cause(done: subprocess.CompletedProcess[str], file: Path) -> str:
     return str(json.loads(file.read_text())["invalid_because"][0])
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_somebody_else_at_the_server_makes_the_run_invalid(server: ScriptedServer, tmp_path: Path) -> None:
     file = tmp_path / "summary.json"
     with socket.create_connection(("127.0.0.1", server.port)) as stranger:
@@ -342,21 +351,6 @@ def test_somebody_else_at_the_server_makes_the_run_invalid(server: ScriptedServe
     assert first_cause(done, file).startswith("somebody else used the server: 1 of its connections")
 
 
-def test_too_few_descriptors_are_named_first(tmp_path: Path) -> None:
-    held: list[ScriptedServer] = []
-
-    def keep_open(connection: socket.socket) -> None:
-        held[0].hold(connection)
-
-    with ScriptedServer(keep_open) as server:
-        held.append(server)
-        file = tmp_path / "summary.json"
-        flags = ["--rate", "100", "--duration", "0.5", "--timeout", "1", "--json", str(file)]
-        limited = ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *COMMAND, server.url, *flags]
-        done = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
-        assert "EMFILE" in first_cause(done, file)
-
-
 @pytest.fixture
 def spinner() -> Iterator[int]:
     """The pid of a process that never rests; no child of ours, for those would pass for the server's."""
@@ -370,6 +364,7 @@ def spinner() -> Iterator[int]:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_spinner_on_the_generators_core_is_named_first(
     server: ScriptedServer, spinner: int, tmp_path: Path
 ) -> None:

@@ -23,9 +23,6 @@ from metrics.exposition import total
 from tests.process.support import ROOT, Child, service
 from tests.process.tools_support import need, poll, run
 
-pytestmark = pytest.mark.alone
-
-
 PAGE = (ROOT / "docs/load-test-tools.md").read_text()
 SCRIPTS = ROOT / "loadtests/scripts"
 FILES = sorted(

@@ -126,7 +126,7 @@ def twenty_descriptors(_: Path) -> dict[str, Any]:
 def twenty_ports(_: Path) -> dict[str, Any]:
     """The client closes first, and its ports are in TIME_WAIT."""
     with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        flags = ["--rate", "100", "--duration", "1", "--port-range", "20000-20019", "--who-closes", "client"]
+        flags = ["--rate", "100", "--duration", "1", "--port-range", "40000-40019", "--who-closes", "client"]
         return planted("EADDRNOTAVAIL", causes(server.url, *flags))
 
 

@@ -52,10 +52,10 @@ def test_an_exact_capacity_is_bracketed_within_two_per_cent(start: float, truth:
 
 
 @pytest.mark.parametrize("scatter", [0.0, 0.1])
-def test_the_truth_lies_in_at_least_95_of_100_brackets(scatter: float) -> None:
-    found = [searched(170.0, 200.0, 0.0045, seed, scatter) for seed in range(100)]
-    assert sum(holds(search, 200.0) for search, _ in found) >= 95
-    assert sum(search.bracket.width <= 0.05 for search, _ in found) >= 95
+def test_the_truth_lies_in_38_of_40_brackets(scatter: float) -> None:
+    found = [searched(170.0, 200.0, 0.0045, seed, scatter) for seed in range(40)]
+    assert sum(holds(search, 200.0) for search, _ in found) >= 38
+    assert sum(search.bracket.width <= 0.05 for search, _ in found) >= 38
 
 
 def test_one_wrong_trial_does_not_lead_it_astray() -> None:

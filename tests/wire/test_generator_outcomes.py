@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
@@ -201,20 +202,28 @@ def test_a_source_address_that_is_not_ours_is_refused_before_the_load() -> None:
         drive("http://127.0.0.1:9/", source="192.0.2.1")  # TEST-NET-1, RFC 5737
 
 
-# Below the range from which the kernel gives ports to whoever listens on port 0: such a port is lost to
-# connect(), and other tests listen.
-RANGE = "20000-20019"
-
-
 @pytest.fixture
 def own_range() -> str:
-    """A range of 20 ports for the sockets of a run, where the kernel has such."""
+    """Twenty ports for the sockets of a run, where the kernel has such a thing.
+
+    A port that somebody listens on is lost to connect(), and other tests listen: those are passed over.
+    """
+    for first in range(40_000, 60_000, 20):
+        with contextlib.ExitStack() as trials:
+            try:
+                for port in range(first, first + 20):
+                    trials.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        break
     with socket.socket() as trial:
         try:
-            trial.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", 20_000 | 20_019 << 16))
+            trial.setsockopt(
+                socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", first | (first + 19) << 16)
+            )
         except OSError:
             pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
-    return RANGE
+    return f"{first}-{first + 19}"
 
 
 # Twenty ports are gone within 10 ms, long before the kernel gives the first one back after a second.
