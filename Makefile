@@ -88,7 +88,7 @@ verdicts: $(READY) ## By simulation: how often is the verdict undecided, or wron
 generator: $(READY) ## What the load generator costs per request beside the least a client can do (2 minutes)
 	$(BIN)/python -m tests.proofs.generator_bench
 
-capacity: $(READY) ## Does the capacity search find what is there, five times each? (20 minutes)
+capacity: $(READY) ## Does the capacity search find what is there, every time? (20 minutes)
 	$(BIN)/python -m tests.proofs.capacity
 
 invalid: $(READY) ## Plant every cause of INVALID, and none twenty times (as root; 4 minutes)

@@ -90,6 +90,9 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             name = str(key).replace("_", " ")
             yield from _rows(f"{label}: {name}" if label else name, inner)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for number, inner in enumerate(value, 1):
+            yield f"{label}: {number}", ", ".join(f"{name} {figure}" for name, figure in inner.items())
     elif isinstance(value, list):
         yield label, ", ".join(map(str, value))
     else:
@@ -200,7 +203,7 @@ def _width(estimate: str) -> float:
 
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
-    *("io-processes", "beside-tools"),
+    *("io-processes", "beside-tools", "generator", "invalid", "capacity"),
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {

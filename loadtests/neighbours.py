@@ -48,7 +48,7 @@ Share = Literal["stolen", "others", "throttled"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Who used the machine between two moments, as shares of all its CPU time."""
+    """Who used the machine between two moments, as shares of all its CPU time; `throttled` of the time."""
 
     stolen: float
     others: float
@@ -69,7 +69,7 @@ class Shares:
             sentence = f"other processes of this machine used {self.others:.0%} of its CPU time"
             found.append(self.told(sentence, "others"))
         if self.throttled > MOST_THROTTLED:
-            sentence = f"a CPU quota held us up for {self.throttled:.0%} of the CPU time"
+            sentence = f"a CPU quota held us up for {self.throttled:.0%} of the time"
             found.append(self.told(sentence, "throttled"))
         return tuple(found)
 
@@ -85,7 +85,9 @@ def shares(before: Usage, after: Usage, cores: float) -> Shares:
     return Shares(
         stolen=(after.stolen_seconds - before.stolen_seconds) / time_,
         others=max(after.busy_seconds - before.busy_seconds - ours, 0.0) / time_,
-        throttled=(after.throttled_seconds - before.throttled_seconds) / time_,
+        throttled=min(
+            (after.throttled_seconds - before.throttled_seconds) / (after.seconds - before.seconds), 1.0
+        ),
         idle_cores=(after.idle_seconds - before.idle_seconds) / (after.seconds - before.seconds),
     )
 

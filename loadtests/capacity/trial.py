@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from statistics import linear_regression
 from typing import Final
 
 from loadtests.load.results import MISSED, RunSummary, ThresholdResult
@@ -27,9 +28,12 @@ truth; shorter ones, and Poisson arrivals, slide over a tenth of it."""
 WAIT_SECONDS: Final = 0.1
 """How long a client may wait, where no threshold says so."""
 
-GROWTH: Final = 0.02
-"""In flight grows when of all that was offered in a third of a trial so much was added to it: from the middle
-third to the last, whose centres are as far apart. Less is how a queue in balance comes and goes."""
+PARTS: Final = 6
+GROWTH: Final = 0.003
+STEADY: Final = 4.0
+"""In flight grows if a straight line through its means in so many parts of a trial rises by so much of what
+is offered, and by so many of its own standard errors. A queue that is fed 1 % more than it is relieved of
+rises on a line from the first second, long before anybody waits for long; one in balance comes and goes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +131,12 @@ def trial_of(
     the run to after it, with `workers`. `wait`: how long a client may wait, in seconds.
     """
     offered = summary.offered_per_second or 0.0
-    middle, last = in_flight_thirds(samples, started, summary.window_seconds)
-    stable = last - middle <= GROWTH * offered * summary.window_seconds / 3
+    means = in_flight(samples, started, summary.window_seconds)
+    stable = not grows(means, summary.window_seconds / PARTS, offered)
     missed = [result for result in summary.thresholds if result.state == MISSED]
     why = [_missed(missed[0])] if missed else []
     if not stable:
-        why.append(f"in flight grew from {middle:.0f} to {last:.0f}")
+        why.append(f"in flight grew from {means[0]:.0f} to {means[-1]:.0f}")
     share = share_offered(readings, offered, workers, wait) if workers else None
     return Trial(
         load=offered if share is None else share,
@@ -150,20 +154,32 @@ def trial_of(
     )
 
 
-def in_flight_thirds(samples: Iterable[Sample], started: float, seconds: float) -> tuple[float, float]:
-    """The mean number of requests in flight in the middle and in the last third of a run.
+def in_flight(samples: Iterable[Sample], started: float, seconds: float) -> list[float]:
+    """The mean number of requests in flight in each part of a run.
 
-    By Little's law: the time that requests spend in a third, by its length.
+    By Little's law: the time that requests spend in a part, by its length.
     """
-    third = seconds / 3
-    sums = [0.0, 0.0]
+    part = seconds / PARTS
+    sums = [0.0] * PARTS
     for sample in samples:
         if sample.finished is None:
             continue
-        for part in (0, 1):
-            begin = started + third * (part + 1)
-            sums[part] += max(0.0, elapsed(max(sample.intended, begin), min(sample.finished, begin + third)))
-    return sums[0] / third, sums[1] / third
+        first = max(int((sample.intended - started) / part), 0)
+        for number in range(first, PARTS):
+            begin = started + part * number
+            if sample.finished <= begin:
+                break
+            sums[number] += elapsed(max(sample.intended, begin), min(sample.finished, begin + part))
+    return [total / part for total in sums]
+
+
+def grows(means: Sequence[float], part_seconds: float, rate: float) -> bool:
+    """Whether in flight rises steadily, by the line of least squares through its means."""
+    line = linear_regression(range(len(means)), means)
+    squares = sum((mean - line.intercept - line.slope * number) ** 2 for number, mean in enumerate(means))
+    spread = len(means) * (len(means) ** 2 - 1) / 12  # sum of the squares of n - mean(n)
+    error = math.sqrt(squares / (len(means) - 2) / spread)
+    return line.slope > GROWTH * rate * part_seconds and line.slope > STEADY * error
 
 
 def _missed(result: ThresholdResult) -> str:

@@ -12,7 +12,8 @@ from loadtests.capacity.trial import (
     LEAST_SECONDS,
     Trial,
     Work,
-    in_flight_thirds,
+    grows,
+    in_flight,
     seconds_needed,
     share_offered,
     trial_of,
@@ -62,7 +63,7 @@ def test_what_is_missed_is_named_with_its_figure() -> None:
 
 
 def test_a_queue_that_grows_is_no_pass_even_within_the_slo() -> None:
-    made = trial(samples(0.0, growth=0.03))
+    made = trial(samples(0.0, growth=0.01))
     assert not made.stable
     assert "in flight grew from " in made.why
 
@@ -105,10 +106,24 @@ def test_a_service_that_worked_on_nothing_tells_no_s() -> None:
     assert made.load == pytest.approx(100)
 
 
-def test_in_flight_is_a_mean_over_a_third() -> None:
-    middle, last = in_flight_thirds(samples(0.5), START, 6.0)
-    assert middle == pytest.approx(50, rel=0.02)
-    assert last == pytest.approx(50, rel=0.3), "what is due after the end is not there"
+def test_in_flight_is_a_mean_over_each_part() -> None:
+    means = in_flight(samples(0.5), START, 6.0)
+    assert means == pytest.approx([37.5, 50, 50, 50, 50, 50], rel=0.02), "the first answers come after 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("means", "grown"),
+    [
+        ([1, 2, 3, 4, 5, 6], True),  # 1 % too much at 100/s
+        ([1, 1.2, 1.4, 1.6, 1.8, 2.0], False),  # 0.2 %
+        ([2, 5, 3, 6, 2, 7], False),  # comes and goes
+        ([6, 5, 4, 3, 2, 1], False),
+        ([3, 3, 3, 3, 3, 3], False),
+        ([2, 30, 61, 88, 121, 150], True),
+    ],
+)
+def test_a_queue_grows_if_it_rises_steadily(means: list[float], grown: bool) -> None:
+    assert grows(means, 1.0, 100.0) == grown
 
 
 @pytest.mark.parametrize(

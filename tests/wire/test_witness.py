@@ -62,7 +62,7 @@ def test_what_spoils_a_run_is_named() -> None:
         "one",
     )
     assert surroundings(throttled=0.4).faults() == (
-        "a CPU quota held us up for 40% of the CPU time: raise it (cpu.max of the cgroup), or offer less",
+        "a CPU quota held us up for 40% of the time: raise it (cpu.max of the cgroup), or offer less",
     )
     assert len(surroundings(stolen=1.0, others=1.0, throttled=1.0, foreign_connections=1).faults()) == 4
 
