@@ -178,7 +178,7 @@ def saturated_then_waiting(_: Path) -> dict[str, Any]:
     with child(command, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/"
-        flags = ["--rate", "9000", "--duration", "1.5", "--timeout", "10", "--max-in-flight", "20000"]
+        flags = ["--rate", "14000", "--duration", "1", "--timeout", "10", "--max-in-flight", "20000"]
         return planted("of its one core while it sent", causes(url, *flags))
 
 
