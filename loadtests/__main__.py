@@ -518,7 +518,7 @@ def _warn_above_ceiling(rate: float) -> None:
     if found is not None and rate > found.per_second:
         print(
             f"{rate:g}/s is above what this generator sends on time, {found.per_second:,.0f}/s as "
-            "`self-test` last found: the run will be INVALID",
+            "`self-test` last found: the run is likely to be INVALID",
             file=sys.stderr,
         )
 
