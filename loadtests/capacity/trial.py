@@ -17,7 +17,8 @@ from itertools import pairwise
 from statistics import linear_regression
 from typing import Final
 
-from loadtests.load.results import MISSED, RunSummary, ThresholdResult
+from loadtests.load.live import observed
+from loadtests.load.results import MISSED, RunSummary
 from loadtests.load.sample import Sample, elapsed
 from loadtests.load.thresholds import Threshold
 
@@ -134,7 +135,7 @@ def trial_of(
     means = in_flight(samples, started, summary.window_seconds)
     stable = not grows(means, summary.window_seconds / PARTS, offered)
     missed = [result for result in summary.thresholds if result.state == MISSED]
-    why = [_missed(missed[0])] if missed else []
+    why = [f"{one.threshold} missed: {observed(one.threshold, one.observed)}" for one in missed[:1]]
     if not stable:
         why.append(f"in flight grew from {means[0]:.0f} to {means[-1]:.0f}")
     share = share_offered(readings, offered, workers, wait) if workers else None
@@ -180,13 +181,3 @@ def grows(means: Sequence[float], part_seconds: float, rate: float) -> bool:
     spread = len(means) * (len(means) ** 2 - 1) / 12  # sum of the squares of n - mean(n)
     error = math.sqrt(squares / (len(means) - 2) / spread)
     return line.slope > GROWTH * rate * part_seconds and line.slope > STEADY * error
-
-
-def _missed(result: ThresholdResult) -> str:
-    if result.observed is None:
-        return f"{result.threshold} missed: never"
-    if result.threshold.startswith("errors"):
-        return f"{result.threshold} missed: {result.observed:.2%}"
-    if result.threshold[0] in "pm":  # p99, max
-        return f"{result.threshold} missed: {result.observed * 1e3:.0f} ms"
-    return f"{result.threshold} missed: {result.observed:.0f}/s"

@@ -98,12 +98,6 @@ class Generator:
         _wait(child)
 
 
-def run_phase(phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
-    """Run one phase in a child of its own; like `Generator.run`."""
-    with Generator() as generator:
-        yield from generator.run(phase, samples_path)
-
-
 def read_samples(path: Path) -> tuple[list[Sample], GeneratorFacts]:
     """Return the samples of a phase and the generator's facts about itself.
 

@@ -199,6 +199,15 @@ def verdict_of(result: ThresholdResult) -> str:
     return "passed" if result.passed else "MISSED"
 
 
+def observed(threshold: str, value: float | None) -> str:
+    """What was observed of a threshold's metric, with its unit."""
+    if value is None:
+        return "never"
+    if threshold.startswith("errors"):
+        return f"{value:.2%}"
+    return f"{value:.1f}/s" if threshold.startswith(("achieved", "goodput")) else seconds(value)
+
+
 def seconds(value: float | None) -> str:
     """Return a duration with three digits and a fitting unit: `850 us`, `4.21 ms`, `1.20 s`."""
     if value is None:

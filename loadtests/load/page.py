@@ -13,7 +13,7 @@ from typing import Final
 from loadtests.files import write_whole
 from loadtests.load import doctor, figures
 from loadtests.load.folder import PAGE, Record, holds_steps, read_run, read_steps
-from loadtests.load.live import COLUMNS, books_of, seconds, times, told, verdict_of
+from loadtests.load.live import COLUMNS, books_of, observed, seconds, times, told, verdict_of
 from loadtests.load.results import MISSED, PASSED, TOO_FEW, StepsSummary
 from loadtests.pages import frame
 
@@ -95,15 +95,6 @@ def of_steps(found: StepsSummary) -> str:
         seconds=seconds,
         verdict_of=verdict_of,
     )
-
-
-def observed(threshold: str, value: float | None) -> str:
-    """What was observed of a threshold's metric, with its unit."""
-    if value is None:
-        return "never"
-    if threshold.startswith("errors"):
-        return f"{value:.2%}"
-    return f"{value:.1f}/s" if threshold.startswith(("achieved", "goodput")) else seconds(value)
 
 
 def _date(epoch: float) -> str:

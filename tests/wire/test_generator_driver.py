@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import gc
 import json
 import os
@@ -14,10 +15,16 @@ import pytest
 
 from loadtests.load import driver
 from loadtests.load.driver import CoreWait
-from loadtests.load.generator import Generator, GeneratorError, read_samples, run_phase
+from loadtests.load.facts import Progress
+from loadtests.load.generator import Generator, GeneratorError, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger, summarise
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+
+
+def run_phase(phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
+    with Generator() as generator:
+        yield from generator.run(phase, samples_path)
 
 
 def test_a_run_tells_its_progress_and_leaves_every_planned_request_in_the_file(tmp_path: Path) -> None:
