@@ -29,10 +29,11 @@ test: $(READY) ## Run the tests (under 5 minutes, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone
 
-lint: $(READY) ## Check format, lint and types
+lint: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(READY) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .

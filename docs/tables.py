@@ -16,9 +16,9 @@ from loadtests.experiment.presets import PRESETS
 from loadtests.peers import report
 from loadtests.peers.results import Results
 from metrics.catalogue import CATALOGUE
-from service.settings import Settings, shown_default
-from service.sources import flag
-from service.states import STATES, TRANSITIONS
+from service.config.settings import Settings, shown_default
+from service.config.sources import flag
+from service.lifecycle.states import STATES, TRANSITIONS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -6,6 +6,7 @@ Knows prometheus_client and the catalogue. Holds its own registry, so two servic
 
 from __future__ import annotations
 
+import enum
 import functools
 import threading
 import time
@@ -32,12 +33,39 @@ from metrics.catalogue import BY_NAME
 from metrics.peaks import CELLS, Cells, fell, highest
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-OUTCOMES = ("completed", "rejected", "expired", "cancelled", "failed", "killed")
-RESTARTS = ("crashed", "deadline", "recycled")
 # A `_created` series for every counter would nearly double the scrape and answers no question here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-CONNECTION_ENDS = ("closed", "error", "deadline", "evicted", "abandoned", "handover", "tls")
+
+class ConnectionEnd(enum.StrEnum):
+    """Why a connection ended; the value is the label `reason`."""
+
+    CLOSED = "closed"
+    ERROR = "error"
+    DEADLINE = "deadline"
+    EVICTED = "evicted"
+    ABANDONED = "abandoned"
+    HANDOVER = "handover"
+    TLS = "tls"
+
+
+class TaskOutcome(enum.StrEnum):
+    """What became of a task; the value is the label `outcome`."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    KILLED = "killed"
+
+
+class RestartReason(enum.StrEnum):
+    """Why a worker was replaced; the value is the label `reason`."""
+
+    CRASHED = "crashed"
+    DEADLINE = "deadline"
+    RECYCLED = "recycled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +101,7 @@ class Connections:
         self._clock = clock
         self._lock = threading.Lock()
         self._accepted = 0
-        self._completed = Tally[str](dict.fromkeys(CONNECTION_ENDS, 0))
+        self._completed = Tally[str](dict.fromkeys(ConnectionEnd, 0))
         self._live: set[object] = set()
 
     def opened(self, record: object) -> None:
@@ -82,7 +110,7 @@ class Connections:
             self._accepted += 1
             self._live.add(record)
 
-    def ended(self, record: object, reason: str) -> bool:
+    def ended(self, record: object, reason: ConnectionEnd) -> bool:
         """Count `record` as completed for `reason`; False if it had ended before."""
         with self._lock:
             if record not in self._live:
@@ -170,9 +198,9 @@ class Metrics:
         self.queue_wait = self._histogram("offload_queue_wait_seconds")
         self.task_cpu = self._histogram("offload_task_cpu_seconds")
         tasks = self._counter("offload_tasks_total")
-        self.tasks = {outcome: tasks.labels(outcome) for outcome in OUTCOMES}
+        self.tasks = {outcome: tasks.labels(outcome) for outcome in TaskOutcome}
         restarts = self._counter("offload_worker_restarts_total")
-        self.restarts = {reason: restarts.labels(reason) for reason in RESTARTS}
+        self.restarts = {reason: restarts.labels(reason) for reason in RestartReason}
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answer. Unknown methods and routes share the label OTHER, so labels stay bounded."""

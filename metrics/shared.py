@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from metrics.catalogue import BY_NAME, CATALOGUE
-from metrics.instruments import Connections, Metrics, families
+from metrics.instruments import ConnectionEnd, Connections, Metrics, families
 from metrics.slots import Look, Slot, look, total
 
 SAMPLE_SECONDS: Final = 0.25
@@ -42,7 +42,7 @@ class KeptConnections(Connections):
         super().opened(record)
         self._slot.write(self._accepted, len(self._live), self._completed)
 
-    def ended(self, record: object, reason: str) -> bool:
+    def ended(self, record: object, reason: ConnectionEnd) -> bool:
         """See `Connections`."""
         if not super().ended(record, reason):
             return False

@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from metrics.instruments import CONNECTION_ENDS, Snapshot
+from metrics.instruments import ConnectionEnd, Snapshot
 from metrics.peaks import CELLS, highest
 
-REASONS: Final = ("killed", *CONNECTION_ENDS)
+REASONS: Final = ("killed", *ConnectionEnd)
 """Why a connection ended, in the order of the record. To be added to at its end alone: after a USR2 a newer
 version goes on with the slots of an older one."""
 

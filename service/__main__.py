@@ -13,23 +13,23 @@ import select
 import signal
 import sys
 
-from service.orders import Orders
-from service.states import EXIT_FORCED, Event
+from service.lifecycle.control import Control
+from service.lifecycle.states import EXIT_FORCED, Event
 
 
-def _listen_to_signals(orders: Orders) -> None:
+def _listen_to_signals(control: Control) -> None:
     """Turn SIGTERM and SIGINT into orders to stop, SIGHUP into one to reload.
 
     Through `signal` and not the event loop, because a loop that is blocked does not hear, and a second
     signal must be heard then above all. A handler runs between two bytecodes of whatever blocks.
     """
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
-        signal.signal(number, functools.partial(_stop, orders, why))
-    signal.signal(signal.SIGHUP, lambda *_: orders.reload())
+        signal.signal(number, functools.partial(_stop, control, why))
+    signal.signal(signal.SIGHUP, lambda *_: control.reload())
 
 
-def _stop(orders: Orders, why: Event, *_: object) -> None:
-    orders.stop(why)
+def _stop(control: Control, why: Event, *_: object) -> None:
+    control.stop(why)
 
 
 def _force() -> None:
@@ -43,11 +43,11 @@ def _force() -> None:
 
 def main() -> int:
     """Run the service; returns its exit code."""
-    orders = Orders(_force)
-    _listen_to_signals(orders)
+    control = Control(_force)
+    _listen_to_signals(control)
     from service.command import run  # the slow part: everything else is imported here
 
-    return run(sys.argv[1:], os.environ, orders)
+    return run(sys.argv[1:], os.environ, control)
 
 
 if __name__ == "__main__":

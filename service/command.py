@@ -15,16 +15,16 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 import structlog
 
-from service import logs
-from service.listener import adopt
-from service.loading import StartError
+from service.app.loading import StartError
+from service.config.settings import Settings
+from service.config.sources import listing, read
+from service.lifecycle.control import Control
+from service.lifecycle.run import serve
+from service.lifecycle.states import EXIT_CANNOT_START, EXIT_CLEAN
+from service.log import setup as logs
 from service.loops import LOOPS
-from service.orders import Orders
-from service.serve import serve
-from service.settings import Settings
-from service.sources import listing, read
-from service.states import EXIT_CANNOT_START, EXIT_CLEAN
-from service.tokens import raise_open_files
+from service.net.connection_limit import raise_open_files
+from service.net.listener import adopt
 
 log = structlog.get_logger("offloop")
 
@@ -33,7 +33,7 @@ LAST_SECONDS = 1.0
 The interpreter would wait for them for ever."""
 
 
-def run(argv: Sequence[str], environ: MutableMapping[str, str], orders: Orders) -> int:
+def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control) -> int:
     """Run the service; returns 0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken."""
     # When we end without cleaning up, this helper of multiprocessing does, and would say so at length.
     environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -43,7 +43,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], orders: Orders) 
         return _cannot_start(str(error))
     if reading.show:
         print(listing(reading, colors=sys.stdout.isatty() and not environ.get("NO_COLOR")))
-        for line in reading.strangers:
+        for line in reading.unknown_variables:
             print(f"offloop: {line}", file=sys.stderr)
         return EXIT_CLEAN
     settings = reading.settings
@@ -56,11 +56,11 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], orders: Orders) 
     sys.setswitchinterval(0.001)
     raise_open_files()  # before the workers: they inherit it
     logs.configure(settings.log_format)
-    if reading.strangers:
-        log.warning("unknown variables", ignored=reading.strangers)
+    if reading.unknown_variables:
+        log.warning("unknown variables", ignored=reading.unknown_variables)
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
-            code = runner.run(serve(settings, orders, reread=lambda: read(argv).settings, listener=listener))
+            code = runner.run(serve(settings, control, reread=lambda: read(argv).settings, listener=listener))
         except StartError as error:
             code = _cannot_start(str(error))
         # It is over: no signal may change the exit code now, and nothing that was left behind may hold it up.

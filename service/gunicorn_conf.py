@@ -15,12 +15,13 @@ from typing import Any
 
 import structlog
 
-from service import logs, share
-from service.exporter import Exporter
-from service.settings import Settings
-from service.sources import read
-from service.states import EXIT_CANNOT_START
-from service.worker import IOProcess
+from service.config.settings import Settings
+from service.config.sources import read
+from service.lifecycle.states import EXIT_CANNOT_START
+from service.log import setup as logs
+from service.multi import shares as share
+from service.multi.exporter import Exporter
+from service.multi.io_process import IOProcess
 
 log = structlog.get_logger("offloop")
 
@@ -40,8 +41,8 @@ def _settings() -> Settings:
         return IOProcess.settings
     logs.configure(reading.settings.log_format)
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
-    if reading.strangers:
-        log.warning("unknown variables", ignored=reading.strangers)
+    if reading.unknown_variables:
+        log.warning("unknown variables", ignored=reading.unknown_variables)
     return reading.settings
 
 
@@ -51,7 +52,7 @@ settings = IOProcess.settings = _settings()
 # gunicorn's own lines go the way of ours.
 logconfig_dict = {"root": {}, "loggers": {"gunicorn.error": {"handlers": [], "propagate": True}}}
 
-wsgi_app = "service.serve:serve"  # gunicorn wants a name; nobody loads it
+wsgi_app = "service.lifecycle.run:serve"  # gunicorn wants a name; nobody loads it
 worker_class = IOProcess
 workers = int(os.environ.get("WEB_CONCURRENCY") or share.processes(settings.workers))
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"

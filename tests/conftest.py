@@ -20,8 +20,8 @@ import pytest
 import structlog
 import uvloop
 
-from service import logs
-from service.lane import worker_process
+from service.log import setup as logs
+from service.offload.lane import worker_process
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Logged = Callable[[], list[dict[str, Any]]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from service import runner
+from service.offload import worker_main as runner
 
 failing = threading.Event()
 """While set, `fails_on_demand` does."""

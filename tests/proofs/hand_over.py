@@ -24,8 +24,8 @@ from typing import Any
 import uvloop
 
 from metrics.instruments import Metrics
-from service.admission import Admission
-from service.offload import Offload
+from service.offload.admission import Admission
+from service.offload.queue import Offload
 from tests.process.support import service
 from tests.process.tools_support import run
 from tests.proofs.accept_bench import cpu

@@ -16,15 +16,15 @@ from structlog.testing import capture_logs
 
 from metrics.exposition import parse
 from metrics.instruments import Metrics
-from service.accept import (
+from service.net.accept_errors import ErrorClass, classify
+from service.net.accept_loop import (
     PAUSE_SECONDS,
     TRIES_BEFORE_BROKEN,
     TRIES_BEFORE_PAUSE,
     AcceptLoop,
-    Ballast,
+    ReserveDescriptors,
 )
-from service.fates import Fate, fate
-from service.tokens import Token, Tokens
+from service.net.connection_limit import ConnectionLimit, Permit
 from tests.conftest import Logged
 
 ROOT = Path(__file__).parents[2]
@@ -126,31 +126,31 @@ class Bench:
 
     def __init__(self, *script: object, batch: int = 64, limit: int = 1000, shared: bool = False) -> None:
         self.loop, self.listener, self.metrics = FakeLoop(), FakeListener(*script), Metrics()
-        self.tokens = Tokens(limit)
+        self.connection_limit = ConnectionLimit(limit)
         self.taken: list[object] = []
-        self.held: list[Token] = []
+        self.held: list[Permit] = []
         self.room: list[int] = []
         self.broken: list[OSError] = []
-        self.ballast = Ballast(0)
+        self.reserve = ReserveDescriptors(0)
         self.possible = 1000
         self.accepting = AcceptLoop(
             cast("asyncio.AbstractEventLoop", self.loop),
             cast("socket.socket", self.listener),
             batch=batch,
-            tokens=self.tokens,
+            connection_limit=self.connection_limit,
             take=self.take,
-            make_room=self.room.append,
+            evict_idle=self.room.append,
             broken=self.broken.append,
             possible=lambda: self.possible,
             metrics=self.metrics,
-            ballast=self.ballast,
+            reserve=self.reserve,
             shared=shared,
         )
         self.accepting.start()
 
-    def take(self, sock: object, token: Token) -> None:
+    def take(self, sock: object, permit: Permit) -> None:
         self.taken.append(sock)
-        self.held.append(token)
+        self.held.append(permit)
 
     def turn(self) -> None:
         assert self.loop.reading is not None
@@ -161,11 +161,11 @@ class Bench:
 
 
 def test_every_errno_has_one_fate() -> None:
-    named = {Fate.CONNECTION: CONNECTION, Fate.SHORTAGE: SHORTAGE, Fate.BROKEN: BROKEN}
+    named = {ErrorClass.CONNECTION: CONNECTION, ErrorClass.SHORTAGE: SHORTAGE, ErrorClass.BROKEN: BROKEN}
     for code, name in errno.errorcode.items():
         codes = {kind: {getattr(errno, known) for known in names} for kind, names in named.items()}
-        expected = next((kind for kind, known in codes.items() if code in known), Fate.UNKNOWN)
-        assert fate(code) is expected, name
+        expected = next((kind for kind, known in codes.items() if code in known), ErrorClass.UNKNOWN)
+        assert classify(code) is expected, name
 
 
 def test_a_turn_takes_at_most_one_batch() -> None:
@@ -182,7 +182,7 @@ def test_a_lost_connection_does_not_delay_the_next() -> None:
     assert bench.taken == ["a"]
     assert not bench.loop.timers
     assert bench.value("listener_accept_errors_total{class=connection,errno=EPROTO}") == 1
-    assert bench.tokens.taken == 1
+    assert bench.connection_limit.taken == 1
 
 
 def test_a_shortage_pauses_exactly_half_a_second_and_recovers() -> None:
@@ -195,7 +195,7 @@ def test_a_shortage_pauses_exactly_half_a_second_and_recovers() -> None:
     bench.turn()
     assert bench.taken == ["a"]
     assert bench.value("listener_accept_pauses_total") == 1
-    assert bench.tokens.taken == 1
+    assert bench.connection_limit.taken == 1
 
 
 ERRNOS = sorted(set(errno.errorcode) - {errno.EAGAIN})  # EAGAIN is no error: the queue is empty
@@ -210,11 +210,11 @@ def test_a_burst_of_any_errno_costs_what_its_fate_says_and_no_token() -> None:
                 pauses.append(bench.loop.next_timer())
             else:
                 bench.turn()
-        expected = 5 if fate(code) in (Fate.SHORTAGE, Fate.UNKNOWN) else 0
+        expected = 5 if classify(code) in (ErrorClass.SHORTAGE, ErrorClass.UNKNOWN) else 0
         assert pauses == [PAUSE_SECONDS] * expected, name
-        assert bool(bench.broken) == (fate(code) is Fate.BROKEN), name
+        assert bool(bench.broken) == (classify(code) is ErrorClass.BROKEN), name
         assert bench.taken == ([] if bench.broken else ["a"]), name
-        assert bench.tokens.taken == len(bench.taken), name
+        assert bench.connection_limit.taken == len(bench.taken), name
 
 
 def test_any_errno_for_three_seconds_never_spins() -> None:
@@ -227,16 +227,16 @@ def test_any_errno_for_three_seconds_never_spins() -> None:
                 else:
                     bench.turn()
                     turns += 1
-        match fate(code):
-            case Fate.CONNECTION:  # each is out of the queue: all are skipped without a pause
+        match classify(code):
+            case ErrorClass.CONNECTION:  # each is out of the queue: all are skipped without a pause
                 assert bench.loop.now == 0, name
                 assert not bench.listener.script, name
-            case Fate.BROKEN:
+            case ErrorClass.BROKEN:
                 assert turns == 1, name
-            case Fate.SHORTAGE | Fate.UNKNOWN:
+            case ErrorClass.SHORTAGE | ErrorClass.UNKNOWN:
                 assert turns == 6, name
                 assert bench.value("listener_accept_pauses_total") == 6, name
-        assert bench.tokens.taken == 0, name
+        assert bench.connection_limit.taken == 0, name
         assert len(lines) <= 1, f"{name}: one line per episode"
 
 
@@ -272,27 +272,27 @@ def test_at_the_limit_the_listener_is_left_alone_until_a_place_is_free() -> None
     assert bench.loop.reading is None
     assert not bench.loop.timers, "a full service is no shortage"
     assert bench.room == [2], "two clients wait"
-    assert bench.tokens.crowded
+    assert bench.connection_limit.at_capacity
     bench.held[0].release()
     bench.turn()
     assert bench.taken == ["a", "b", "c"]
-    crowded = bench.tokens.crowded
-    assert crowded, "one more still waits"
-    assert bench.tokens.taken == 2
+    at_capacity = bench.connection_limit.at_capacity
+    assert at_capacity, "one more still waits"
+    assert bench.connection_limit.taken == 2
     bench.turn()
     assert bench.loop.reading is None
-    for token in bench.held:
-        token.release()
+    for permit in bench.held:
+        permit.release()
     bench.turn()
     assert bench.taken == ["a", "b", "c", "d"]
-    assert bench.tokens.crowded == False, "the queue is empty"  # noqa: E712  # mypy remembers it as True
+    assert bench.connection_limit.at_capacity == False, "the queue is empty"  # noqa: E712  # mypy remembers it as True
 
 
 def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None:
     bench = Bench("a", errno.EMFILE, "b", limit=2)
     bench.turn()
     assert bench.loop.reading is None
-    bench.tokens.when_free(bench.accepting._token_is_free)  # as if the limit had been met before
+    bench.connection_limit.when_free(bench.accepting._permit_is_free)  # as if the limit had been met before
     bench.held[0].release()
     assert bench.loop.reading is None
     bench.loop.next_timer()
@@ -305,14 +305,14 @@ def test_a_shortage_of_descriptors_teaches_the_limit_until_nobody_waits() -> Non
     bench.possible = 2
     bench.turn()
     bench.loop.next_timer()
-    assert bench.tokens.limit == 2
+    assert bench.connection_limit.limit == 2
     bench.turn()
     assert bench.loop.reading is None
-    assert bench.tokens.crowded
+    assert bench.connection_limit.at_capacity
     bench.loop.next_timer()
-    assert bench.tokens.limit == 2, "the lower limit is what keeps the shortage away"
-    for token in bench.held[:2]:
-        token.release()
+    assert bench.connection_limit.limit == 2, "the lower limit is what keeps the shortage away"
+    for permit in bench.held[:2]:
+        permit.release()
     bench.turn()
     assert bench.taken == ["a", "b", "c", "d"], "each end lets the next one in at once"
     assert bench.value("listener_accept_pauses_total") == 1
@@ -323,7 +323,7 @@ def test_a_shortage_of_descriptors_teaches_the_limit_until_nobody_waits() -> Non
     assert bench.taken == ["a", "b", "c", "d", "e"]
     bench.turn()
     bench.loop.next_timer()
-    assert bench.tokens.limit == 500, "nobody waits any more"
+    assert bench.connection_limit.limit == 500, "nobody waits any more"
     assert not bench.loop.timers
 
 
@@ -344,7 +344,7 @@ def test_a_pause_goes_on_while_no_descriptor_is_left_to_count_with() -> None:
     bench.loop.next_timer()
     bench.turn()
     assert bench.taken == ["a"]
-    assert bench.tokens.limit == 7
+    assert bench.connection_limit.limit == 7
 
 
 def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None:
@@ -352,16 +352,16 @@ def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None
     bench = Bench(lost, "a")
     real = bench.take
 
-    def once(sock: object, token: Token) -> None:
+    def once(sock: object, permit: Permit) -> None:
         if sock is lost:
             raise RuntimeError("injected")
-        real(sock, token)
+        real(sock, permit)
 
     bench.accepting._take = once  # the listener must survive whatever it hands over to
     bench.turn()
     assert lost.closed
     assert bench.taken == ["a"]
-    assert bench.tokens.taken == 1
+    assert bench.connection_limit.taken == 1
     assert bench.loop.reading is not None
 
 
@@ -403,7 +403,7 @@ def test_a_listener_that_cannot_be_registered_pauses() -> None:
 
 def test_a_pause_that_lasts_asks_for_room_again() -> None:
     bench = Bench(errno.EMFILE, "a")
-    bench.ballast.refill = iter([False, True]).__next__  # type: ignore[method-assign]  # on demand
+    bench.reserve.refill = iter([False, True]).__next__  # type: ignore[method-assign]  # on demand
     bench.turn()
     asked = len(bench.room)
     bench.loop.next_timer()
@@ -411,18 +411,18 @@ def test_a_pause_that_lasts_asks_for_room_again() -> None:
 
 
 def test_the_last_descriptors_are_not_for_connections() -> None:
-    ballast = Ballast(3)
+    reserve = ReserveDescriptors(3)
     before = {entry.name for entry in Path("/dev/fd").iterdir()}
-    ballast.drop()
+    reserve.drop()
     assert len(before) - len({entry.name for entry in Path("/dev/fd").iterdir()}) == 3
-    assert ballast.refill()
-    ballast.drop()
+    assert reserve.refill()
+    reserve.drop()
 
 
 def test_a_pause_lasts_until_the_ballast_is_back() -> None:
     bench = Bench(errno.EMFILE, "a")
     refilled = iter([False, False, True])
-    bench.ballast.refill = lambda: next(refilled)  # type: ignore[method-assign]  # descriptors on demand
+    bench.reserve.refill = lambda: next(refilled)  # type: ignore[method-assign]  # descriptors on demand
     bench.turn()
     assert [bench.loop.next_timer() for _ in range(3)] == [PAUSE_SECONDS] * 3
     assert bench.loop.reading is not None
@@ -477,8 +477,8 @@ def test_closing_empties_the_queue_first() -> None:
 
 def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_others() -> None:
     class Crowd(Bench):
-        def take(self, sock: object, token: Token) -> None:
-            super().take(sock, token)
+        def take(self, sock: object, permit: Permit) -> None:
+            super().take(sock, permit)
             self.listener.script.append("another")  # others hold the listener: clients go on to come
 
     bench = Crowd("a", "b", shared=True)
@@ -494,8 +494,8 @@ def test_a_higher_limit_lets_in_who_waits_and_a_lower_one_throws_nobody_out() ->
     bench.turn()
     assert bench.taken == ["a", "b", "c"]
     bench.accepting.set_limit(1)
-    assert bench.tokens.taken == 3
-    assert bench.tokens.all_taken()
+    assert bench.connection_limit.taken == 3
+    assert bench.connection_limit.is_reached()
 
 
 @pytest.mark.parametrize(("code", "short"), [(errno.EMFILE, True), (errno.EBADF, False)])

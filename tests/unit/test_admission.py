@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from service.admission import (
+from service.offload.admission import (
     AHEAD_SECONDS,
     FIRST_PROBE_SECONDS,
     LAST_PROBE_SECONDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from service.deadlines import Deadlines, Stage
+from service.web.deadlines import Deadlines, Stage
 
 SECONDS = {Stage.HEAD: 10.0, Stage.BODY: 20.0, Stage.WRITE: 5.0, Stage.IDLE: 75.0, Stage.LEAVE: 2.0}
 

@@ -13,11 +13,19 @@ from typing import Any
 
 import pytest
 
-from metrics.instruments import OUTCOMES, Metrics
-from service import executor_pool, stock_pool
-from service.admission import Admission
-from service.offload import ExpiredError, Offload, RejectedError, WorkerLostError, WorkError, WorkerStartError
-from service.runner import Done
+from metrics.instruments import Metrics, TaskOutcome
+from service.offload import executor_pool
+from service.offload import stock_executor as stock_pool
+from service.offload.admission import Admission
+from service.offload.queue import (
+    ExpiredError,
+    Offload,
+    RejectedError,
+    WorkerLostError,
+    WorkError,
+    WorkerStartError,
+)
+from service.offload.worker_main import Done
 from tests import work
 
 
@@ -66,8 +74,8 @@ class Bench:
             "executor", 2, 0, self.metrics, Admission(2, seconds=0.01), **more
         )
         monkeypatch.setattr(executor_pool, "StockPool", self._pool)
-        monkeypatch.setattr("service.offload.pack", lambda _, function, args: args[0])  # noqa: ARG005
-        monkeypatch.setattr("service.offload.unpack", lambda _, result: result)
+        monkeypatch.setattr("service.offload.queue.pack", lambda _, function, args: args[0])  # noqa: ARG005
+        monkeypatch.setattr("service.offload.queue.unpack", lambda _, result: result)
 
     def _pool(self, *given: Any) -> Scripted:
         self.pools.append(Scripted(*given))
@@ -77,7 +85,7 @@ class Bench:
         return self.metrics.registry.get_sample_value(name, labels)
 
     def outcomes(self) -> dict[str, float]:
-        counts = {name: self.count("offload_tasks_total", outcome=name) for name in OUTCOMES}
+        counts = {name: self.count("offload_tasks_total", outcome=name) for name in TaskOutcome}
         return {name: count for name, count in counts.items() if count}
 
 

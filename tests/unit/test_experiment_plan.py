@@ -18,7 +18,7 @@ from loadtests.experiment.presets import ALL_AT_ONCE, DIGEST, PLANTED, PRESETS, 
 from loadtests.experiment.progress import expected_seconds
 from loadtests.experiment.statistics import geometric
 from loadtests.experiment.verdict import evidence_of, rules_for
-from service.sources import read_settings
+from service.config.sources import read_settings
 
 from .synthetic import COSTS, plan_of, quick, summary_of
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from service.identity import connection_ids, request_id, traceparent
+from service.web.identity import connection_ids, request_id, traceparent
 
 TRACE = "12345678901234567890123456789012"
 PARENT = "1234567890123456"

@@ -9,9 +9,9 @@ import pytest
 
 from metrics.instruments import Metrics
 from service.command import handed_over
-from service.orders import ONE_STOP_SECONDS, Orders
-from service.states import STATES, TRANSITIONS, Event, Life, State
-from service.watch import INTERVAL_SECONDS, LoopWatch
+from service.lifecycle.control import ONE_STOP_SECONDS, Control
+from service.lifecycle.loop_monitor import INTERVAL_SECONDS, LoopWatch
+from service.lifecycle.states import STATES, TRANSITIONS, Event, Life, State
 
 
 def test_every_state_is_described_and_can_be_reached_and_left() -> None:
@@ -49,41 +49,41 @@ class Clock:
 
 
 async def test_an_order_given_before_anybody_listens_is_heard() -> None:
-    orders = Orders(force=lambda: None)
-    orders.reload()
-    orders.stop(Event.INTERRUPT)
-    assert await orders.stopped() is Event.INTERRUPT
-    await orders.reloaded()
+    control = Control(force=lambda: None)
+    control.reload()
+    control.stop(Event.INTERRUPT)
+    assert await control.stopped() is Event.INTERRUPT
+    await control.reloaded()
 
 
 async def test_an_order_wakes_whoever_waits_and_the_first_stop_says_why() -> None:
-    orders = Orders(force=lambda: None)
-    waiting = [asyncio.create_task(orders.stopped()), asyncio.create_task(orders.reloaded())]
+    control = Control(force=lambda: None)
+    waiting = [asyncio.create_task(control.stopped()), asyncio.create_task(control.reloaded())]
     await asyncio.sleep(0)
-    orders.reload()
-    orders.stop(Event.TERMINATE)
-    orders.stop(Event.INTERRUPT)
+    control.reload()
+    control.stop(Event.TERMINATE)
+    control.stop(Event.INTERRUPT)
     assert await asyncio.gather(*waiting) == [Event.TERMINATE, None]
 
 
 async def test_each_order_to_reload_is_heard_once() -> None:
-    orders = Orders(force=lambda: None)
-    orders.reload()
-    await orders.reloaded()
+    control = Control(force=lambda: None)
+    control.reload()
+    await control.reloaded()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(orders.reloaded(), 0.01)
+        await asyncio.wait_for(control.reloaded(), 0.01)
 
 
 @pytest.mark.parametrize("second", [Event.TERMINATE, Event.INTERRUPT])
 def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -> None:
     clock, forced = Clock(), []
-    orders = Orders(lambda: forced.append(True), clock)
-    orders.stop(Event.TERMINATE)
+    control = Control(lambda: forced.append(True), clock)
+    control.stop(Event.TERMINATE)
     clock.now += ONE_STOP_SECONDS / 2
-    orders.stop(second)
+    control.stop(second)
     assert not forced
     clock.now += ONE_STOP_SECONDS
-    orders.stop(second)
+    control.stop(second)
     assert forced
 
 

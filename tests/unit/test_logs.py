@@ -9,7 +9,7 @@ import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from service import logs
+from service.log import setup as logs
 from tests.conftest import Logged
 
 log = structlog.get_logger("offloop.test")

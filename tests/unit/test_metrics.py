@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 
 from metrics.catalogue import BY_NAME, CATALOGUE
 from metrics.exposition import parse, total
-from metrics.instruments import Metrics
+from metrics.instruments import ConnectionEnd, Metrics
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -20,8 +20,8 @@ def test_a_connection_is_completed_once_and_the_first_reason_wins() -> None:
     first, second = object(), object()
     metrics.connections.opened(first)
     metrics.connections.opened(second)
-    assert metrics.connections.ended(first, "error")
-    assert not metrics.connections.ended(first, "closed")
+    assert metrics.connections.ended(first, ConnectionEnd.ERROR)
+    assert not metrics.connections.ended(first, ConnectionEnd.CLOSED)
     values = scrape(metrics)
     assert values["http_connections_accepted_total"] == 2
     assert values["http_connections_completed_total{reason=error}"] == 1

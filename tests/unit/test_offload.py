@@ -22,12 +22,15 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from metrics.exposition import parse
-from metrics.instruments import OUTCOMES, Metrics
-from service import crew, lane, workers
-from service.admission import LIMIT_PER_WORKER, Admission
-from service.crew import Told
-from service.lane import Strategy
-from service.offload import (
+from metrics.instruments import Metrics, TaskOutcome
+from service.offload import lane
+from service.offload import lane_pool as workers
+from service.offload import pool as crew
+from service.offload.admission import LIMIT_PER_WORKER, Admission
+from service.offload.lane import Strategy
+from service.offload.lane_pool import Recycling
+from service.offload.pool import Told
+from service.offload.queue import (
     ExpiredError,
     Offload,
     RejectedError,
@@ -36,8 +39,7 @@ from service.offload import (
     WorkError,
     WorkerStartError,
 )
-from service.runner import OUTCOME, Done
-from service.workers import Recycling
+from service.offload.worker_main import OUTCOME, Done
 from tests import work
 
 Make = Callable[..., Awaitable["Bench"]]
@@ -57,7 +59,7 @@ class Bench:
         """Outcomes that are not zero."""
         counts = {
             name: self.metrics.registry.get_sample_value("offload_tasks_total", {"outcome": name})
-            for name in OUTCOMES
+            for name in TaskOutcome
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -171,7 +173,7 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     offload = bench.offload
     callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert offload.is_crowded()
+    assert offload.is_queueing()
     for _ in range(2):
         assert offload.refusal() is None
         offload.expect()
@@ -188,7 +190,7 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
         offload.expect()  # and none of them comes
     gate.set()
     await asyncio.gather(*callers)
-    assert not offload.is_crowded()
+    assert not offload.is_queueing()
     assert offload.refusal() is None, "nobody is expected for ever"
 
 

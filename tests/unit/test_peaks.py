@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from metrics.instruments import Connections
+from metrics.instruments import ConnectionEnd, Connections
 from metrics.peaks import WINDOW_SECONDS
 
 
@@ -24,7 +24,7 @@ class Book:
             self._live.append(object())
             self.connections.opened(self._live[-1])
         while len(self._live) > level:
-            assert self.connections.ended(self._live.pop(), "closed")
+            assert self.connections.ended(self._live.pop(), ConnectionEnd.CLOSED)
 
     @property
     def peak(self) -> int:
@@ -74,9 +74,9 @@ def test_what_ends_twice_is_no_peak() -> None:
     book = Book()
     book.at(1000, 1)
     book.at(1000, 0)
-    assert not book.connections.ended(object(), "closed")
+    assert not book.connections.ended(object(), ConnectionEnd.CLOSED)
     book.now = 1020
-    assert not book.connections.ended(object(), "closed")
+    assert not book.connections.ended(object(), ConnectionEnd.CLOSED)
     assert book.peak == 0
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from service.identity import request_id
-from service.request_log import is_logged
+from service.web.identity import request_id
+from service.web.request_log import is_logged
 
 DICE = random.Random(1)
 TRACES = [f"00-{DICE.getrandbits(128):032x}-{DICE.getrandbits(64):016x}-00" for _ in range(4000)]

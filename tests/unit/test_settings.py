@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from service.command import run
-from service.orders import Orders
-from service.settings import Settings
-from service.sources import flag, listing, read, read_settings, variable
+from service.config.settings import Settings
+from service.config.sources import flag, listing, read, read_settings, variable
+from service.lifecycle.control import Control
 
 NOT_AN_EXECUTORS = "cannot be had with --offload executor, whose workers are not replaced one by one"
 FUNCTION = "must be package.module:function, not 'no_colon'"
@@ -198,7 +198,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(f"SERVICE_{name}", "")
     assert read([]).settings == Settings()
     assert not read([]).sources
-    assert not read([]).strangers
+    assert not read([]).unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_variable_that_is_no_setting_is_told_and_does_not_stop_the_start(
     reading = read([])
     assert reading.settings == Settings()
     assert not reading.show
-    assert sorted(reading.strangers) == [
+    assert sorted(reading.unknown_variables) == [
         "SERVICE_DEADLNE is not a setting; did you mean SERVICE_DEADLINE?",
         "SERVICE_SERVICE_HOST is not a setting",
         "SERVICE_SHOW_SETTINGS is not a setting",
@@ -308,7 +308,7 @@ def test_a_path_that_is_no_utf_8_is_listed_all_the_same() -> None:
 
 
 def command(argv: list[str]) -> int:
-    return run(argv, os.environ, Orders(force=lambda: None))
+    return run(argv, os.environ, Control(force=lambda: None))
 
 
 @pytest.mark.parametrize(

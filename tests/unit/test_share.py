@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.settings import Settings
-from service.share import graceful_timeout, processes, share
+from service.config.settings import Settings
+from service.multi.shares import graceful_timeout, processes, share
 
 
 @pytest.mark.parametrize(

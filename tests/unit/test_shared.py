@@ -17,7 +17,7 @@ from prometheus_client import generate_latest, values
 from metrics import shared
 from metrics.catalogue import CATALOGUE
 from metrics.exposition import parse, total
-from metrics.instruments import CONNECTION_ENDS, Metrics
+from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
@@ -73,7 +73,7 @@ def test_counters_of_all_processes_are_added_and_go_on_over_generations(folder: 
     for generation in range(1, 4):
         processes = start(), start()
         for metrics in processes:
-            metrics.tasks["completed"].inc(10)
+            metrics.tasks[TaskOutcome.COMPLETED].inc(10)
             metrics.request("GET", "/data", 200, 0.003)
         found = scrape(folder)
         assert found["offload_tasks_total{outcome=completed}"] == 20 * generation
@@ -92,7 +92,7 @@ def test_the_books_close_while_processes_live_and_after_they_were_killed(folder:
     for record in held:
         one.connections.opened(record)
         other.connections.opened(record)
-    one.connections.ended(held[0], "closed")
+    one.connections.ended(held[0], ConnectionEnd.CLOSED)
     assert book(folder) == (10, {"closed": 1}, 9)
     die(one)
     assert book(folder) == (10, {"closed": 1, "killed": 4}, 5)
@@ -100,8 +100,8 @@ def test_the_books_close_while_processes_live_and_after_they_were_killed(folder:
     assert heir.slot.number == one.slot.number
     assert book(folder) == (10, {"closed": 1, "killed": 4}, 5)
     heir.connections.opened(held[0])
-    heir.connections.ended(held[0], "closed")
-    assert not heir.connections.ended(held[0], "error")
+    heir.connections.ended(held[0], ConnectionEnd.CLOSED)
+    assert not heir.connections.ended(held[0], ConnectionEnd.ERROR)
     assert book(folder) == (11, {"closed": 2, "killed": 4}, 5)
     assert heir.connections.snapshot().accepted == 1  # its own alone: the service decides by that
 
@@ -116,7 +116,7 @@ def book(folder: Path) -> tuple[float, dict[str, float], float]:
     )
 
 
-REASONS = ("killed", *CONNECTION_ENDS)
+REASONS = ("killed", *ConnectionEnd)
 
 
 def test_the_peaks_of_living_processes_are_added_and_each_is_forgotten_by_time_alone(
@@ -131,7 +131,7 @@ def test_the_peaks_of_living_processes_are_added_and_each_is_forgotten_by_time_a
         for record in held:
             metrics.connections.opened(record)
         for record in held[1:]:
-            metrics.connections.ended(record, "closed")
+            metrics.connections.ended(record, ConnectionEnd.CLOSED)
     for _ in range(2):
         found = scrape(folder)
         assert found["http_connections_active"] == 2
@@ -223,7 +223,7 @@ def test_one_scrape_can_ask_for_some_names_alone(folder: Path, start: Start) -> 
 
 @pytest.mark.parametrize("size", [0, 1 << 16])
 def test_a_scrape_bears_files_that_have_just_been_made(folder: Path, start: Start, size: int) -> None:
-    start().tasks["failed"].inc()
+    start().tasks[TaskOutcome.FAILED].inc()
     for name in ("counter_7.db", "histogram_7.db", "gauge_livesum_7.db", "slot-7"):
         (folder / name).write_bytes(bytes(size))
     assert scrape(folder)["offload_tasks_total{outcome=failed}"] == 1

@@ -1,4 +1,4 @@
-"""Who may import whom, and who alone owns what: the direction of the design, held by reading imports."""
+"""Who alone owns what, held by reading imports. Who may import whom is in pyproject.toml: `make lint`."""
 
 from __future__ import annotations
 
@@ -9,69 +9,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.protocol import Protocol
+from service.web.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("service", "metrics", "loadtests")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-
-# A file of the chassis may import only files of ours that stand before it in this list.
-CHASSIS = [
-    *(
-        "shield",
-        "background",
-        "work",
-        "binding",
-        "settings",
-        "sources",
-        "volume",
-        "logs",
-        "tls",
-        "tcp",
-        "tokens",
-    ),
-    *("deadlines", "fates", "listener", "states", "orders", "watch", "loops", "share"),
-    *("identity", "request_log"),
-    *(
-        "accept",
-        "admission",
-        "runner",
-        "lane",
-        "crew",
-        "workers",
-        "stock_pool",
-        "executor_pool",
-        "offload",
-        "refusal",
-        "protocol",
-        "connection",
-        "drain",
-        "app",
-        "loading",
-        "server",
-        "serve",
-        "command",
-        "__main__",
-        "worker",
-        "exporter",
-        "gunicorn_conf",
-    ),
-]
-
-# The rooms of the instrument: a file may import only from its own and from those that stand before it.
-ROOMS = [
-    *("scripts", "files", "neighbours", "machine", "pages"),
-    *("load", "experiment", "capacity", "peers", "arguments", "__main__"),
-]
-
-# The same for the files of the experiment: what is planned, what is measured, what it means, how it is told.
-EXPERIMENT = [
-    *("statistics", "plan", "presets"),
-    *("child", "counters", "ledger", "blocks", "results", "speed"),
-    *("evidence", "claims", "verdict", "tables"),
-    *("folder", "figures", "page", "report", "progress"),
-    *("testbed", "run", "comparable", "compare"),
-]
 
 # What decides by what it is told, and never by the clock.
 TIMELESS = {
@@ -90,7 +32,7 @@ OWNERS = {
         "loadtests/peers",
     },
     "pydantic": {
-        *("service/settings.py", "service/sources.py", "service/binding.py"),
+        *("service/config", "service/app/query.py"),
         *("loadtests/load/schema.py", "loadtests/experiment/folder.py", "loadtests/peers"),
         "loadtests/capacity/folder.py",
     },
@@ -101,18 +43,16 @@ OWNERS = {
         *("loadtests/capacity/run.py", "loadtests/capacity/self_test.py"),
     },
     "prometheus_client": {"metrics"},
-    "multiprocessing": {"service/lane.py", "service/stock_pool.py", "service/runner.py"},
+    "multiprocessing": {"service/offload"},
     # The executor pool knows futures and starts nothing. The designs are programs of their own, and not ours.
     "concurrent": {
-        "service/lane.py",
-        "service/stock_pool.py",
-        "service/executor_pool.py",
+        "service/offload",
         "loadtests/peers/designs.py",
     },
-    "argparse": {"service/sources.py", "loadtests/arguments.py", "loadtests/__main__.py"},
-    "pydantic_settings": {"service/sources.py"},
-    "tomllib": {"service/sources.py"},
-    "gunicorn": {"service/worker.py"},
+    "argparse": {"service/config/sources.py", "loadtests/arguments.py", "loadtests/__main__.py"},
+    "pydantic_settings": {"service/config/sources.py"},
+    "tomllib": {"service/config/sources.py"},
+    "gunicorn": {"service/multi/io_process.py"},
     "uvloop": {"service/loops.py", "loadtests/peers/__main__.py"},
     "fastapi": {"loadtests/peers/designs.py"},
     "uvicorn": {"loadtests/peers/__main__.py"},
@@ -138,56 +78,6 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
-
-
-def modules(path: Path) -> set[str]:
-    """The modules of ours among them."""
-    return {full for full in imports(path) if (ROOT / (full.replace(".", "/") + ".py")).exists()}
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_packages_do_not_reach_into_each_other(path: Path) -> None:
-    here = path.relative_to(ROOT).parts[0]
-    allowed = {
-        "service": {"service", "metrics"},
-        "metrics": {"metrics"},
-        "loadtests": {"loadtests", "metrics"},
-    }
-    reached = {full.partition(".")[0] for full in imports(path)} & {*PACKAGES, "tests"}
-    assert reached <= allowed[here]
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("service/")], ids=name)
-def test_the_chassis_imports_in_one_direction(path: Path) -> None:
-    if path.stem == "__init__":
-        assert not modules(path)
-        return
-    before = set(CHASSIS[: CHASSIS.index(path.stem)])
-    assert {full.split(".")[1] for full in modules(path) if full.startswith("service.")} <= before
-
-
-LOADTESTS = [path for path in FILES if name(path).startswith("loadtests/")]
-
-
-def of_loadtests(path: Path) -> set[tuple[str, ...]]:
-    """The modules of the instrument that a file imports, as parts: room, then file."""
-    return {tuple(full.split(".")[1:]) for full in modules(path) if full.startswith("loadtests.")}
-
-
-@pytest.mark.parametrize("path", LOADTESTS, ids=name)
-def test_the_rooms_of_the_instrument_import_in_one_direction(path: Path) -> None:
-    room = path.relative_to(ROOT / "loadtests").with_suffix("").parts[0]
-    if room == "__init__":
-        assert not of_loadtests(path)
-        return
-    assert {parts[0] for parts in of_loadtests(path)} <= set(ROOMS[: ROOMS.index(room) + 1])
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "loadtests/experiment").glob("*.py")), ids=name)
-def test_the_experiment_imports_in_one_direction(path: Path) -> None:
-    reached = {parts[1] for parts in of_loadtests(path) if parts[0] == "experiment"}
-    before = [] if path.stem == "__init__" else EXPERIMENT[: EXPERIMENT.index(path.stem)]
-    assert reached <= set(before)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -218,6 +108,18 @@ def test_in_the_load_only_the_driver_knows_the_clock(path: Path) -> None:
 def test_in_the_experiment_what_decides_knows_no_clock(path: Path) -> None:
     if path.stem in TIMELESS:
         assert not imports(path) & {"time", "datetime"}
+
+
+CHASSIS = ROOT / "service"
+
+
+def test_the_map_of_the_chassis_names_every_module() -> None:
+    text = (CHASSIS / "__init__.py").read_text()
+    for path in CHASSIS.rglob("*.py"):
+        if path.stem != "__init__":
+            assert path.name in text, name(path)
+    named = set(re.findall(r"\b(\w+/\w+\.py)\b", text))
+    assert {(CHASSIS / one).exists() for one in named} == {True}, named
 
 
 def test_the_map_of_the_instrument_names_every_file() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.volume import Allowance, Volume
+from service.log.rate_limit import Allowance, Volume
 
 TEN = Allowance(per_second=10, burst=5)
 

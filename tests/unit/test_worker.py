@@ -17,11 +17,11 @@ from prometheus_client import values
 
 from metrics.shared import SharedMetrics
 from metrics.slots import Slot, look
-from service import logs
-from service.orders import Orders
-from service.settings import Settings
-from service.states import Event
-from service.worker import IOProcess
+from service.config.settings import Settings
+from service.lifecycle.control import Control
+from service.lifecycle.states import Event
+from service.log import setup as logs
+from service.multi.io_process import IOProcess
 
 CONF = Path(__file__).parents[2] / "service/gunicorn_conf.py"
 Configure = Callable[..., dict[str, Any]]
@@ -105,7 +105,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IOProces
     config = Config()
     config.set("max_requests", 3)
     made = IOProcess(1, os.getppid(), [], None, 30, config, logging.getLogger("test"))
-    made._orders = Orders(force=lambda: pytest.fail("forced"))
+    made._control = Control(force=lambda: pytest.fail("forced"))
     made._metrics = SharedMetrics(Slot(tmp_path))
     yield made
     made._metrics.slot.close()
@@ -129,20 +129,20 @@ async def test_max_requests_end_it_once_with_notice(worker: IOProcess) -> None:
         worker._beat(True, "serving")
     assert not worker.alive
     worker._beat(False, "notice")
-    assert await worker._orders.stopped() is Event.TERMINATE
+    assert await worker._control.stopped() is Event.TERMINATE
 
 
 async def test_an_arbiter_that_has_gone_ends_it_without_notice(worker: IOProcess) -> None:
     worker.ppid = -1
     worker._beat(True, "serving")
-    assert await worker._orders.stopped() is Event.INTERRUPT
+    assert await worker._control.stopped() is Event.INTERRUPT
 
 
 async def test_the_arbiter_may_say_stop_again_and_again(worker: IOProcess) -> None:
     for _ in range(3):
         worker._stop(Event.TERMINATE)
         await asyncio.sleep(0.01)
-    assert await worker._orders.stopped() is Event.TERMINATE
+    assert await worker._control.stopped() is Event.TERMINATE
 
 
 def test_one_worker_that_cannot_start_halts_the_arbiter(

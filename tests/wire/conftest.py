@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 
 from metrics.exposition import parse
-from service import app
-from service.server import Service
-from service.settings import Settings
-from service.states import State
+from service.app import data
+from service.config.settings import Settings
+from service.lifecycle.service import Service
+from service.lifecycle.states import State
 
 Start = Callable[..., Awaitable["Running"]]
 Routes = Callable[[str, Callable[..., Awaitable[web.StreamResponse]]], None]
@@ -64,7 +64,7 @@ class Running:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Starts services; afterwards drains each and checks that its book adds up and every token is back."""
+    """Starts services; afterwards drains each and checks that its book adds up and every permit is back."""
     running: list[Running] = []
 
     async def _start(listener: socket.socket | None = None, **changes: object) -> Running:
@@ -81,7 +81,7 @@ async def start() -> AsyncIterator[Start]:
         book = one.service.metrics.connections.snapshot()
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())
-        assert one.service.tokens.taken == 0
+        assert one.service.connection_limit.taken == 0
     async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
         while asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0.01)
@@ -90,7 +90,7 @@ async def start() -> AsyncIterator[Start]:
 @pytest.fixture
 def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
     """Adds routes to the application of a service that is started afterwards."""
-    build = app.data_app
+    build = data.data_app
     added: list[tuple[str, Any]] = []
 
     def build_with_more(*arguments: Any) -> web.Application:
@@ -99,7 +99,7 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
             made.router.add_route("*", path, handler)
         return made
 
-    monkeypatch.setattr(app, "data_app", build_with_more)
+    monkeypatch.setattr(data, "data_app", build_with_more)
     return lambda path, handler: added.append((path, handler))
 
 

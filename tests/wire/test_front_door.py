@@ -14,10 +14,12 @@ import pytest
 from aiohttp import web
 
 from metrics.exposition import total
-from service import accept, listener, server, tcp
-from service.connection import Record
-from service.fates import Fate, fate
-from service.protocol import Protocol
+from service.lifecycle import service as server
+from service.net import accept_loop as accept
+from service.net import listener, tcp
+from service.net.accept_errors import ErrorClass, classify
+from service.web.connection import Record
+from service.web.protocol import Protocol
 
 from .conftest import Running, Start
 
@@ -397,7 +399,7 @@ async def test_a_burst_of_any_errno_on_a_real_listener_loses_no_client(
     start: Start, faulty: type[FaultyListener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await start()
-    survived = [code for code in sorted(errno.errorcode) if fate(code) is not Fate.BROKEN]
+    survived = [code for code in sorted(errno.errorcode) if classify(code) is not ErrorClass.BROKEN]
     survived.remove(errno.EAGAIN)  # no error: the queue is empty
     for number, code in enumerate(survived, 1):
         monkeypatch.setattr(faulty, "faults", iter([code] * 3))

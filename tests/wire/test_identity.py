@@ -10,8 +10,8 @@ import pytest
 import structlog
 from aiohttp import web
 
-from service import logs
-from service.identity import REQUEST_ID, TRACEPARENT
+from service.log import setup as logs
+from service.web.identity import REQUEST_ID, TRACEPARENT
 from tests import work
 from tests.conftest import Logged
 

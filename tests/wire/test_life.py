@@ -17,13 +17,14 @@ import trustme
 from aiohttp import web
 
 from metrics.instruments import Metrics
-from service import app, tcp
-from service.listener import adopt
-from service.orders import Orders
-from service.serve import serve
-from service.server import Service
-from service.settings import Settings
-from service.states import Event, State
+from service.app import data
+from service.config.settings import Settings
+from service.lifecycle.control import Control
+from service.lifecycle.run import serve
+from service.lifecycle.service import Service
+from service.lifecycle.states import Event, State
+from service.net import tcp
+from service.net.listener import adopt
 
 from .conftest import Start
 
@@ -106,7 +107,7 @@ async def test_no_handshake_that_was_finished_is_lost_while_clients_keep_coming(
 async def test_a_shut_door_lets_nobody_new_in_and_loses_nobody_who_is_in() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         early = socket.create_connection(listener.getsockname())
-        assert tcp.shut_door(listener)
+        assert tcp.drop_new_syns(listener)
         with pytest.raises(TimeoutError):
             socket.create_connection(listener.getsockname(), timeout=0.05)
         early.sendall(b"still here")
@@ -120,7 +121,7 @@ async def test_a_shut_door_lets_nobody_new_in_and_loses_nobody_who_is_in() -> No
 async def test_a_drain_waits_for_a_handshake_that_has_begun(start: Start) -> None:
     service = await start(drain_timeout=10)
     with socket.socket() as client:
-        assert tcp.shut_door(client)  # it drops what answers its SYN, as a slow network would for a while
+        assert tcp.drop_new_syns(client)  # it drops what answers its SYN, as a slow network would for a while
         client.setblocking(False)
         client.connect_ex((service.host, service.port))
         drained = asyncio.create_task(service.service.drain())
@@ -260,7 +261,7 @@ async def test_a_reload_changes_the_limit_and_nothing_that_needs_a_restart(start
     first, second = await service.connect(), await service.connect()
     first[1].write(KEPT)
     await head(first[0])
-    await service.until(lambda: service.service.tokens.crowded)
+    await service.until(lambda: service.service.connection_limit.at_capacity)
     await service.service.reload(
         service.service.settings.model_copy(update={"max_connections": 2, "accept_batch": 7})
     )
@@ -274,9 +275,9 @@ async def test_a_reload_changes_the_limit_and_nothing_that_needs_a_restart(start
 
 async def test_a_reload_without_a_change_changes_nothing(start: Start) -> None:
     service = await start()
-    limit = service.service.tokens.limit
+    limit = service.service.connection_limit.limit
     await service.service.reload(service.service.settings)
-    assert service.service.tokens.limit == limit
+    assert service.service.connection_limit.limit == limit
     assert b"200 OK" in await service.get()
 
 
@@ -291,7 +292,7 @@ async def test_no_reload_switches_encryption_on_or_off(start: Start, tmp_path: P
 
 async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
     settings = Settings(port=0, admin_port=0, work_units=1, offload="inline", max_connections=50)
-    metrics, orders = Metrics(), Orders(force=lambda: None)
+    metrics, control = Metrics(), Control(force=lambda: None)
     found: list[Settings] = []
     failed = asyncio.Event()
 
@@ -303,24 +304,24 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
     def limit() -> float:
         return metrics.registry.get_sample_value("http_connections_limit") or 0
 
-    serving = asyncio.create_task(serve(settings, orders, reread=reread, metrics=metrics))
+    serving = asyncio.create_task(serve(settings, control, reread=reread, metrics=metrics))
     async with asyncio.timeout(20):
         while limit() != 50:
             await asyncio.sleep(0.01)
-        orders.reload()
+        control.reload()
         await failed.wait()
         found.append(settings.model_copy(update={"max_connections": 70}))
-        orders.reload()
+        control.reload()
         while limit() != 70:
             await asyncio.sleep(0.01)
-        orders.stop(Event.INTERRUPT)
+        control.stop(Event.INTERRUPT)
         assert await serving == 0
 
 
 async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = app.data_app
+    build = data.data_app
 
     async def linger(_: web.Application) -> None:
         await asyncio.sleep(60)
@@ -330,6 +331,6 @@ async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
         made.on_cleanup.append(linger)
         return made
 
-    monkeypatch.setattr(app, "data_app", build_lingering)
+    monkeypatch.setattr(data, "data_app", build_lingering)
     service = await start(drain_timeout=0.2)
     assert await service.service.drain() == 1

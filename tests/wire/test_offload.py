@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from metrics.exposition import total
-from service import admission, connection, refusal
-from service.refusal import Look
+from service.offload import admission
+from service.web import connection
+from service.web import early_reject as refusal
+from service.web.early_reject import Verdict
 from tests import work
 
 from .conftest import Running, Start
@@ -80,7 +82,7 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     service, _ = await busy(start)
     cheap = await service.get()
     assert b"X-Request-ID:" not in cheap, "it is the cheap one"
-    monkeypatch.setattr(refusal.Refusal, "__call__", lambda *_: Look.PASSED)
+    monkeypatch.setattr(refusal.EarlyReject, "__call__", lambda *_: Verdict.PASSED)
     slow = await service.get()
     assert b"X-Request-ID:" in slow
 
@@ -100,14 +102,14 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, _ = await busy(start)
-    looks: list[Look] = []
-    look = refusal.Refusal.__call__
+    looks: list[Verdict] = []
+    check = refusal.EarlyReject.__call__
 
-    def looked(self: refusal.Refusal, sock: socket.socket) -> Look:
-        looks.append(look(self, sock))
+    def checked(self: refusal.EarlyReject, sock: socket.socket) -> Verdict:
+        looks.append(check(self, sock))
         return looks[-1]
 
-    monkeypatch.setattr(refusal.Refusal, "__call__", looked)
+    monkeypatch.setattr(refusal.EarlyReject, "__call__", checked)
     monkeypatch.setattr(connection, "PATIENCE", (0.0, 0.2))
     reader, writer = await service.connect()
     await service.until(lambda: len(looks) == 2)
@@ -115,7 +117,7 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     assert status_of(await reader.read()) == 503
     writer.close()
     await writer.wait_closed()
-    assert looks == [Look.SILENT, Look.SILENT, Look.REFUSED]
+    assert looks == [Verdict.SILENT, Verdict.SILENT, Verdict.REFUSED]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The cheap no, on real sockets: who is looked at, what is answered, and that nobody is made to wait."""
+"""The cheap no, on real sockets: who is checked at, what is answered, and that nobody is made to wait."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.refusal import Look, Refusal
+from service.web.early_reject import EarlyReject, Verdict
 
 GET = b"GET /data?n=1 HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
-class Door:
+class Gate:
     """Says what a test wants it to say."""
 
-    def __init__(self, refusal: int | None, *, crowded: bool = True) -> None:
-        self.crowded, self.says = crowded, refusal
+    def __init__(self, refusal: int | None, *, at_capacity: bool = True) -> None:
+        self.at_capacity, self.says = at_capacity, refusal
         self.expected, self.rejected = 0, list[str]()
 
-    def is_crowded(self) -> bool:
-        return self.crowded
+    def is_queueing(self) -> bool:
+        return self.at_capacity
 
     def refusal(self) -> int | None:
         return self.says
@@ -51,41 +51,41 @@ def arrived(client: socket.socket, served: socket.socket, data: bytes) -> None:
 def test_a_request_is_answered_and_ends_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     client, served = pair
     arrived(client, served, GET)
-    door = Door(7)
-    assert Refusal(["/data"], door)(served) is Look.REFUSED
+    gate = Gate(7)
+    assert EarlyReject(["/data"], gate)(served) is Verdict.REFUSED
     served.close()
     answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 7\r\n" in answer
-    assert door.rejected == ["/data"]
+    assert gate.rejected == ["/data"]
 
 
 @pytest.mark.parametrize(
-    ("sent", "door", "paths", "look", "expected"),
+    ("sent", "gate", "paths", "check", "expected"),
     [
-        (GET, Door(None), ["/data"], Look.PASSED, 1),
-        (GET, Door(7, crowded=False), ["/data"], Look.PASSED, 0),
-        (GET, Door(7), [], Look.PASSED, 0),
-        (GET.replace(b"/data", b"/other"), Door(7), ["/data"], Look.PASSED, 0),
-        (GET.replace(b"/data", b"/other"), Door(None), ["/data"], Look.PASSED, 0),
-        (GET[:-2], Door(7), ["/data"], Look.PASSED, 0),
-        (b"", Door(7), ["/data"], Look.SILENT, 0),
-        (b"", Door(None), ["/data"], Look.PASSED, 0),
+        (GET, Gate(None), ["/data"], Verdict.PASSED, 1),
+        (GET, Gate(7, at_capacity=False), ["/data"], Verdict.PASSED, 0),
+        (GET, Gate(7), [], Verdict.PASSED, 0),
+        (GET.replace(b"/data", b"/other"), Gate(7), ["/data"], Verdict.PASSED, 0),
+        (GET.replace(b"/data", b"/other"), Gate(None), ["/data"], Verdict.PASSED, 0),
+        (GET[:-2], Gate(7), ["/data"], Verdict.PASSED, 0),
+        (b"", Gate(7), ["/data"], Verdict.SILENT, 0),
+        (b"", Gate(None), ["/data"], Verdict.PASSED, 0),
     ],
 )
 def test_everybody_else_takes_the_long_way_with_all_that_was_sent(
     pair: tuple[socket.socket, socket.socket],
     sent: bytes,
-    door: Door,
+    gate: Gate,
     paths: list[str],
-    look: Look,
+    check: Verdict,
     expected: int,
 ) -> None:
     client, served = pair
     if sent:
         arrived(client, served, sent)
-    assert Refusal(paths, door)(served) is look
-    assert (door.expected, door.rejected) == (expected, [])
+    assert EarlyReject(paths, gate)(served) is check
+    assert (gate.expected, gate.rejected) == (expected, [])
     if sent:
         assert served.recv(1000) == sent
 
@@ -96,6 +96,6 @@ def test_a_client_that_has_reset_is_left_to_others(pair: tuple[socket.socket, so
     client.close()
     with contextlib.suppress(ConnectionError):
         served.recv(1, socket.MSG_PEEK)
-    door = Door(7)
-    assert Refusal(["/data"], door)(served) is not Look.REFUSED
-    assert not door.rejected
+    gate = Gate(7)
+    assert EarlyReject(["/data"], gate)(served) is not Verdict.REFUSED
+    assert not gate.rejected

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from metrics.exposition import total
-from service import protocol
-from service.listener import listen
-from service.tcp import backlog
+from service.net.listener import listen
+from service.net.tcp import backlog
+from service.web import protocol
 from tests import work
 
 from .conftest import Start

@@ -15,8 +15,10 @@ import pytest
 import trustme
 from aiohttp import web
 
-from service import app, server, tls
-from service.loading import StartError
+from service.app import data
+from service.app.loading import StartError
+from service.lifecycle import service as server
+from service.net import tls
 
 from .conftest import Running, Start
 
@@ -156,14 +158,14 @@ async def test_a_client_that_does_not_read_is_reset_behind_tls_too(
     async def much(_: web.Request) -> web.Response:
         return web.Response(body=bytes(8 * 1024 * 1024))
 
-    build = app.data_app
+    build = data.data_app
 
     def build_with_much(*arguments: Any) -> web.Application:
         made = build(*arguments)
         made.router.add_get("/much", much)
         return made
 
-    monkeypatch.setattr(app, "data_app", build_with_much)
+    monkeypatch.setattr(data, "data_app", build_with_much)
     service = await start(**files.settings, write_timeout=0.4)
     _, writer = await asyncio.open_connection(service.host, service.port, ssl=files.client)
     writer.write(b"GET /much HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")

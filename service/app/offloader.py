@@ -1,0 +1,82 @@
+"""What handlers call to run a function on a worker, for one request and no longer than it lasts.
+
+Knows aiohttp's request and the offload. Knows no socket and no process.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import ParamSpec, TypeVar
+
+from aiohttp import web
+
+from metrics.instruments import Metrics
+from service.offload.queue import Offload
+from service.web.protocol import Protocol
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Offloader:
+    """What handlers call, `await offload(request, function, *args)`, and what the gate is asked
+    (web/early_reject.py).
+
+    Args:
+        deadline: seconds that a request may take at most.
+    """
+
+    def __init__(self, offload: Offload, deadline: float, metrics: Metrics) -> None:
+        self._offload = offload
+        self._deadline = deadline
+        self._metrics = metrics
+        self.always: set[str] = set()
+        """Paths whose every request needs a worker: those may be refused before they are parsed."""
+
+    def is_queueing(self) -> bool:
+        """Whether requests wait that no worker has yet."""
+        return self._offload.is_queueing()
+
+    def refusal(self) -> int | None:
+        """Seconds after which to come again, if a request that came now could not be admitted."""
+        return self._offload.refusal(self._deadline)
+
+    def expect(self) -> None:
+        """A request that could be admitted is on its way."""
+        self._offload.expect()
+
+    def reject(self, path: str) -> None:
+        """Count a request that was refused at the door."""
+        self._offload.reject()
+        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+
+    async def __call__(
+        self, request: web.Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(*args, **kwargs)` on a worker, for this request and no longer than it lasts.
+
+        Arguments and result are pickled. What goes wrong comes as an `OffloadError`, which the chassis
+        answers with 503, 504 or 500 unless the handler does; there is nothing to clean up.
+        """
+        protocol = request.protocol
+        return await self._offload.submit(
+            functools.partial(function, **kwargs) if kwargs else function,
+            *args,
+            deadline=self._deadline_of(request),
+            is_wanted=protocol.is_wanted if isinstance(protocol, Protocol) else None,
+        )
+
+    def _deadline_of(self, request: web.Request) -> float:
+        said = request.headers.get("Request-Timeout")
+        if said is None:
+            return self._deadline
+        try:
+            seconds = float(said)
+        except ValueError:
+            seconds = math.nan
+        if not seconds > 0:
+            raise web.HTTPBadRequest(text="Request-Timeout is not a number of seconds above 0\n")
+        return min(seconds, self._deadline)

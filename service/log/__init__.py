@@ -1,0 +1,1 @@
+"""What log lines look like, and how many go out."""

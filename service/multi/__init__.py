@@ -1,0 +1,1 @@
+"""Several IO processes under gunicorn."""

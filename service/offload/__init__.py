@@ -1,0 +1,1 @@
+"""CPU-bound work off the loop: admission, the queue, and pools of workers."""

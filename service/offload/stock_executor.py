@@ -1,0 +1,167 @@
+"""One `ProcessPoolExecutor` as it comes, from its start to its end: all its workers up, or all dead.
+
+Knows multiprocessing and the executor's public names. Knows nothing of queues or deadlines: it is handed
+tasks, and each has a future.
+
+Why we watch the workers although the executor does: it waits for the rest of a result whose worker was killed
+in the middle of it, for ever, and meanwhile answers nobody; it does not see that a worker dies before the
+first result has come; and one that dies idle it keeps to itself. We kill all others when one has died. Then
+what the executor waits for has ended, too, and it says that it is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.queues import SimpleQueue
+from typing import Any, Final
+
+from service.background import in_background
+from service.offload.lane import PRELOAD, pack
+from service.offload.worker_main import Done, Packed, arrive, enlist, run_apart
+
+FORKSERVER: Final = "forkserver"
+"""No copy of our threads, sockets or locks reaches a worker."""
+
+
+class Context(ForkServerContext):
+    """Makes what the fork server's context makes, for one executor, and remembers it.
+
+    An executor kills nothing before Python 3.14 and shows nobody its processes, but makes them with the
+    context that it is given. So these are its own and no others, which `multiprocessing.active_children()`
+    could not tell; and unlike bare pids they are known before they run, and never those of somebody else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[ForkServerProcess] = []
+        self.results: SimpleQueue[Any] | None = None
+
+    @property
+    def started(self) -> list[ForkServerProcess]:
+        """Those that could be started."""
+        return [process for process in self.processes if process.pid is not None]
+
+    def Process(self, *args: Any, **kwargs: Any) -> ForkServerProcess:  # type: ignore[override]  # noqa: N802  # a function may stand where a class is called
+        """A process, not yet started."""
+        self.processes.append(ForkServerProcess(*args, **kwargs))
+        return self.processes[-1]
+
+    def SimpleQueue(self) -> SimpleQueue[Any]:  # noqa: N802  # multiprocessing's name
+        """The one in which results travel."""
+        self.results = super().SimpleQueue()
+        return self.results
+
+    def leave_writing_to_workers(self) -> None:
+        """Once all workers have it, close our own end for writing: when they have died, reading ends."""
+        assert self.results is not None
+        # No public name closes one end. Should this one ever go, the test of a killed writer fails.
+        self.results._writer.close()  # type: ignore[attr-defined]  # typeshed has public names alone
+
+
+class StockPool:
+    """A pool of `count` workers, `nice` above our own niceness. `start()` it, and see it to its `end()`.
+
+    One worker that dies breaks it: every future that is not done then has a `BrokenExecutor`.
+
+    Args:
+        died: called if one dies before `end()`.
+    """
+
+    def __init__(self, count: int, nice: int, died: Callable[[StockPool], Any]) -> None:
+        self._count = count
+        self._nice = nice
+        self._died = died
+        self._context = Context()
+        self._executor: ProcessPoolExecutor | None = None
+
+    async def start(self, packed: Packed | None) -> None:
+        """Bring up all workers, each of which imports what `packed` needs.
+
+        An executor starts a worker when a task comes and none is idle. So there is a task for each that is
+        not over before all have theirs (`runner.arrive`).
+
+        Raises:
+            Exception: one could not be started, or cannot import the work. `kill()` and `end()` it then.
+        """
+        ours, theirs = socket.socketpair()
+        arriving: list[asyncio.Future[Done]] = []
+        service = None
+        try:
+            with theirs:
+                multiprocessing.get_context(FORKSERVER).set_forkserver_preload(PRELOAD)
+                self._executor = ProcessPoolExecutor(
+                    self._count, mp_context=self._context, initializer=enlist, initargs=(self._nice, theirs)
+                )
+                first = pack("executor", arrive, (packed,))
+                for _ in range(self._count):
+                    arriving.append(self.submit(first, time.monotonic()))
+                    await asyncio.sleep(0)  # starting a process takes a millisecond or two
+            self._context.leave_writing_to_workers()
+            for process in self._context.started:
+                asyncio.get_running_loop().add_reader(process.sentinel, self._one_died)
+            here, service = await asyncio.open_unix_connection(sock=ours)
+            await self._all_here(here, arriving)
+            service.close()
+            for done in await asyncio.gather(*arriving):
+                if done.failure is not None:
+                    raise BrokenExecutor(done.failure.summary)
+        finally:
+            for future in arriving:
+                future.cancel()  # if it is too late for that, nobody wants to know
+            if service is None:
+                ours.close()
+            else:
+                service.close()
+
+    async def _all_here(self, here: asyncio.StreamReader, arriving: list[asyncio.Future[Done]]) -> None:
+        """Wait until every worker has arrived, or one cannot any more."""
+        all_here = asyncio.ensure_future(here.readexactly(self._count))
+        either: set[asyncio.Future[Any]] = {all_here, *arriving}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            all_here.cancel()
+
+    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
+        """Hand a task over; what becomes of it.
+
+        Raises:
+            BrokenExecutor: the pool is broken already.
+        """
+        assert self._executor is not None
+        return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted))
+
+    async def ask(self, packed: Packed) -> Done:
+        """See `lane.Lane`."""
+        return await self.submit(packed, time.monotonic())
+
+    def kill(self) -> bool:
+        """End all workers, whatever they do; what they have is broken.
+
+        The executor ends them with SIGTERM, which they ignore, and would wait for them for ever.
+        """
+        for process in self._context.started:
+            process.kill()
+        return True
+
+    async def end(self) -> None:
+        """Let the workers finish what they have, and wait for their end. Also for a pool that is broken."""
+        self._watch_no_more()
+        if self._executor is not None:
+            await in_background("pool-stop", self._executor.shutdown)  # joining blocks
+        self._context.processes.clear()  # each holds a descriptor
+
+    def _one_died(self) -> None:
+        self._watch_no_more()
+        self.kill()
+        self._died(self)
+
+    def _watch_no_more(self) -> None:
+        for process in self._context.started:
+            asyncio.get_running_loop().remove_reader(process.sentinel)
