@@ -22,6 +22,7 @@ from service.offload.queue import (
     UnwantedError,
     WorkError,
 )
+from service.web.exchange import Event
 from service.web.identity import (
     REQUEST_ID,
     REQUEST_ID_HEADER,
@@ -96,6 +97,8 @@ def _announce(request_log: float) -> Middleware:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    if isinstance(response, web.FileResponse) and isinstance(request.protocol, Protocol):
+        request.protocol.happened(Event.FILE)
     headers = response.headers
     headers[hdrs.SERVER] = SERVER
     name = request.get(REQUEST_ID)

@@ -40,11 +40,11 @@ from service.net.tcp import backlog
 from service.offload.admission import Admission
 from service.offload.lane_pool import Recycling
 from service.offload.queue import Offload, WorkError, WorkerStartError
-from service.web.connection import Reception, Tls
-from service.web.deadlines import Stage
-from service.web.drain import end_connections
+from service.web.connection import HandOver, Tls
+from service.web.deadlines import ARRIVE_SECONDS, LEAVE_SECONDS, Stage
+from service.web.drain import Drain
 from service.web.early_reject import EarlyReject
-from service.web.protocol import ARRIVAL_SECONDS, LEAVE_SECONDS
+from service.web.supervisor import Supervisor
 from service.work import body
 
 log = structlog.get_logger("offloop.server")
@@ -125,7 +125,7 @@ class Service:
             log.warning("settings need a restart", settings=sorted(changed - takes))
         after = self._with(settings, takes)
         try:
-            self._reception.tls = await in_background("certificates", _encryption, after)
+            self._hand_over.tls = await in_background("certificates", _encryption, after)
         except StartError as error:
             log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
             after = self._with(settings, takes - TLS)
@@ -151,7 +151,7 @@ class Service:
         self.life.move(Event.TERMINATE)
         seconds = self.settings.drain_notice
         if seconds:
-            self._reception.conclude()
+            self._supervisor.close_after_responses()
             log.info("notice", seconds=seconds, active=self.metrics.connections.snapshot().active)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.broken.wait(), seconds)
@@ -198,7 +198,7 @@ class Service:
         reserve = ReserveDescriptors()  # before the open files are counted: it is some of them
         self.connection_limit = ConnectionLimit(self._max_connections())
         metrics.connections_limit.set_function(lambda: self.connection_limit.limit)
-        reception = Reception(
+        self._supervisor = supervisor = Supervisor(
             cast("web.Server", runner.server),  # set by setup()
             self.connection_limit,
             {
@@ -206,22 +206,20 @@ class Service:
                 Stage.BODY: settings.body_timeout,
                 Stage.WRITE: settings.write_timeout,
                 Stage.IDLE: settings.idle_timeout,
-                Stage.ARRIVE: min(ARRIVAL_SECONDS, settings.drain_timeout / 2),
+                Stage.ARRIVE: min(ARRIVE_SECONDS, settings.drain_timeout / 2),
                 Stage.LEAVE: LEAVE_SECONDS,
             },
-            tls,
             metrics,
-            EarlyReject(offloader.always, offloader),
         )
-        self._reception = reception
-        stack.callback(reception.close)
+        stack.callback(supervisor.close)
+        self._hand_over = HandOver(supervisor, tls, metrics, EarlyReject(offloader.always, offloader))
         self._accepting = accepting = AcceptLoop(
             asyncio.get_running_loop(),
             listener,
             batch=settings.accept_batch,
             connection_limit=self.connection_limit,
-            take=reception.take,
-            evict_idle=reception.evict_idle,
+            take=self._hand_over.take,
+            evict_idle=supervisor.evict_idle,
             broken=lambda _: self.broken.set(),
             possible=self._possible_connections,
             metrics=metrics,
@@ -319,14 +317,15 @@ class Service:
         return offload
 
     async def _end_connections(self, listener: socket.socket) -> None:
-        self._abandoned += await end_connections(
+        drain = Drain(
             listener,
             self._accepting,
-            self._reception,
+            self._hand_over,
+            self._supervisor,
             self.metrics.connections,
-            shared=self._listener is not None,
-            deadline=self._deadline,
+            is_shared=self._listener is not None,
         )
+        self._abandoned += await drain.run(self._deadline)
 
     async def _clean_up(self, runner: web.AppRunner) -> None:
         """Let the application clean up, for as long as the drain may take."""

@@ -15,11 +15,22 @@ import enum
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+LEAVE_SECONDS: Final = 2.0
+"""From our close to the client's under TLS: a few round trips. Many clients that pool their connections never
+look at an idle one, and a drain would wait for their close_notify."""
+
+ARRIVE_SECONDS: Final = 1.0
+"""How long a drain waits for a request that may be on its way: longer than a round trip round the world and a
+lost packet's first retransmission (200 ms), shorter than the patience of a deploy."""
 
 
-class Stage(enum.Enum):
-    """What we wait for. While the handler works there is no stage: the client need do nothing."""
+class Stage(enum.StrEnum):
+    """What we wait for. While the handler works there is no stage: the client has nothing to do.
+
+    StrEnum, because a plain Enum hashes by a Python function, and each request looks stages up.
+    """
 
     HEAD = "head"  # the request line and the headers
     BODY = "body"  # the rest of the request

@@ -1,7 +1,7 @@
 """Ends the connections of a service in order and within one deadline.
 
-Knows the accept loop, the reception and the book of connections, and the order in which nobody is lost. The
-workers are stopped afterwards, by whoever started them.
+Knows the accept loop, the hand-over, the supervisor and the book of connections, and the order in which no
+request is lost. The workers are stopped afterwards, by the part that started them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from metrics.instruments import Connections
 from service.net.accept_loop import AcceptLoop
 from service.net.tcp import backlog, drop_new_syns, half_open
-from service.web.connection import Reception
+from service.web.connection import HandOver
+from service.web.supervisor import Supervisor
 
 log = structlog.get_logger("offloop.drain")
 
@@ -24,55 +26,67 @@ HANDSHAKE_SECONDS = 1.2
 2.1)."""
 
 GOODBYE_SECONDS = 0.1
-"""For the last words to whoever the deadline leaves without an answer."""
+"""For the 503 to clients that the deadline leaves without an answer."""
 
 
-async def end_connections(
-    listener: socket.socket,
-    accepting: AcceptLoop,
-    reception: Reception,
-    connections: Connections,
-    *,
-    shared: bool,
-    deadline: float,
-) -> int:
-    """Close the listener, answer whoever has connected, and see everybody off.
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """What has to be ended, in the order in which it is.
 
     Args:
-        shared: others go on with the listener: it is left open for them.
-        deadline: the moment of the loop's clock at which who is left is abandoned.
-
-    Returns:
-        How many were: connections, and clients in the kernel's queue who could not be accepted.
+        listener: what the accept loop reads.
+        is_shared: other processes go on with the listener: it is left open for them.
     """
-    clock = asyncio.get_running_loop().time
 
-    def active() -> int:
-        return connections.snapshot().active
+    listener: socket.socket
+    accept_loop: AcceptLoop
+    hand_over: HandOver
+    supervisor: Supervisor
+    connections: Connections
+    is_shared: bool
 
-    async def emptied(moment: float) -> None:
-        await _until(lambda: not active(), moment)
+    async def run(self, deadline: float) -> int:
+        """Close the listener, answer every client that has connected, and close the connections.
 
-    log.info("draining", active=active(), waiting=backlog(listener)[0])
-    reception.drain()  # what is idle first: in a shortage that frees the descriptors to accept with
-    await asyncio.sleep(0)
-    if not shared and drop_new_syns(listener):
-        await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, deadline))
-    taken, left = accepting.empty()
-    while left and accepting.is_short and clock() < deadline:  # whoever is answered makes room
-        await asyncio.sleep(0.05)
-        more, left = accepting.empty()
-        taken += more
-    accepting.close()
-    log.info("listener closed", active=active(), from_queue=taken, left_in_queue=left)
-    await reception.settled(deadline)
-    await emptied(deadline)
-    late = reception.unanswered()
-    for _ in range(2):  # first with a word, then without
-        reception.abandon()
-        await emptied(clock() + GOODBYE_SECONDS)
-    log.info("connections ended", abandoned=late)
-    return late + left
+        Args:
+            deadline: the moment of the loop's clock at which the connections that are left are abandoned.
+
+        Returns:
+            How many were: connections, and clients in the kernel's queue that could not be accepted.
+        """
+        clock = asyncio.get_running_loop().time
+        log.info("draining", active=self._active(), waiting=backlog(self.listener)[0])
+        self.supervisor.drain()  # what is idle first: in a shortage that frees the descriptors to accept with
+        await asyncio.sleep(0)
+        left = await self._empty_queue(deadline)
+        await self.hand_over.settled(deadline)
+        await self._until_none_active(deadline)
+        late = self.supervisor.pending_responses()
+        for _ in range(2):  # first with a 503, then without
+            self.supervisor.abandon()
+            await self._until_none_active(clock() + GOODBYE_SECONDS)
+        log.info("connections ended", abandoned=late)
+        return late + left
+
+    async def _empty_queue(self, deadline: float) -> int:
+        """Accept what waits in the kernel and close the listener; how many clients could not be accepted."""
+        clock = asyncio.get_running_loop().time
+        if not self.is_shared and drop_new_syns(self.listener):
+            await _until(lambda: not half_open(self.listener), min(clock() + HANDSHAKE_SECONDS, deadline))
+        taken, left = self.accept_loop.empty()
+        while left and self.accept_loop.is_short and clock() < deadline:  # each answer makes room
+            await asyncio.sleep(0.05)
+            more, left = self.accept_loop.empty()
+            taken += more
+        self.accept_loop.close()
+        log.info("listener closed", active=self._active(), from_queue=taken, left_in_queue=left)
+        return left
+
+    def _active(self) -> int:
+        return self.connections.snapshot().active
+
+    async def _until_none_active(self, moment: float) -> None:
+        await _until(lambda: not self._active(), moment)
 
 
 async def _until(condition: Callable[[], bool], moment: float) -> None:

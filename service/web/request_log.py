@@ -1,17 +1,20 @@
-"""The request log: which requests it holds, and what a line of it says.
+"""What metrics and request log say of a request: which are logged, what a line says, how long it took.
 
-Knows identities and aiohttp's request and answer. The protocol (web/protocol.py) calls it where it counts the
-answer, so that log and metrics tell the same story. What is answered before there is a request has no line: a
-refusal at the door, a 400 for what is not HTTP, a 408 for half a head. They are counted.
+Knows identities, the metrics and aiohttp's request and response. Both are written in one place, so that they
+say the same. What is answered before there is a request has no line, but is counted: an early reject, a 400
+for what is not HTTP, a 408 for half a head.
 """
 
 from __future__ import annotations
 
+import time
 import zlib
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
 
+from metrics.instruments import Metrics
 from service.web.identity import trace_id
 
 log = structlog.get_logger("offloop.request")
@@ -39,8 +42,43 @@ def is_logged(share: float, request_id: str, traceparent: str | None) -> bool:
     return point >= 1 - share
 
 
-def write(request: web.BaseRequest, route: str | None, answer: web.StreamResponse, seconds: float) -> None:
-    """Log one answered request; the ids come from the context.
+class RequestRecord:
+    """One request after another on a connection, each from its first byte to its answer."""
+
+    __slots__ = ("_is_logged", "_metrics", "_route", "_since")
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._since = time.perf_counter()
+        self._route: str | None = None
+        self._is_logged = False
+
+    def begin(self) -> None:
+        """The first byte is here."""
+        self._since = time.perf_counter()
+
+    def matched(self, route: str | None, *, is_logged: bool) -> None:
+        """The request belongs to this route; None if to none."""
+        self._route, self._is_logged = route, is_logged
+
+    def answered(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """A response was written."""
+        seconds = time.perf_counter() - self._since
+        self._metrics.request(request.method, self._route, response.status, seconds)
+        if self._is_logged:
+            _write(request, self._route, response, seconds)
+
+    def cut_off(self, method: str, status: HTTPStatus) -> None:
+        """A response was written without aiohttp."""
+        self._metrics.request(method, self._route, status, time.perf_counter() - self._since)
+
+    def end(self) -> None:
+        """The request is over; a pipelined one begins now."""
+        self._since, self._route, self._is_logged = time.perf_counter(), None, False
+
+
+def _write(request: web.BaseRequest, route: str | None, response: web.StreamResponse, seconds: float) -> None:
+    """Log one request; the ids come from the context.
 
     Never the query, which may hold secrets, and of the path the route's template where one matched. `client`
     is the peer of the connection: behind a balancer that is the balancer, since `X-Forwarded-For` says what
@@ -51,7 +89,7 @@ def write(request: web.BaseRequest, route: str | None, answer: web.StreamRespons
         "request",
         method=request.method[:LONGEST_METHOD],
         **target,
-        status=answer.status,
+        status=response.status,
         seconds=round(seconds, 6),
         bytes=request.writer.output_size,  # with its head
         client=request.remote,

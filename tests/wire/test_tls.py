@@ -240,7 +240,7 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(files: Fi
 async def test_a_drain_whose_loop_is_busy_waits_for_handshakes_that_it_has_not_read(
     start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.5)
+    monkeypatch.setattr(server, "ARRIVE_SECONDS", 0.5)
     service = await start(**files.settings)
 
     def ask() -> bytes:

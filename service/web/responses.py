@@ -1,0 +1,53 @@
+"""Responses that are written without aiohttp, and which status a client's mistake gets.
+
+Knows bytes and status codes.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from service.web.identity import SERVER
+
+
+def plain(status: HTTPStatus, *headers: str) -> bytes:
+    """A whole response whose body is its reason, and after which the connection closes."""
+    body = f"{status.phrase}\n"
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        f"Server: {SERVER}",
+        *headers,
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+TOO_SLOW: Final = plain(HTTPStatus.REQUEST_TIMEOUT)
+SHUT_DOWN: Final = plain(HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def status_of(status: int, error: BaseException | None, *, body_was_late: bool) -> int:
+    """The status for `error`, for which aiohttp proposes `status`.
+
+    Args:
+        body_was_late: the handler was given an exception for it, and may have passed that on.
+    """
+    if body_was_late and status == HTTPStatus.GATEWAY_TIMEOUT:
+        return HTTPStatus.REQUEST_TIMEOUT
+    if isinstance(error, web.RequestPayloadError):
+        return HTTPStatus.BAD_REQUEST  # a body that is not what its headers say
+    if isinstance(error, LineTooLong) and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return status
+
+
+def signed(response: web.StreamResponse) -> web.StreamResponse:
+    """A response to a request that no route has matched: `on_response_prepare` signs the others."""
+    response.headers["Server"] = SERVER
+    return response

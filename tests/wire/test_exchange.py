@@ -1,0 +1,112 @@
+"""What a client gets whose requests and answers do not keep to packets: pipelines, halves, files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from .conftest import Routes, Start
+
+GET = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+HALF = b"GET /data HTTP/1.1\r\nHo"
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read())
+
+
+@pytest.mark.parametrize("whole", [GET, POST, CHUNKED, GET + POST, POST + GET])
+async def test_half_a_head_behind_a_whole_request_has_the_deadline_of_a_head(
+    start: Start, routes: Routes, whole: bytes
+) -> None:
+    routes("/echo", echo)
+    service = await start(header_timeout=0.2, idle_timeout=60)
+    async with asyncio.timeout(20):
+        answers = await service.exchange(whole + HALF)
+    assert answers.count(b"HTTP/1.1 200 OK") == whole.count(b"Host: t")
+    assert answers.count(b"HTTP/1.1 408 ") == 1
+    assert service.service.metrics.connections.snapshot().completed["deadline"] == 1
+
+
+@pytest.mark.parametrize("whole", [GET, POST, CHUNKED, GET + POST, POST + GET, GET + b"\r\n"])
+async def test_a_whole_request_alone_leaves_its_connection_idle(
+    start: Start, routes: Routes, whole: bytes
+) -> None:
+    routes("/echo", echo)
+    service = await start(header_timeout=0.1, idle_timeout=0.6)
+    async with asyncio.timeout(20):
+        answers = await service.exchange(whole)
+    assert b"HTTP/1.1 408 " not in answers
+
+
+async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
+    start: Start, routes: Routes
+) -> None:
+    drains: list[asyncio.Task[int]] = []
+
+    async def drain_first(_: web.Request) -> web.Response:
+        drains.append(asyncio.create_task(service.service.drain()))
+        await service.until(lambda: service.service.ready() == (False, "draining"))
+        return web.Response()
+
+    routes("/first", drain_first)
+    service = await start()
+    reader, writer = await service.connect()
+    writer.write(GET + GET)
+    await reader.readuntil(b"}")  # the answer to one of them
+    assert await service.service.drain() == 0
+    assert b"200 OK" in await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("prepared", ["by aiohttp", "by its handler"])
+async def test_a_client_that_does_not_read_a_file_is_reset(
+    start: Start, routes: Routes, tmp_path: Path, prepared: str
+) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(256 * 2**20)
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        response = web.FileResponse(path)
+        if prepared == "by its handler":
+            await response.prepare(request)
+        return response
+
+    routes("/file", send)
+    service = await start(write_timeout=0.4)
+    reader, writer = await service.connect()
+    writer.write(b"GET /file HTTP/1.1\r\nHost: t\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")  # and then not a byte more
+    book = service.service.metrics.connections.snapshot
+    await service.until(lambda: book().active == 0)
+    assert book().completed["deadline"] == 1
+    writer.transport.abort()
+
+
+async def test_a_file_that_is_read_slowly_arrives_whole(
+    start: Start, routes: Routes, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(32 * 2**20)
+
+    async def send(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(path)
+
+    routes("/file", send)
+    service = await start(write_timeout=0.4)
+    reader, writer = await service.connect()
+    writer.write(b"GET /file HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    count = 0
+    while piece := await reader.read(2**20):
+        count += len(piece)
+        await asyncio.sleep(0.05)
+    assert count == 32 * 2**20
+    writer.close()
