@@ -7,7 +7,8 @@ The path of one connection, and the module that owns each step:
       -> net/accept_loop.py        takes it from the queue; what a failed accept means: net/accept_errors.py
       -> web/connection.py         counts it at once: one record, from accept to its end; TLS
       -> web/early_reject.py       a whole request that cannot be admitted is refused here and now
-      -> web/protocol.py           HTTP, with a deadline for whatever the client must do: web/deadlines.py
+      -> web/protocol.py           HTTP by aiohttp; what happens is an event of web/exchange.py, the
+                                   table of states; what a client must do, and by when: web/deadlines.py
       -> app/middleware.py         gives the request its name (web/identity.py), answers every failure
       -> app/data.py               a handler; the query becomes the arguments of the work: app/query.py
       -> app/offloader.py          what handlers call
@@ -29,7 +30,9 @@ Around it:
                 turn?
     offload/    forkserver_signals.py: a fork server that signals to the whole group do not end
     net/        listener.py: opened or handed over; tcp.py: what the kernel knows; tls.py: certificates
-    web/        drain.py: ends the connections in order
+    web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
+                pipeline.py: where a request begins; progress.py: does a client keep up; responses.py: those
+                written without aiohttp
     app/        loading.py: the work or the application that was named
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;

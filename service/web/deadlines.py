@@ -1,7 +1,7 @@
 """Until when a connection may stay in its present stage. Pure: it is told how time passes.
 
 Knows the stages in which the *client* must do something, and how long each may last. Never touches a
-connection: who is late is told to whoever asks.
+connection: it returns those that are late.
 
 One queue per stage instead of one timer per connection: within a stage all deadlines have the same
 length, so the order of entering is the order of expiring, and only the head of each queue need be
@@ -41,7 +41,7 @@ class Stage(enum.StrEnum):
 
 
 class Timed(Protocol):
-    """Somebody who can be late. Only `Deadlines` sets the stage."""
+    """A connection, as far as this module knows it. Only `Deadlines` sets the stage."""
 
     stage: Stage | None
 
@@ -50,10 +50,10 @@ T = TypeVar("T", bound=Timed)
 
 
 class Deadlines(Generic[T]):
-    """Who is in which stage, and until when. `seconds` holds the length of each stage.
+    """Which connection is in which stage, and until when. `seconds` holds the length of each stage.
 
     The clock is one of its own: it moves only when `advance` says how long the loop was listening, so
-    a loop that was blocked never holds its own deafness against a client.
+    a loop that was blocked never counts its own delay against a client.
     """
 
     def __init__(self, seconds: Mapping[Stage, float]) -> None:
@@ -61,33 +61,33 @@ class Deadlines(Generic[T]):
         self._now = 0.0
         self._due: dict[Stage, dict[T, float]] = {stage: {} for stage in Stage}
 
-    def enter(self, who: T, stage: Stage | None) -> None:
+    def enter(self, connection: T, stage: Stage | None) -> None:
         """Leave the present stage and begin another (or the same anew), or none."""
-        if who.stage is not None:
-            del self._due[who.stage][who]
-        who.stage = stage
+        if connection.stage is not None:
+            del self._due[connection.stage][connection]
+        connection.stage = stage
         if stage is not None:
-            self._due[stage][who] = self._now + self.seconds[stage]
+            self._due[stage][connection] = self._now + self.seconds[stage]
 
     def advance(self, seconds: float) -> list[T]:
-        """Let time pass; returns everybody whose time is up, each stage's earliest first.
+        """Let time pass; returns the connections whose time is up, each stage's earliest first.
 
-        They stay where they are: what to do with them is for the caller.
+        They stay in their stage: what to do with them is for the caller.
         """
         self._now += seconds
         return [
-            who
+            connection
             for due in self._due.values()
-            for who, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
+            for connection, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
         ]
 
     def soonest(self) -> float:
-        """Seconds until the next deadline of anybody; infinite if there is none."""
+        """Seconds until the next deadline of any connection; infinite if there is none."""
         firsts = (next(iter(due.values())) for due in self._due.values() if due)
         return min(firsts, default=math.inf) - self._now
 
     def longest(self, stage: Stage, count: int, at_least: float) -> list[T]:
-        """At most `count` who have been in `stage` for `at_least` seconds, the longest there first."""
+        """At most `count` connections that have been in `stage` for `at_least` seconds, the longest first."""
         latest = self._now + self.seconds[stage] - at_least
         long = itertools.takewhile(lambda entry: entry[1] <= latest, self._due[stage].items())
-        return [who for who, _ in itertools.islice(long, count)]
+        return [connection for connection, _ in itertools.islice(long, count)]

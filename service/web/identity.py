@@ -1,4 +1,4 @@
-"""What a connection, a request and a trace are called. Pure, but for the dice that make new names.
+"""What a connection, a request and a trace are called. Pure, but for the random numbers in new names.
 
 Knows the two headers in which a client names its request, and what in them is harmless. Logs nothing.
 """
@@ -29,7 +29,7 @@ TRACEPARENT_HEADER: Final = istr("traceparent")
 
 SERVER: Final = "offloop"
 """The `Server` header of every answer. Enough to tell our 503 from a balancer's; the versions that aiohttp
-would name help those who look for known holes (RFC 9110, 10.2.4)."""
+would name help attackers who look for known holes (RFC 9110, 10.2.4)."""
 
 # W3C Trace Context, level 2, 3.2.2: lower case only; version ff and ids of zeros are invalid.
 _TRACEPARENT: Final = re.compile(
@@ -45,10 +45,10 @@ def connection_ids() -> Iterator[str]:
 
 
 def request_id(said: str | None) -> str:
-    """The id that the client gave its request, if it is harmless; else a new one."""
+    """The id that the client gave its request, if it is harmless; else a new one of 32 hex digits."""
     if said is not None and HARMLESS.fullmatch(said):
         return said
-    return f"{random.getrandbits(128):032x}"  # no secret, so no need for better dice
+    return f"{random.getrandbits(128):032x}"  # no secret: the default generator is good enough
 
 
 def traceparent(said: Sequence[str]) -> str | None:

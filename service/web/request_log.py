@@ -26,14 +26,14 @@ LONGEST_METHOD = 16
 def is_logged(share: float, request_id: str, traceparent: str | None) -> bool:
     """Whether the request is among the `share` that is logged: 0 none, 1 all.
 
-    Its names decide and no dice, so that all services a request passes through log it or none does, and a
-    larger share holds all that a smaller one does. In a trace it is OpenTelemetry's rule for consistent
+    The request's names decide, not chance: so all services that a request passes through log it or none does,
+    and a larger share holds all that a smaller one does. In a trace it is OpenTelemetry's rule for consistent
     sampling, by the last 56 bits of the trace id (random, says W3C Trace Context, level 2), so that tracers
     with the same share choose the same requests.
 
-    The `sampled` flag of `traceparent` is not asked. Anybody can set it, and a client that sets it on every
+    The `sampled` flag of `traceparent` does not decide. Any client can set it, and one that sets it on every
     request would switch the whole log on: the specification itself warns of that (Security considerations).
-    It stands in the line, for whoever looks for the spans.
+    The line shows it, so that the spans can be found.
     """
     if traceparent is None:
         point = zlib.crc32(request_id.encode()) / 2**32
