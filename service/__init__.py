@@ -31,8 +31,8 @@ Around it:
     offload/    forkserver_signals.py: a fork server that signals to the whole group do not end
     net/        listener.py: opened or handed over; tcp.py: what the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
-                pipeline.py: where a request begins; progress.py: does a client keep up; responses.py: those
-                written without aiohttp
+                driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
+                progress.py: does a client keep up; responses.py: those written without aiohttp
     app/        loading.py: the work or the application that was named
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;

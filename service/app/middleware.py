@@ -98,7 +98,7 @@ def _announce(request_log: float) -> Middleware:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     if isinstance(response, web.FileResponse) and isinstance(request.protocol, Protocol):
-        request.protocol.happened(Event.FILE)
+        request.protocol.driver.happened(Event.FILE)
     headers = response.headers
     headers[hdrs.SERVER] = SERVER
     name = request.get(REQUEST_ID)

@@ -66,7 +66,7 @@ class Offloader:
             functools.partial(function, **kwargs) if kwargs else function,
             *args,
             deadline=self._deadline_of(request),
-            is_wanted=protocol.is_wanted if isinstance(protocol, Protocol) else None,
+            is_wanted=protocol.driver.is_wanted if isinstance(protocol, Protocol) else None,
         )
 
     def _deadline_of(self, request: web.Request) -> float:

@@ -169,4 +169,5 @@ TABLE: Final[dict[State, dict[Event, Step]]] = {
 """Every pair, so that a step is two lookups and cannot fail."""
 
 TIMED: Final[dict[State, Stage | None]] = {state: row.stage for state, row in STATES.items()}
+BETWEEN_REQUESTS: Final = frozenset({State.FRESH, State.IDLE, State.ARRIVING})
 PENDING: Final = frozenset(state for state, row in STATES.items() if row.has_pending_response)

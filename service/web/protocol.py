@@ -1,7 +1,7 @@
 """The HTTP protocol of one connection: aiohttp's, with deadlines, counting and an orderly end.
 
-Turns what aiohttp, the transport and the deadlines report into events of exchange.py, and carries out what
-follows. Knows aiohttp's `RequestHandler`. Accepts no connection and does not decide how many there may be.
+Turns what aiohttp and the transport report into events of exchange.py; driver.py carries out what follows.
+Knows aiohttp's `RequestHandler`. Accepts no connection and does not decide how many there may be.
 
 aiohttp itself closes a connection that is silent, before or between requests, after an hour by default,
 and puts no limit on a dripping head, a body or an unread answer: a hundred such sockets then fill a
@@ -20,13 +20,12 @@ import structlog
 from aiohttp import hdrs, web
 
 from metrics.instruments import ConnectionEnd, Metrics
-from service.net import tcp
 from service.net.connection_limit import ConnectionLimit
 from service.web import responses
-from service.web.deadlines import Deadlines, Stage
-from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State, Step
+from service.web.deadlines import Deadlines
+from service.web.driver import Driver
+from service.web.exchange import BETWEEN_REQUESTS, Event
 from service.web.pipeline import Pipeline
-from service.web.progress import Progress
 from service.web.request_log import RequestRecord
 
 log = structlog.get_logger("offloop.protocol")
@@ -39,66 +38,40 @@ NEVER_SECONDS = 365 * 24 * 3600.0
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's HTTP protocol, which also keeps deadlines and counts every answer it writes.
+    """aiohttp's HTTP protocol, which also tells `driver` what happens, and counts every answer it writes.
 
     Built through public names only: aiohttp's runner offers no place for a protocol class, but
     `manager=runner.server` is all that the base class needs. Answers are counted in
     `finish_response`, because malformed requests never reach a middleware.
 
     Args:
-        sock: the accepted socket; the transport owns it, here the kernel is asked about it.
+        sock: the accepted socket; the transport owns it.
         ended: told the reason when the connection is over; later calls must change nothing.
     """
 
-    __slots__ = (
-        "_body_was_late",
-        "_closes_after_response",
-        "_connection_limit",
-        "_deadlines",
-        "_ended",
-        "_pipeline",
-        "_progress",
-        "_reason",
-        "_record",
-        "_request",
-        "_sock",
-        "_wire",
-        "stage",
-        "state",
-    )
+    __slots__ = ("_connection_limit", "_ended", "_pipeline", "_record", "driver")
 
     def __init__(
         self,
         manager: web.Server,
         sock: socket.socket,
         ended: Callable[[ConnectionEnd], None],
-        deadlines: Deadlines[Protocol],
+        deadlines: Deadlines[Driver],
         connection_limit: ConnectionLimit,
         metrics: Metrics,
     ) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=NEVER_SECONDS,  # the state IDLE has its own
+            keepalive_timeout=NEVER_SECONDS,  # the stage IDLE has its own
             lingering_time=LINGER_SECONDS,
             access_log=None,  # type: ignore[arg-type]  # None is aiohttp's documented "no access log"
         )
-        self.state = State.FRESH
-        self.stage: Stage | None = None  # set by the deadlines alone
-        self._deadlines = deadlines
         self._connection_limit = connection_limit
         self._ended = ended
-        self._sock = sock
-        self._wire: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
         self._pipeline = Pipeline()
-        self._request: web.Request | None = None  # with its handler, or answered with a body still to come
-        self._body_was_late = False
         self._record = RequestRecord(metrics)
-        self._progress = Progress(sock, deadlines.seconds)
-        self._closes_after_response = False
-        self._reason: ConnectionEnd | None = None  # why we ended it ourselves
-
-    # What aiohttp and the transport report.
+        self.driver = Driver(sock, deadlines, self._record)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request head."""
@@ -111,15 +84,14 @@ class Protocol(web.RequestHandler):
             wire.abort()
             log.error("connection lost in its set-up", error=repr(error))  # noqa: TRY400  # a line is enough
             return
-        self._wire = wire
-        self._enter(TIMED[self.state])
+        self.driver.connected(wire)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the record, whatever aiohttp's own cleaning up does."""
         try:
-            self.happened(Event.LOST)
-            self._wire = self._request = None
-            self._ended(self._reason or (ConnectionEnd.CLOSED if exc is None else ConnectionEnd.ERROR))
+            self.driver.happened(Event.LOST)
+            self.driver.wire = self.driver.request = None
+            self._ended(self.driver.reason or (ConnectionEnd.CLOSED if exc is None else ConnectionEnd.ERROR))
         finally:
             super().connection_lost(exc)
 
@@ -128,33 +100,35 @@ class Protocol(web.RequestHandler):
         try:
             await super().start()
         finally:
-            self.happened(Event.SERVED)
+            self.driver.happened(Event.SERVED)
 
     def data_received(self, data: bytes) -> None:
         """Note where a request begins and where its body ends, and let aiohttp parse."""
-        if self._is_body_unfinished():
+        if self.driver.is_body_unfinished():
             super().data_received(data)
-            self._progress.received(len(data))
-            is_whole = not self._is_body_unfinished()
+            self.driver.received_body(len(data))
+            is_whole = not self.driver.is_body_unfinished()
             has_next = self._pipeline.receive_body(data, is_whole=is_whole)
             if is_whole:
-                self.happened(Event.BODY_END)
+                self.driver.happened(Event.BODY_END)
         else:
             has_next = self._pipeline.receive(data)
             super().data_received(data)
-        if has_next and self._is_between_requests():
+        if has_next and self.driver.state in BETWEEN_REQUESTS:
             self._record.begin()
-            self.happened(Event.BYTES)
+            self.driver.happened(Event.BYTES)
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
         super().pause_writing()
-        self.happened(Event.BUFFER_FULL)
+        self.driver.happened(Event.BUFFER_FULL)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
-        self.happened(Event.BUFFER_LOW_IN_BODY if self._is_body_unfinished() else Event.BUFFER_LOW)
+        self.driver.happened(
+            Event.BUFFER_LOW_IN_BODY if self.driver.is_body_unfinished() else Event.BUFFER_LOW
+        )
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -168,15 +142,17 @@ class Protocol(web.RequestHandler):
         if not gone:
             self._record.answered(request, written)
         self._record.end()
-        if self._request is not request:  # answered before there was a handler: an expectation that failed
+        if (
+            self.driver.request is not request
+        ):  # answered before there was a handler: an expectation that failed
             self._claim(request)
-        self._body_was_late = False
-        if not self._is_body_unfinished():
-            self._request = None
+        self.driver.body_was_late = False
+        if not self.driver.is_body_unfinished():
+            self.driver.request = None
         if not written.keep_alive:
-            self.happened(Event.ANSWERED_LAST)
+            self.driver.happened(Event.ANSWERED_LAST)
         else:
-            self.happened(Event.ANSWERED_PIPELINED if self._pipeline.waiting else Event.ANSWERED)
+            self.driver.happened(Event.ANSWERED_PIPELINED if self._pipeline.waiting else Event.ANSWERED)
         return written, gone
 
     def handle_error(
@@ -187,9 +163,9 @@ class Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a client's mistake in a line, without a traceback per attempt in our log."""
-        if isinstance(exc, ConnectionError) and (self._wire is None or self._wire.is_closing()):
+        if isinstance(exc, ConnectionError) and (self.driver.wire is None or self.driver.wire.is_closing()):
             raise exc  # the client left while it was answered: there is nothing to send or to log
-        status = responses.status_of(status, exc, body_was_late=self._body_was_late)
+        status = responses.status_of(status, exc, body_was_late=self.driver.body_was_late)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return responses.signed(super().handle_error(request, status, exc, message))
         if request.writer.output_size > 0:
@@ -203,91 +179,16 @@ class Protocol(web.RequestHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
-    # What the middleware and the manager of all connections say and ask.
-
     def matched(self, request: web.Request, route: str | None, *, is_logged: bool) -> None:
         """The head of a request is complete and belongs to `route`; None when no route matched.
 
         Args:
             is_logged: whether the request log is to hold it.
         """
-        self._request = request
+        self.driver.request = request
         self._record.matched(route, is_logged=is_logged)
         self._claim(request)
-        self.happened(Event.REQUEST_WITH_BODY if self._is_body_unfinished() else Event.REQUEST)
-
-    def is_wanted(self) -> bool:
-        """Whether the client is still there to read an answer."""
-        return self._wire is not None and not tcp.peer_closed(self._sock)
-
-    def has_pending_response(self) -> bool:
-        """Whether the client has more to expect than the end of the connection."""
-        return self._wire is not None and self.state in PENDING
-
-    def close_after_response(self) -> None:
-        """Let the next response be the last one."""
-        self._closes_after_response = True
-
-    def drain(self) -> None:
-        """End this connection without losing a request: after its answer, or once none can be on its way.
-
-        aiohttp's own `close()` stops reading: a request of which half has arrived would hang.
-        """
-        self._closes_after_response = True
-        self.happened(Event.DRAIN)
-
-    def expire(self) -> None:
-        """The deadline has passed: give the client another one if it did enough meanwhile, else act."""
-        if self._wire is not None and self._progress.is_enough(self.stage, self._wire):
-            self._enter(self.stage)
-        elif self.stage is Stage.LEAVE and self._progress.has_unread():
-            self.happened(Event.UNREAD)
-        else:
-            self.happened(Event.LATE)
-
-    def happened(self, event: Event) -> None:
-        """Take the step that follows from `event`."""
-        step = TABLE[self.state][event]
-        if step.state is not self.state:
-            self.state = step.state
-            if (stage := TIMED[step.state]) is not self.stage:
-                self._enter(stage)
-        if step.action is not Action.NOTHING and self._wire is not None:
-            self._reason = self._reason or step.reason
-            self._carry_out(step, self._wire)
-
-    # How it is done.
-
-    def _enter(self, stage: Stage | None) -> None:
-        self._deadlines.enter(self, stage)
-        self._progress.begin(stage)
-
-    def _carry_out(self, step: Step, wire: asyncio.Transport) -> None:
-        match step.action:
-            case Action.CLOSE:
-                wire.close()
-            case Action.ABORT:
-                wire.abort()
-            case Action.RESET:
-                tcp.close_with_reset(self._sock)
-                wire.abort()  # close() would wait for this client
-            case Action.ANSWER_408:
-                wire.write(responses.TOO_SLOW)
-                self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)
-                wire.close()
-            case Action.ANSWER_503:
-                self._apologise(wire)
-            case Action.FAIL_BODY if self._request is not None:
-                self._body_was_late = True
-                self._request.content.set_exception(TimeoutError("the body came too slowly"))
-
-    def _apologise(self, wire: asyncio.Transport) -> None:
-        if self._request is None or self._request.writer.output_size:
-            wire.abort()
-            return
-        wire.write(responses.SHUT_DOWN)
-        self._record.cut_off(self._request.method, HTTPStatus.SERVICE_UNAVAILABLE)
-        wire.close()
+        self.driver.happened(Event.REQUEST_WITH_BODY if self.driver.is_body_unfinished() else Event.REQUEST)
 
     def _claim(self, request: web.BaseRequest) -> None:
         body: int | None = 0
@@ -296,11 +197,5 @@ class Protocol(web.RequestHandler):
         self._pipeline.claim(body=body, is_whole=request.content.is_eof())
 
     def _is_last(self) -> bool:
-        """Whether this connection ends with its answer: in a drain, or when others wait for its place."""
-        return self._closes_after_response or self._connection_limit.at_capacity
-
-    def _is_between_requests(self) -> bool:
-        return self.state in (State.FRESH, State.IDLE, State.ARRIVING)
-
-    def _is_body_unfinished(self) -> bool:
-        return self._request is not None and not self._request.content.is_eof()
+        """Whether this connection ends with its answer: in a drain, or when clients wait for its place."""
+        return self.driver.closes_after_response or self._connection_limit.at_capacity

@@ -15,6 +15,7 @@ from aiohttp import web
 from metrics.instruments import ConnectionEnd, Metrics
 from service.net.connection_limit import ConnectionLimit
 from service.web.deadlines import Deadlines, Stage
+from service.web.driver import Driver
 from service.web.exchange import Event
 from service.web.protocol import Protocol
 
@@ -50,7 +51,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._manager = manager
         self._connection_limit = connection_limit
-        self.deadlines: Deadlines[Protocol] = Deadlines(seconds)
+        self.deadlines: Deadlines[Driver] = Deadlines(seconds)
         self._metrics = metrics
         self._evicted = 0
         self._wanted = 0  # places that were asked for last
@@ -67,45 +68,45 @@ class Supervisor:
     def connected(self, protocol: Protocol) -> None:
         """The protocol has its transport: what was said to all others is said to it, too."""
         if self._draining:
-            protocol.drain()
+            protocol.driver.drain()
         elif self._closes_after_response:
-            protocol.close_after_response()
+            protocol.driver.closes_after_response = True
 
     def evict_idle(self, count: int) -> None:
         """Close the connections that have been idle for longest, until `count` are on their way out."""
         self._wanted = count
         leaving = self._evicted - self._metrics.connections.snapshot().completed[ConnectionEnd.EVICTED]
-        for protocol in self.deadlines.longest(Stage.IDLE, max(count - leaving, 0), EVICTABLE_SECONDS):
-            protocol.happened(Event.EVICT)
+        for driver in self.deadlines.longest(Stage.IDLE, max(count - leaving, 0), EVICTABLE_SECONDS):
+            driver.happened(Event.EVICT)
             self._evicted += 1
 
     def close_after_responses(self) -> None:
         """Let the next response on each connection be its last one, also on those still to come."""
         self._closes_after_response = True
-        for protocol in self._protocols():
-            protocol.close_after_response()
+        for driver in self._drivers():
+            driver.closes_after_response = True
 
     def drain(self) -> None:
-        """Close what is idle, and the rest after its response; see `Protocol.drain`."""
+        """Close what is idle, and the rest after its response; see `Driver.drain`."""
         self._draining = True
-        for protocol in self._protocols():
-            protocol.drain()
+        for driver in self._drivers():
+            driver.drain()
 
     def pending_responses(self) -> int:
         """Connections whose clients have more to expect than a close."""
-        return sum(protocol.has_pending_response() for protocol in self._protocols())
+        return sum(driver.has_pending_response() for driver in self._drivers())
 
     def abandon(self) -> None:
         """End every connection that is left; called again, without waiting for its client."""
-        for protocol in self._protocols():
-            protocol.happened(Event.ABANDON)
+        for driver in self._drivers():
+            driver.happened(Event.ABANDON)
 
     def close(self) -> None:
         """Sweep no more."""
         self._timer.cancel()
 
-    def _protocols(self) -> list[Protocol]:
-        return [one for one in self._manager.connections if isinstance(one, Protocol)]
+    def _drivers(self) -> list[Driver]:
+        return [one.driver for one in self._manager.connections if isinstance(one, Protocol)]
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -116,11 +117,11 @@ class Supervisor:
         near = self._connection_limit.at_capacity or self.deadlines.soonest() < 1.0
         self._pause = SWEEP_SECONDS if near else REST_SECONDS
         self._timer = self._loop.call_later(self._pause, self._sweep)  # first: it must go on
-        for protocol in self.deadlines.advance(listened):
+        for driver in self.deadlines.advance(listened):
             try:
-                protocol.expire()
+                driver.expire()
             except Exception as error:
                 log.error("deadline failed", error=repr(error))  # noqa: TRY400  # a line is enough
-                self.deadlines.enter(protocol, protocol.stage)  # and again, one deadline later
+                self.deadlines.enter(driver, driver.stage)  # and again, one deadline later
         if self._connection_limit.at_capacity:
             self.evict_idle(self._wanted)

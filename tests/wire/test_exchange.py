@@ -89,9 +89,7 @@ async def test_a_client_that_does_not_read_a_file_is_reset(
     writer.transport.abort()
 
 
-async def test_a_file_that_is_read_slowly_arrives_whole(
-    start: Start, routes: Routes, tmp_path: Path
-) -> None:
+async def test_a_file_that_is_read_slowly_arrives_whole(start: Start, routes: Routes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
         file.truncate(32 * 2**20)

@@ -19,7 +19,7 @@ from service.net import accept_loop as accept
 from service.net import listener, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
-from service.web.protocol import Protocol
+from service.web.driver import Driver
 
 from .conftest import Running, Start
 
@@ -362,14 +362,14 @@ async def test_empty_lines_begin_no_request(start: Start) -> None:
 async def test_one_deadline_that_fails_does_not_end_the_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, fail = Protocol.expire, iter([True])
+    real, fail = Driver.expire, iter([True])
 
-    def sometimes(self: Protocol) -> None:
+    def sometimes(self: Driver) -> None:
         if next(fail, False):
             raise RuntimeError("injected")
         real(self)
 
-    monkeypatch.setattr(Protocol, "expire", sometimes)
+    monkeypatch.setattr(Driver, "expire", sometimes)
     service = await start(header_timeout=0.3)
     answers = await asyncio.gather(*(service.exchange(b"") for _ in range(3)))
     assert [b"408" in answer for answer in answers] == [True] * 3
