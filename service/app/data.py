@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.app.offloader import Offloader
+from service.app.offloader import ALWAYS_OFFLOADED, Offloader
 from service.app.query import Binding, QueryError
 from service.work import body
 
@@ -25,5 +25,5 @@ def data_app(offload: Offloader, work: Binding) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/data", data)
-    offload.always.add("/data")
+    app[ALWAYS_OFFLOADED] = frozenset({"/data"})
     return app

@@ -26,7 +26,7 @@ from service import __version__
 from service.app import data
 from service.app.loading import StartError, load_application, load_work
 from service.app.middleware import complete
-from service.app.offloader import Offloader
+from service.app.offloader import ALWAYS_OFFLOADED, Offloader
 from service.app.query import Binding
 from service.background import in_background
 from service.config.settings import Settings
@@ -38,8 +38,10 @@ from service.net.connection_limit import ConnectionLimit, derive, open_files, po
 from service.net.listener import listen
 from service.net.tcp import backlog
 from service.offload.admission import Admission
+from service.offload.errors import WorkError, WorkerStartError
 from service.offload.lane_pool import Recycling
-from service.offload.queue import Offload, WorkError, WorkerStartError
+from service.offload.offload import Offload
+from service.offload.strategies import pool_for
 from service.web.connection import Reception, Tls
 from service.web.deadlines import Stage
 from service.web.drain import end_connections
@@ -180,8 +182,9 @@ class Service:
         if self._has_admin:
             self._start_admin(stack)
         offload = await self._start_offload(stack, work, cost)
-        offloader = Offloader(offload, settings.deadline, metrics)
+        offloader = Offloader(offload, settings.deadline)
         served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
+        always_offloaded = served.get(ALWAYS_OFFLOADED, frozenset[str]())
         runner = web.AppRunner(
             complete(served, self.ready, settings.request_log),
             shutdown_timeout=0.1,
@@ -211,7 +214,7 @@ class Service:
             },
             tls,
             metrics,
-            EarlyReject(offloader.always, offloader),
+            EarlyReject(always_offloaded, offload, settings.deadline, metrics),
         )
         self._reception = reception
         stack.callback(reception.close)
@@ -297,13 +300,10 @@ class Service:
         recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
         try:
             offload = Offload(
-                settings.offload,
-                workers,
-                settings.worker_nice,
+                pool_for(settings.offload, workers, settings.worker_nice, self.metrics, recycling),
                 self.metrics,
                 Admission(workers, settings.queue_wait, cost, settings.deadline),
                 settings.task_attempts,
-                recycling,
             )
             stack.push_async_callback(self._stop_offload, offload)
             if work is None:

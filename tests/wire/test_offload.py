@@ -14,8 +14,7 @@ import pytest
 
 from metrics.exposition import total
 from service.offload import admission
-from service.web import connection
-from service.web import early_reject as refusal
+from service.web import connection, early_reject
 from service.web.early_reject import Verdict
 from tests import work
 
@@ -82,7 +81,7 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     service, _ = await busy(start)
     cheap = await service.get()
     assert b"X-Request-ID:" not in cheap, "it is the cheap one"
-    monkeypatch.setattr(refusal.EarlyReject, "__call__", lambda *_: Verdict.PASSED)
+    monkeypatch.setattr(early_reject.EarlyReject, "__call__", lambda *_: Verdict.PASSED)
     slow = await service.get()
     assert b"X-Request-ID:" in slow
 
@@ -103,13 +102,13 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
 ) -> None:
     service, _ = await busy(start)
     looks: list[Verdict] = []
-    check = refusal.EarlyReject.__call__
+    check = early_reject.EarlyReject.__call__
 
-    def checked(self: refusal.EarlyReject, sock: socket.socket) -> Verdict:
+    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict:
         looks.append(check(self, sock))
         return looks[-1]
 
-    monkeypatch.setattr(refusal.EarlyReject, "__call__", checked)
+    monkeypatch.setattr(early_reject.EarlyReject, "__call__", checked)
     monkeypatch.setattr(connection, "PATIENCE", (0.0, 0.2))
     reader, writer = await service.connect()
     await service.until(lambda: len(looks) == 2)
