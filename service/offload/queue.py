@@ -137,7 +137,23 @@ class TaskQueue:
         """See `PoolObserver`."""
         self.admission.observe(seconds, sum(done.took for _, done in outcomes), len(outcomes))
         for task, done in outcomes:
-            self._finish(task, done)
+            # What a task cost counts even if its caller has left: the cores were busy.
+            self._metrics.queue_wait.observe(done.waited)
+            self._metrics.task_cpu.observe(done.cpu)
+            task.forget_deadline()
+            if task.outcome.done():
+                continue
+            failure, result = done.failure, None
+            if failure is None:
+                try:
+                    result = self.pool.unpack(done.result)
+                except Exception as error:
+                    failure = failure_of(error)
+            if failure is None:
+                self._metrics.tasks[TaskOutcome.COMPLETED].inc()
+                task.outcome.set_result(result)
+            else:
+                self._settle(task, TaskOutcome.FAILED, WorkError(*failure))
 
     def lost(self, tasks: list[Task], suspects: int) -> None:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
@@ -154,25 +170,6 @@ class TaskQueue:
                 task, TaskOutcome.KILLED if task.kills else TaskOutcome.CANCELLED, WorkerLostError(why)
             )
         self.dispatch()
-
-    def _finish(self, task: Task, done: Done) -> None:
-        # What a task cost counts even if its caller has left: the cores were busy.
-        self._metrics.queue_wait.observe(done.waited)
-        self._metrics.task_cpu.observe(done.cpu)
-        task.forget_deadline()
-        if task.outcome.done():
-            return
-        failure, result = done.failure, None
-        if failure is None:
-            try:
-                result = self.pool.unpack(done.result)
-            except Exception as error:
-                failure = failure_of(error)
-        if failure is None:
-            self._metrics.tasks[TaskOutcome.COMPLETED].inc()
-            task.outcome.set_result(result)
-        else:
-            self._settle(task, TaskOutcome.FAILED, WorkError(*failure))
 
     def _settle(self, task: Task, outcome: TaskOutcome, error: Exception) -> None:
         if not task.outcome.done():

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from metrics.exposition import total
+from service.app.offloader import ALWAYS_OFFLOADED, Offloader
 from service.offload import admission
 from service.web import connection, early_reject
 from service.web.early_reject import Verdict
@@ -94,6 +96,36 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     assert body_of(cheap) == body_of(slow)
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=rejected}"] == 2
+
+
+def gated_application(offload: Offloader) -> web.Application:
+    """Every GET of /gated and of /open waits at the gate; only of /gated does the application say so."""
+
+    async def wait(request: web.Request) -> web.Response:
+        return web.Response(body=await offload(request, work.waits_at_the_gate, 2))
+
+    app = web.Application()
+    app.router.add_get("/gated", wait)
+    app.router.add_get("/open", wait)
+    app[ALWAYS_OFFLOADED] = frozenset({"/gated"})
+    return app
+
+
+@pytest.mark.usefixtures("gate")
+async def test_an_application_says_which_paths_are_refused_early(start: Start) -> None:
+    application = f"{__name__}:gated_application"
+    service = await start(offload="thread", workers=1, app=application, queue_wait=1e-9)
+    service.clients = []
+    for count in (1, 2):
+        service.clients.append(asyncio.create_task(service.get("/gated")))
+        await service.until(lambda count=count: in_offload(service) == count)  # type: ignore[misc]
+    early, late = await service.get("/gated"), await service.get("/open")
+    assert (status_of(early), status_of(late)) == (503, 503)
+    assert b"X-Request-ID:" not in early
+    assert b"X-Request-ID:" in late, "it went through the HTTP server"
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=rejected}"] == 2
+    assert total(values, "http_requests_total", route="/gated", status="503") == 1
 
 
 @pytest.mark.usefixtures("gate")
