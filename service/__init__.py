@@ -12,11 +12,12 @@ The path of one connection, and the module that owns each step:
       -> app/middleware.py         gives the request its name (web/identity.py), answers every failure
       -> app/data.py               a handler; the query becomes the arguments of the work: app/query.py
       -> app/offloader.py          what handlers call
-      -> offload/admission.py      who may enter: only what can be answered in time
-      -> offload/queue.py          the queue, deadlines, retries and outcomes
-      -> offload/pool.py           workers: start, replacement, end; lane_pool.py, executor_pool.py
-      -> offload/lane.py           one worker: inline, a thread or a process; all at once: stock_executor.py
-      -> offload/worker_main.py    the worker's side: runs tasks, says what became of them
+      -> offload/offload.py        makes it a task, and returns its result or raises one of errors.py
+      -> offload/admission.py      admits only what can be answered in time
+      -> offload/queue.py          the tasks: order, deadlines, attempts and outcomes
+      -> offload/lane_pool.py      all workers, and where the task goes; the interface: pool.py
+      -> offload/lane.py           one worker and the channel to it: inline, a thread, or process_lane.py
+      -> offload/worker_main.py    the worker's side: runs tasks, reports what became of them
       -> work.py                   the CPU-bound function itself
       -> web/request_log.py        the answer is written, and logged if this request is to be
       -> web/connection.py         the connection ends: counted as completed, once
@@ -28,7 +29,9 @@ Around it:
     lifecycle/  service.py puts the parts together, states.py is its life as a table, run.py goes from
                 start to exit code, control.py is what an operator orders, loop_monitor.py: does the loop
                 turn?
-    offload/    forkserver_signals.py: a fork server that signals to the whole group do not end
+    offload/    strategies.py: which pool each --offload means; executor_pool.py, stock_executor.py: workers
+                that are not lanes; supervised_pool.py: workers that die are replaced;
+                forkserver_signals.py: a fork server that survives signals to the whole group
     net/        listener.py: opened or handed over; tcp.py: what the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;

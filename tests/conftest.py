@@ -21,7 +21,7 @@ import structlog
 import uvloop
 
 from service.log import setup as logs
-from service.offload.lane import worker_process
+from service.offload.process_lane import worker_process
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Logged = Callable[[], list[dict[str, Any]]]

@@ -254,7 +254,7 @@ def dies_soon() -> None:
 
 def reads_blockingly() -> bool:
     """Whether the worker that runs this waits for its next task."""
-    return runner._service.getblocking()
+    return runner._channel.getblocking()
 
 
 def blocking_application(_: object) -> web.Application:

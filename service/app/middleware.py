@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from service.offload.queue import (
+from service.offload.errors import (
     ExpiredError,
     OffloadError,
     RejectedError,

@@ -8,13 +8,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
 
-from metrics.instruments import Metrics
-from service.offload.queue import Offload
+from service.offload.offload import Offload
 from service.web.protocol import Protocol
 
 T = TypeVar("T")
@@ -22,36 +20,18 @@ P = ParamSpec("P")
 
 
 class Offloader:
-    """What handlers call, `await offload(request, function, *args)`, and what the gate is asked
-    (web/early_reject.py).
+    """What handlers call: `await offload(request, function, *args)`.
 
     Args:
         deadline: seconds that a request may take at most.
     """
 
-    def __init__(self, offload: Offload, deadline: float, metrics: Metrics) -> None:
+    def __init__(self, offload: Offload, deadline: float) -> None:
         self._offload = offload
         self._deadline = deadline
-        self._metrics = metrics
         self.always: set[str] = set()
-        """Paths whose every request needs a worker: those may be refused before they are parsed."""
-
-    def is_queueing(self) -> bool:
-        """Whether requests wait that no worker has yet."""
-        return self._offload.is_queueing()
-
-    def refusal(self) -> int | None:
-        """Seconds after which to come again, if a request that came now could not be admitted."""
-        return self._offload.refusal(self._deadline)
-
-    def expect(self) -> None:
-        """A request that could be admitted is on its way."""
-        self._offload.expect()
-
-    def reject(self, path: str) -> None:
-        """Count a request that was refused at the door."""
-        self._offload.reject()
-        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+        """Paths whose every GET needs a worker, for the application to name while it is made: under overload
+        such a request is refused before it is parsed (web/early_reject.py), which is cheaper."""
 
     async def __call__(
         self, request: web.Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

@@ -38,8 +38,10 @@ from service.net.connection_limit import ConnectionLimit, derive, open_files, po
 from service.net.listener import listen
 from service.net.tcp import backlog
 from service.offload.admission import Admission
+from service.offload.errors import WorkError, WorkerStartError
 from service.offload.lane_pool import Recycling
-from service.offload.queue import Offload, WorkError, WorkerStartError
+from service.offload.offload import Offload
+from service.offload.strategies import pool_for
 from service.web.connection import HandOver, Tls
 from service.web.deadlines import ARRIVE_SECONDS, LEAVE_SECONDS, Stage
 from service.web.drain import Drain
@@ -180,7 +182,7 @@ class Service:
         if self._has_admin:
             self._start_admin(stack)
         offload = await self._start_offload(stack, work, cost)
-        offloader = Offloader(offload, settings.deadline, metrics)
+        offloader = Offloader(offload, settings.deadline)
         served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
         runner = web.AppRunner(
             complete(served, self.ready, settings.request_log),
@@ -212,7 +214,8 @@ class Service:
             metrics,
         )
         stack.callback(supervisor.close)
-        self._hand_over = HandOver(supervisor, tls, metrics, EarlyReject(offloader.always, offloader))
+        early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
+        self._hand_over = HandOver(supervisor, tls, metrics, early_reject)
         self._accepting = accepting = AcceptLoop(
             asyncio.get_running_loop(),
             listener,
@@ -295,13 +298,10 @@ class Service:
         recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
         try:
             offload = Offload(
-                settings.offload,
-                workers,
-                settings.worker_nice,
+                pool_for(settings.offload, workers, settings.worker_nice, self.metrics, recycling),
                 self.metrics,
                 Admission(workers, settings.queue_wait, cost, settings.deadline),
                 settings.task_attempts,
-                recycling,
             )
             stack.push_async_callback(self._stop_offload, offload)
             if work is None:

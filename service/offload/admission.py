@@ -1,6 +1,6 @@
-"""Who may enter, and when workers are given up on: pure decisions, told the time and the numbers.
+"""Which requests are admitted, and when workers are given up on: pure decisions from numbers and the time.
 
-A request enters only if it can be answered in time. Everybody else is told so at once, while it is
+A request is admitted only if it can be answered in time. Every other one is refused at once, while that is
 cheap: work for a client that gives up before its turn is what makes a service collapse under overload.
 """
 
@@ -10,20 +10,22 @@ import math
 from typing import Final
 
 MOST_WAITING: Final = 10_000
-"""A hard bound on the queue, however short the tasks: who waits holds a connection and its request."""
+"""A hard bound on the queue, however short the tasks: each that waits holds a connection and its request."""
 
 WEIGHT: Final = 0.1
-"""Of the newest in the measured service time: follows a change within some 20 observations."""
+"""Of the newest observation in the measured service time: it follows a change within some 20 of them."""
 
 AHEAD_SECONDS: Final = 0.01
 """How much work a worker is handed ahead, so that it need not idle while the loop is busy with others. As
-little as will do: what it holds can neither go to another that is free nor be taken back if nobody waits.
+little as will do: what it has can neither go to a worker that is idle nor be taken back if its client leaves.
 """
 
 SHORTEST: Final = 1e-4
-"""Seconds; tasks shorter than this are not worth handing over, and their number is bounded by it."""
+"""Seconds; tasks shorter than this are not worth handing over. It bounds how many a worker may have."""
 
 LIMIT_PER_WORKER: Final = 3
+"""Deaths per worker, without a finished task between them, that the breaker bears."""
+
 FIRST_PROBE_SECONDS: Final = 0.5
 LAST_PROBE_SECONDS: Final = 10.0
 
@@ -36,11 +38,11 @@ class Admission:
 
     Args:
         workers: how many tasks run at the same time when all is well.
-        queue_wait: longest predicted wait in seconds; `math.inf` lets everybody in.
+        queue_wait: longest predicted wait in seconds; `math.inf` admits every request.
         seconds: what a task is expected to take, until one has been measured; None: unknown.
         longest: what no task is expected to exceed, however long one took: the longest deadline there is.
             A worker that cannot be killed may be kept for longer than that. But an expectation above every
-            deadline lets nobody in, so nothing would be measured any more, and it would stay so for ever.
+            deadline admits no request, so nothing would be measured any more, and it would stay so for ever.
     """
 
     def __init__(
@@ -54,29 +56,29 @@ class Admission:
         self.queue_wait = queue_wait
         self._longest = longest
         self.seconds = seconds
-        """Seconds that a task keeps a worker from the next: with whatever the hand-over, a slow clock or a
-        neighbour on the core add to it."""
+        """Service demand: seconds that a task keeps a worker from the next, with what the hand-over, a slow
+        clock or a neighbour on the core add to it."""
         self._took = seconds  # without the hand-over: on the worker's own clock
 
     def observe(self, seconds: float, took: float, tasks: int) -> None:
-        """So many tasks have kept their worker from the next for `seconds`, and ran for `took`, together."""
+        """Together, so many tasks kept their worker from the next for `seconds`, and ran for `took`."""
         self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
         self._took = _moved(self._took, min(took / tasks, self._longest))
 
-    def refusal(
+    def retry_after(
         self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
     ) -> int | None:
-        """None if a request may enter, else after how many seconds it is worth while to ask again.
+        """None if a request is admitted, else the seconds after which it is worth while to ask again.
 
         Args:
             waiting: tasks before it that do not run yet.
             running: tasks that run.
             up: workers that are up.
-            oldest: how long the first one in the queue has waited already.
+            oldest: seconds that the first one in the queue has waited already.
             deadline: seconds within which the answer is needed.
         """
         seconds = self.seconds or 0.0
-        # Whoever runs now is half done, on average.
+        # A task that runs now is half done, on average.
         wait = (waiting + running / 2) * seconds / max(up, 1)
         if wait + seconds > deadline:
             return _whole(wait + seconds - deadline)
@@ -87,8 +89,8 @@ class Admission:
         # One for each worker may wait however long the tasks are, or a worker idles after each.
         if waiting < self.workers:
             return None
-        # The prediction knows the tasks of the past. If the first in the queue waits for longer than it may,
-        # those of today are different.
+        # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
+        # it may, those of today are different.
         wait = max(wait, oldest)
         return _whole(wait - self.queue_wait) if wait > self.queue_wait else None
 
@@ -100,15 +102,15 @@ class Admission:
         return max(self.workers, min(MOST_WAITING, int(possible)))
 
     def tasks_per_worker(self) -> int:
-        """How many tasks a worker may hold: one that runs, and what it does in `AHEAD_SECONDS`."""
+        """How many tasks a worker may have: one that runs, and what it does in `AHEAD_SECONDS`."""
         return 1 + (round(AHEAD_SECONDS / max(self._took, SHORTEST)) if self._took is not None else 0)
 
 
 class Breaker:
     """Stops the work when workers die faster than they can be replaced.
 
-    Counts deaths at work without one finished task between them. When there are too many, nobody enters
-    but one request every now and then, which shows whether workers stay up again.
+    Counts deaths at work without one finished task between them. When there are too many, no request enters
+    but a probe every now and then, which shows whether workers stay up again.
     """
 
     def __init__(self, workers: int) -> None:
@@ -122,7 +124,7 @@ class Breaker:
         return self._next_probe is None
 
     def is_due(self, now: float) -> bool:
-        """Whether a probe would be let in."""
+        """Whether a probe would be admitted."""
         return self._next_probe is None or now >= self._next_probe
 
     @property
@@ -144,8 +146,8 @@ class Breaker:
         was_open, self._deaths, self._next_probe = not self.closed, 0, None
         return was_open
 
-    def refusal(self, now: float) -> int | None:
-        """None if a request may enter (one at each probe), else the seconds until the next probe."""
+    def retry_after(self, now: float) -> int | None:
+        """None if a request is admitted (one at each probe), else the seconds until the next probe."""
         if self._next_probe is None:
             return None
         if now < self._next_probe:
@@ -159,5 +161,5 @@ def _moved(mean: float | None, value: float) -> float:
 
 
 def _whole(seconds: float) -> int:
-    """`Retry-After` counts whole seconds (RFC 9110, 10.2.3); at least one, so that nobody comes at once."""
+    """`Retry-After` counts whole seconds (RFC 9110, 10.2.3); at least one: no client may come at once."""
     return max(1, math.ceil(seconds)) if math.isfinite(seconds) else 1

@@ -1,12 +1,13 @@
-"""Workers behind a `concurrent.futures` executor: what is in it, and a fresh one when it breaks.
+"""A pool in one `concurrent.futures` executor: what is in it, and a fresh one when it breaks.
 
-Knows `submit`, futures and `BrokenExecutor`, and what all crews have in common (pool.py). Knows one kind of
-executor by name (stock_executor.py), and of that only `submit` and what `crew.Unit` has.
+Knows `submit`, futures and `BrokenExecutor`, and what both pools do alike (supervised_pool.py). The
+executor that it is given in production is the stock one (stock_executor.py); any class with the methods of
+`Executor` will do.
 
 What an executor has been handed cannot be taken back. So no more is handed over than its workers can do in a
-moment, and the rest waits with us, where it can be refused, expire and be forgotten.
+moment, and the rest waits in our queue, where it can be refused, expire and be dropped.
 
-What it cannot do: end one task. A deadline answers the client, but the task keeps its place until it ends by
+An executor cannot kill one task. A deadline answers the client, but the task keeps its place until it ends by
 itself, and a task that never ends has taken a worker for good.
 """
 
@@ -15,112 +16,148 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
 from metrics.instruments import Metrics, RestartReason
-from service.offload.pool import Crew, Told
-from service.offload.stock_executor import StockPool
+from service.offload.pool import PoolObserver
+from service.offload.supervised_pool import Member, SupervisedPool
 from service.offload.worker_main import Done, Packed, failure_of
 
 log = structlog.get_logger("offloop.workers")
 T = TypeVar("T")
 
 
+class Executor(Member, Protocol):
+    """What the pool needs of an executor. All its workers are up, or all are dead.
+
+    Args:
+        count: its workers.
+        nice: added to the niceness of worker processes.
+        died: called with the executor if it breaks before `stop()`.
+    """
+
+    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None: ...
+
+    @staticmethod
+    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> Packed: ...  # noqa: D102  # `Lane` says it
+
+    @staticmethod
+    def unpack(result: Any, /) -> Any: ...  # noqa: D102
+
+    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
+        """Hand a task over; the future has what became of it, or a `BrokenExecutor`.
+
+        Raises:
+            BrokenExecutor: the executor is broken already.
+        """
+
+
 class Place(NamedTuple):
     """Where a task may go, and whether nothing else may go there meanwhile."""
 
-    pool: StockPool
+    executor: Executor
     alone: bool
 
 
-class ExecutorPool(Crew[T, StockPool]):
-    """Keeps one executor with `count` workers up.
+class ExecutorPool(SupervisedPool[T, Executor]):
+    """Keeps one executor with `count` workers up. See `pool.Pool`.
 
-    Which task a worker runs is nowhere to be seen, but executors start tasks in the order in which they got
-    them: the first `count` that are not done run, the others are ahead.
+    Which task a worker runs cannot be seen, but executors start tasks in the order in which they got them:
+    the first `count` that are not done run, the others are ahead of their turn.
 
     Whose fault is it when a worker dies? The executor does not say; any task that was in it may have run.
     So each counts it as one of its attempts: work that must not run twice does not (`--task-attempts 1`).
-    But a task that kills its worker every time would then take its neighbours along, who come with it again
-    and again. So what was in a broken executor is tried again alone, one after the other: only the culprit
-    is there when the next one breaks. For as long as that takes other workers idle, which is the price of
-    not killing the innocent; `--offload process` pays none, for there the culprit is known. One that is past
-    its deadline is waited for no longer: it may never end.
+    But a task that kills its worker every time would take its neighbours along, which would come with it
+    again and again. So what was in a broken executor is tried again alone, one after the other: only the
+    culprit is there when the next one breaks. For as long as that takes other workers idle, which is the
+    price of sparing the innocent; `--offload process` pays none, for there the culprit is known. A task
+    past its deadline holds the others up no longer: it may never end.
+
+    Args:
+        executor: the kind.
+        nice: see `Executor`.
     """
 
-    def __init__(self, count: int, nice: int, metrics: Metrics, told: Told[T]) -> None:
-        super().__init__(1, count, metrics, told)
-        self._count = count
+    kind = "executor"
+
+    def __init__(
+        self, executor: type[Executor], count: int, nice: int, metrics: Metrics, observer: PoolObserver[T]
+    ) -> None:
+        super().__init__(1, count, metrics, observer)
+        self.pack = executor.pack
+        self.unpack = executor.unpack
+        self._kind = executor
         self._nice = nice
-        self._pool: StockPool | None = None
+        self._executor: Executor | None = None
         self._running: dict[T, float] = {}  # since when
         self._ahead: dict[T, None] = {}
         self._overdue: set[T] = set()  # of these, those past their deadline
-        self._broken: set[T] = set()  # of these, those that the executor has let fall
+        self._broken: set[T] = set()  # of these, those that the executor has given up
         self._unsent: list[T] = []  # came after it broke
         self._alone = False
         self._has_served = False
 
     @property
     def up(self) -> int:
-        """See `Crew`."""
-        return 0 if self._pool is None else self._count
+        """See `Pool`."""
+        return 0 if self._executor is None else self.count
 
     @property
-    def held(self) -> int:
-        """See `Crew`."""
+    def in_flight(self) -> int:
+        """See `Pool`."""
         return len(self._running) + len(self._ahead) + len(self._unsent)
 
     @property
     def running(self) -> int:
-        """See `Crew`."""
+        """See `Pool`."""
         return len(self._running)
 
     def available(self, most: int, *, suspected: bool) -> Place | None:
-        """See `Crew`."""
-        if self._pool is None or self._broken:
+        """See `Pool`."""
+        if self._executor is None or self._broken:
             return None
-        if self.held >= most * self._count:
+        if self.in_flight >= most * self.count:
             return None
-        if (suspected or self._alone) and self.held > len(self._overdue):
+        if (suspected or self._alone) and self.in_flight > len(self._overdue):
             return None
-        return Place(self._pool, suspected)
+        return Place(self._executor, suspected)
 
-    def send(self, place: Place, item: T, packed: Packed, submitted: float) -> None:
-        """See `Crew`."""
+    def send(self, place: Place, task: T, packed: Packed, submitted: float) -> None:
+        """See `Pool`."""
         try:
-            future = place.pool.submit(packed, submitted)
+            future = place.executor.submit(packed, submitted)
         except BrokenExecutor:
-            self._unsent.append(item)
-            self._broke(place.pool)
+            self._unsent.append(task)
+            self._broke(place.executor)
             return
         self._alone = place.alone
-        if len(self._running) < self._count:
-            self._running[item] = time.monotonic()
+        if len(self._running) < self.count:
+            self._running[task] = time.monotonic()
         else:
-            self._ahead[item] = None
-        future.add_done_callback(functools.partial(self._done, place.pool, item))
+            self._ahead[task] = None
+        future.add_done_callback(functools.partial(self._done, place.executor, task))
 
-    def end(self, item: T) -> bool:
-        """Nothing is ended for a deadline, so there is no need to come again."""
-        self._overdue.add(item)
-        self._told.free()  # if it was to be alone, it is no longer
+    def expire(self, task: T) -> bool:
+        """Nothing is killed for a deadline, so there is no need to call again."""
+        self._overdue.add(task)
+        self._observer.dispatch()  # if it was to be alone, it is no longer
         return True
 
-    def _done(self, pool: StockPool, item: T, future: asyncio.Future[Done]) -> None:
+    def _done(self, executor: Executor, task: T, future: asyncio.Future[Done]) -> None:
         error = future.exception()
         if isinstance(error, BrokenExecutor):
-            self._broken.add(item)
-            self._broke(pool)
+            self._broken.add(task)
+            self._broke(executor)
             return
         now = time.monotonic()
-        self._overdue.discard(item)
-        since = self._running.pop(item, None)
+        self._overdue.discard(task)
+        since = self._running.pop(task, None)
         if since is None:  # an executor that keeps no order
-            self._ahead.pop(item)
+            self._ahead.pop(task)
             since = now
         elif self._ahead:
             following = next(iter(self._ahead))
@@ -129,37 +166,37 @@ class ExecutorPool(Crew[T, StockPool]):
         done = future.result() if error is None else Done(None, failure_of(error), 0.0, now - since, 0.0, 0)
         self._has_served = True
         self._succeeded()
-        self._told.finished([(item, done)], now - since)
-        self._told.free()
+        self._observer.finished([(task, done)], now - since)
+        self._observer.dispatch()
 
-    def _broke(self, pool: StockPool) -> None:
-        """The executor is broken; once it has let fall all that it had, they are lost."""
+    def _broke(self, executor: Executor) -> None:
+        """The executor is broken; its tasks are lost once it has given up all of them."""
         if self._stopping:  # it was killed for that, or is of no use any more
-            pool.kill()
+            executor.kill()
             return
-        if pool is self._pool:  # else that is known, or it has not even started
-            self._pool = None
-            pool.kill()
-            log.warning("executor broken", workers=self._count, tasks=self.held)
-            if self.held > len(self._unsent) or not self._has_served:
+        if executor is self._executor:  # else that is known, or it has not even started
+            self._executor = None
+            executor.kill()
+            log.warning("executor broken", workers=self.count, tasks=self.in_flight)
+            if self.in_flight > len(self._unsent) or not self._has_served:
                 self._count_death()
-            self._replace(pool, RestartReason.CRASHED)
-        if len(self._broken) + len(self._unsent) == self.held:
+            self._replace(executor, RestartReason.CRASHED)
+        if len(self._broken) + len(self._unsent) == self.in_flight:
             suspects = len(self._broken)
             self._alone = False
-            self._told.lost(self._take_all(), suspects)
+            self._observer.lost(self._take_all(), suspects)
 
-    def _make(self) -> StockPool:
-        return StockPool(self._count, self._nice, self._broke)
+    def _make(self) -> Executor:
+        return self._kind(self.count, self._nice, self._broke)
 
-    def _came_up(self, unit: StockPool) -> None:
-        self._pool, self._has_served = unit, False
+    def _came_up(self, member: Executor) -> None:
+        self._executor, self._has_served = member, False
 
-    def _has_work(self, unit: StockPool) -> bool:
-        return unit is self._pool and self.held > 0
+    def _has_work(self, member: Executor) -> bool:
+        return member is self._executor and self.in_flight > 0
 
     def _take_all(self) -> list[T]:
         cut_off = [*self._running, *self._ahead, *self._unsent]
-        for had in (self._running, self._ahead, self._overdue, self._broken, self._unsent):
-            had.clear()
+        for tasks in (self._running, self._ahead, self._overdue, self._broken, self._unsent):
+            tasks.clear()
         return cut_off

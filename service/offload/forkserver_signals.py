@@ -1,7 +1,7 @@
-"""Makes the fork server outlive a SIGTERM or SIGHUP to the whole group, as its workers do.
+"""Makes the fork server survive a SIGTERM or SIGHUP to the whole process group, as its workers do.
 
-Preloaded there and imported nowhere else: importing is what it does. A fork server that dies takes
-its workers' exit codes with it, and the pool then believes that they died.
+Preloaded there and imported nowhere else: importing it is all it takes. A fork server that dies takes
+its workers' exit codes with it, and the executor then believes that they died.
 """
 
 import signal

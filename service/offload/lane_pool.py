@@ -1,7 +1,8 @@
-"""Workers that are lanes: which are up, what each has been handed, and their replacement.
+"""A pool of lanes: which are up, what is in flight on each, and when one is replaced.
 
-Knows lanes (lane.py), and what all crews have in common (pool.py). One worker that dies costs the task that
-it runs and nothing else, so each is told apart: it can be killed for a deadline, and recycled.
+Knows lanes (lane.py), and what both pools do alike (supervised_pool.py). A worker that dies costs the task
+it runs and nothing else, because the pool tells workers apart: each can be killed for a deadline, and
+recycled.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Generic, TypeVar
 import structlog
 
 from metrics.instruments import Metrics, RestartReason
-from service.offload.lane import Lane, LaneStrategy, make
-from service.offload.pool import Crew, Told
+from service.offload.lane import Lane
+from service.offload.pool import PoolObserver
+from service.offload.supervised_pool import SupervisedPool
 from service.offload.worker_main import Done, Packed
 
 log = structlog.get_logger("offloop.workers")
@@ -25,129 +27,135 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Recycling:
-    """When a worker is replaced although it is well: after so many tasks, or above so many bytes."""
+    """When a healthy worker is replaced: after so many tasks, or if it ever used so much memory."""
 
     tasks: float = math.inf
     peak_bytes: float = math.inf
 
 
 @dataclass(slots=True, eq=False)
-class Worker(Generic[T]):
-    """A lane that is up, and what it has: the first of `held` runs, the others wait in its socket."""
+class LaneState(Generic[T]):
+    """A lane that is up, and what is in flight on it: the first task runs, the others wait in its channel."""
 
     lane: Lane
-    held: deque[T]
+    in_flight: deque[T]
     served: int = 0
-    since: float = 0.0  # when the first of `held` became the first
-    overdue: T | None = None  # why it was killed: this had passed its deadline
-    retiring: bool = False  # to be replaced when it has nothing left
+    since: float = 0.0  # when the task that runs became the first
+    overdue: T | None = None  # the task that its worker was killed for
+    retiring: bool = False  # to be replaced once nothing is in flight
 
 
-class Workers(Crew[T, Lane]):
-    """Keeps `count` lanes up."""
+class LanePool(SupervisedPool[T, Lane]):
+    """Keeps `count` lanes of one kind up. See `pool.Pool`.
+
+    Args:
+        lane: the kind.
+        nice: see `Lane`.
+    """
 
     def __init__(
         self,
-        strategy: LaneStrategy,
+        lane: type[Lane],
         count: int,
         nice: int,
         metrics: Metrics,
         recycling: Recycling,
-        told: Told[T],
+        observer: PoolObserver[T],
     ) -> None:
-        # A thread's memory is the service's own: a fresh one would have as much.
-        most_bytes = recycling.peak_bytes if strategy == "process" else math.inf
-        super().__init__(count, 1, metrics, told, most_bytes)
-        self._strategy = strategy
+        super().__init__(count, 1, metrics, observer, recycling.peak_bytes)
+        self.kind = lane.kind
+        self.pack = lane.pack
+        self.unpack = lane.unpack
+        self._lane = lane
         self._nice = nice
         self._most_tasks = recycling.tasks
-        self._up: dict[Lane, Worker[T]] = {}
-        self._where: dict[T, Worker[T]] = {}
+        self._up: dict[Lane, LaneState[T]] = {}
+        self._where: dict[T, LaneState[T]] = {}
 
     @property
     def up(self) -> int:
-        """See `Crew`."""
+        """See `Pool`."""
         return len(self._up)
 
     @property
-    def held(self) -> int:
-        """See `Crew`."""
+    def in_flight(self) -> int:
+        """See `Pool`."""
         return len(self._where)
 
     @property
     def running(self) -> int:
-        """See `Crew`. One for each busy worker."""
+        """See `Pool`. One for each busy worker."""
         # A copy, because the admin thread asks, too.
-        return sum(1 for worker in list(self._up.values()) if worker.held)
+        return sum(1 for state in list(self._up.values()) if state.in_flight)
 
-    def available(self, most: int, *, suspected: bool = False) -> Worker[T] | None:  # noqa: ARG002  # a death costs one task
-        """The worker with the least to do, if that is less than `most`."""
+    def available(self, most: int, *, suspected: bool = False) -> LaneState[T] | None:  # noqa: ARG002  # a death costs one task
+        """The lane with the least in flight, if that is less than `most`."""
         best = None
-        for worker in self._up.values():
-            if len(worker.held) < most and not worker.retiring:
-                best, most = worker, len(worker.held)
+        for state in self._up.values():
+            if len(state.in_flight) < most and not state.retiring:
+                best, most = state, len(state.in_flight)
         return best
 
-    def send(self, place: Worker[T], item: T, packed: Packed, submitted: float) -> None:
-        """See `Crew`."""
-        if not place.held:
+    def send(self, place: LaneState[T], task: T, packed: Packed, submitted: float) -> None:
+        """See `Pool`."""
+        if not place.in_flight:
             place.since = time.monotonic()
-        place.held.append(item)
-        self._where[item] = place
+        place.in_flight.append(task)
+        self._where[task] = place
         place.lane.send(packed, submitted)
 
-    def end(self, item: T) -> bool:
-        """Kill the worker that runs `item`; False if none does yet."""
-        worker = self._where.get(item)
-        if worker is None or worker.held[0] is not item:
+    def expire(self, task: T) -> bool:
+        """Kill the worker that runs `task`; False if `task` does not run yet."""
+        state = self._where.get(task)
+        if state is None or state.in_flight[0] is not task:
             return False
-        worker.overdue = item
-        worker.lane.kill()
+        state.overdue = task
+        state.lane.kill()
         return True
 
     def _finished(self, lane: Lane, outcomes: list[Done]) -> None:
-        worker = self._up.get(lane)
-        if worker is None:  # the end of a start that nobody waits for any more
+        state = self._up.get(lane)
+        if state is None:  # its start was given up
             return
         now = time.monotonic()
-        finished = [(worker.held.popleft(), done) for done in outcomes]
-        for item, _ in finished:
-            del self._where[item]
-        seconds, worker.since = now - worker.since, now
-        worker.served += len(finished)
-        if worker.served >= self._most_tasks or outcomes[-1].peak_bytes > self._most_bytes:
-            worker.retiring = True
+        finished = [(state.in_flight.popleft(), done) for done in outcomes]
+        for task, _ in finished:
+            del self._where[task]
+        seconds, state.since = now - state.since, now
+        state.served += len(finished)
+        if state.served >= self._most_tasks or outcomes[-1].peak_bytes > self._most_bytes:
+            state.retiring = True
         self._succeeded()
-        self._told.finished(finished, seconds)
-        if worker.retiring and not worker.held and not self._stopping:
+        self._observer.finished(finished, seconds)
+        if state.retiring and not state.in_flight and not self._stopping:
             del self._up[lane]
             self._replace(lane, RestartReason.RECYCLED)
-        self._told.free()
+        self._observer.dispatch()
 
     def _died(self, lane: Lane) -> None:
-        worker = self._up.get(lane)
-        if worker is None:  # in a start that nobody waits for any more
+        state = self._up.get(lane)
+        if state is None:  # its start was given up
             return
-        overdue = worker.overdue is not None and worker.held and worker.held[0] is worker.overdue
-        reason = RestartReason.DEADLINE if worker.overdue is not None else RestartReason.CRASHED
-        log.warning("worker lost", reason=reason.value, tasks=len(worker.held))
-        # One that dies at work, or without having done any, may be one of many.
-        if reason is RestartReason.CRASHED and (worker.held or not worker.served):
+        overdue = state.overdue is not None and state.in_flight and state.in_flight[0] is state.overdue
+        reason = RestartReason.DEADLINE if state.overdue is not None else RestartReason.CRASHED
+        log.warning("worker lost", reason=reason.value, tasks=len(state.in_flight))
+        # A worker that dies at work, or before it has done any, may be one of many.
+        if reason is RestartReason.CRASHED and (state.in_flight or not state.served):
             self._count_death()
-        for item in worker.held:
-            del self._where[item]
+        for task in state.in_flight:
+            del self._where[task]
         del self._up[lane]
         self._replace(lane, reason)
-        self._told.lost(list(worker.held), 0 if overdue else 1)
+        self._observer.lost(list(state.in_flight), 0 if overdue else 1)
 
     def _make(self) -> Lane:
-        return make(self._strategy, self._nice, self._finished, self._died)
+        return self._lane(self._finished, self._died, self._nice)
 
-    def _came_up(self, unit: Lane) -> None:
-        self._up[unit] = Worker(unit, deque())
+    def _came_up(self, member: Lane) -> None:
+        self._up[member] = LaneState(member, deque())
 
-    def _has_work(self, unit: Lane) -> bool:
-        return unit in self._up and bool(self._up[unit].held)
+    def _has_work(self, member: Lane) -> bool:
+        return member in self._up and bool(self._up[member].in_flight)
 
     def _take_all(self) -> list[T]:
         cut_off = list(self._where)

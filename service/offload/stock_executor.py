@@ -1,18 +1,19 @@
-"""One `ProcessPoolExecutor` as it comes, from its start to its end: all its workers up, or all dead.
+"""One `ProcessPoolExecutor` as it comes, from its start to its stop: all its workers are up, or all are dead.
 
 Knows multiprocessing and the executor's public names. Knows nothing of queues or deadlines: it is handed
 tasks, and each has a future.
 
-Why we watch the workers although the executor does: it waits for the rest of a result whose worker was killed
-in the middle of it, for ever, and meanwhile answers nobody; it does not see that a worker dies before the
-first result has come; and one that dies idle it keeps to itself. We kill all others when one has died. Then
-what the executor waits for has ended, too, and it says that it is broken.
+Why we watch the workers although the executor does: it waits for ever for the rest of a result whose worker
+was killed in the middle of it, and meanwhile hands out no other result; it does not see that a worker dies
+before the first result has come; and it does not report one that dies idle. We kill all others when one has
+died. Then what the executor waits for has ended, too, and it says that it is broken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import pickle
 import socket
 import time
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any, Final
 
 from service.background import in_background
-from service.offload.lane import PRELOAD, pack
-from service.offload.worker_main import Done, Packed, arrive, enlist, run_apart
+from service.offload.process_lane import PRELOAD
+from service.offload.worker_main import Done, Packed, arrive, prepare_for_executor, run_apart
 
 FORKSERVER: Final = "forkserver"
 """No copy of our threads, sockets or locks reaches a worker."""
@@ -32,9 +33,9 @@ FORKSERVER: Final = "forkserver"
 class Context(ForkServerContext):
     """Makes what the fork server's context makes, for one executor, and remembers it.
 
-    An executor kills nothing before Python 3.14 and shows nobody its processes, but makes them with the
+    An executor kills nothing before Python 3.14 and does not show its processes, but makes them with the
     context that it is given. So these are its own and no others, which `multiprocessing.active_children()`
-    could not tell; and unlike bare pids they are known before they run, and never those of somebody else.
+    could not tell; and unlike bare pids they are known before they run, and never those of other processes.
     """
 
     def __init__(self) -> None:
@@ -64,60 +65,73 @@ class Context(ForkServerContext):
         self.results._writer.close()  # type: ignore[attr-defined]  # typeshed has public names alone
 
 
-class StockPool:
-    """A pool of `count` workers, `nice` above our own niceness. `start()` it, and see it to its `end()`.
+class StockExecutor:
+    """An executor of `count` workers, `nice` above our own niceness: `start()`, `submit()`, `stop()`.
 
     One worker that dies breaks it: every future that is not done then has a `BrokenExecutor`.
 
     Args:
-        died: called if one dies before `end()`.
+        died: called if a worker dies before `stop()`.
     """
 
-    def __init__(self, count: int, nice: int, died: Callable[[StockPool], Any]) -> None:
+    def __init__(self, count: int, nice: int, died: Callable[[StockExecutor], Any]) -> None:
         self._count = count
         self._nice = nice
         self._died = died
         self._context = Context()
         self._executor: ProcessPoolExecutor | None = None
 
+    @staticmethod
+    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
+        """See `lane.Lane`."""
+        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def unpack(result: bytes, /) -> Any:
+        """See `lane.Lane`."""
+        return pickle.loads(result)
+
     async def start(self, packed: Packed | None) -> None:
         """Bring up all workers, each of which imports what `packed` needs.
 
         An executor starts a worker when a task comes and none is idle. So there is a task for each that is
-        not over before all have theirs (`runner.arrive`).
+        not over before all have theirs (`worker_main.arrive`).
 
         Raises:
-            Exception: one could not be started, or cannot import the work. `kill()` and `end()` it then.
+            Exception: one could not be started, or cannot import the work. `kill()` and `stop()` it then.
         """
         ours, theirs = socket.socketpair()
         arriving: list[asyncio.Future[Done]] = []
-        service = None
+        barrier = None
         try:
             with theirs:
                 multiprocessing.get_context(FORKSERVER).set_forkserver_preload(PRELOAD)
                 self._executor = ProcessPoolExecutor(
-                    self._count, mp_context=self._context, initializer=enlist, initargs=(self._nice, theirs)
+                    self._count,
+                    mp_context=self._context,
+                    initializer=prepare_for_executor,
+                    initargs=(self._nice, theirs),
                 )
-                first = pack("executor", arrive, (packed,))
+                first = self.pack(arrive, (packed,))
                 for _ in range(self._count):
                     arriving.append(self.submit(first, time.monotonic()))
                     await asyncio.sleep(0)  # starting a process takes a millisecond or two
             self._context.leave_writing_to_workers()
             for process in self._context.started:
                 asyncio.get_running_loop().add_reader(process.sentinel, self._one_died)
-            here, service = await asyncio.open_unix_connection(sock=ours)
+            here, barrier = await asyncio.open_unix_connection(sock=ours)
             await self._all_here(here, arriving)
-            service.close()
+            barrier.close()
             for done in await asyncio.gather(*arriving):
                 if done.failure is not None:
                     raise BrokenExecutor(done.failure.summary)
         finally:
             for future in arriving:
-                future.cancel()  # if it is too late for that, nobody wants to know
-            if service is None:
+                future.cancel()  # if it is too late for that, the outcome is of no interest
+            if barrier is None:
                 ours.close()
             else:
-                service.close()
+                barrier.close()
 
     async def _all_here(self, here: asyncio.StreamReader, arriving: list[asyncio.Future[Done]]) -> None:
         """Wait until every worker has arrived, or one cannot any more."""
@@ -129,10 +143,10 @@ class StockPool:
             all_here.cancel()
 
     def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
-        """Hand a task over; what becomes of it.
+        """Hand a task over; the future has what became of it.
 
         Raises:
-            BrokenExecutor: the pool is broken already.
+            BrokenExecutor: the executor is broken already.
         """
         assert self._executor is not None
         return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted))
@@ -142,16 +156,16 @@ class StockPool:
         return await self.submit(packed, time.monotonic())
 
     def kill(self) -> bool:
-        """End all workers, whatever they do; what they have is broken.
+        """Kill all workers, whatever they do; what they have is broken.
 
-        The executor ends them with SIGTERM, which they ignore, and would wait for them for ever.
+        The executor would send them SIGTERM, which they ignore, and wait for them for ever.
         """
         for process in self._context.started:
             process.kill()
         return True
 
-    async def end(self) -> None:
-        """Let the workers finish what they have, and wait for their end. Also for a pool that is broken."""
+    async def stop(self) -> None:
+        """Let the workers finish what they have, and wait until they have ended; also if it is broken."""
         self._watch_no_more()
         if self._executor is not None:
             await in_background("pool-stop", self._executor.shutdown)  # joining blocks

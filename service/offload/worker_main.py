@@ -1,8 +1,9 @@
-"""The worker's side: runs one task after the other and says what became of each.
+"""The worker's side: runs one task after the other and reports what became of each.
 
-Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds.
-The worker of a lane gets tasks and says outcomes over a socket, each as its length and then its bytes. To
-the worker of a pool (`enlist`, `arrive`, `run_apart`) the pool brings them.
+Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds. The
+worker of a lane (`prepare`, `serve`) gets tasks and sends outcomes over a socket, each as its length and
+then its bytes. The worker of an executor (`prepare_for_executor`, `arrive`, `run_apart`) gets them from the
+executor.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ OUTCOME: Final = struct.Struct("!Q")
 """Before an outcome: how many bytes follow."""
 
 ARRIVED: Final = b"."
-"""What a worker of a pool says when it can work."""
+"""What a worker of an executor sends when it can work."""
 
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
 
-_service: socket.socket
-_roll: socket.socket
+_channel: socket.socket
+_barrier: socket.socket
 
 
 class Failure(NamedTuple):
@@ -51,7 +52,7 @@ class Failure(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of one task, told by its worker; the times in seconds."""
+    """What became of one task, as its worker reports it; the times in seconds."""
 
     result: Any
     failure: Failure | None
@@ -91,9 +92,9 @@ def run(packed: Packed, submitted: float) -> Done:
 
 
 def run_apart(packed: bytes, submitted: float) -> Done:
-    """Run one task in a process of its own: a child that the work forked and that comes back ends here.
+    """Run one task in a process of its own: a child that the work forked and that returns here exits.
 
-    Else there would be two that say what became of the task, and take the next one.
+    Else there would be two that report what became of the task, and take the next one.
     """
     pid = os.getpid()
     done = run(packed, submitted)
@@ -102,13 +103,13 @@ def run_apart(packed: bytes, submitted: float) -> Done:
     return done
 
 
-def prepare(nice: int, service: socket.socket) -> None:
-    """First call in a new worker process, which serves tasks that come over `service`."""
-    global _service  # initialisers of a ProcessPoolExecutor have no other way to leave something
-    _service = service
-    service.setblocking(True)  # whatever the work's module has set as the default
-    # A child that the work forks must not hold this end open: its end says that the worker is dead.
-    os.register_at_fork(after_in_child=lambda: os.close(service.detach()))
+def prepare(nice: int, channel: socket.socket) -> None:
+    """First call in a new worker process of a lane, whose tasks come over `channel`."""
+    global _channel  # initialisers of a ProcessPoolExecutor have no other way to leave something
+    _channel = channel
+    channel.setblocking(True)  # whatever the work's module has set as the default
+    # A child that the work forks must not keep this side open: that it closes says that the worker is dead.
+    os.register_at_fork(after_in_child=lambda: os.close(channel.detach()))
     settle(nice)
 
 
@@ -116,8 +117,8 @@ def settle(nice: int) -> None:
     """Make this process a worker.
 
     Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
-    that means "reload" may go to either; but ending is the parent's decision: it lets running requests
-    finish. And a worker must not outlive a parent that was killed: neither fork, spawn nor forkserver see to
+    that means "reload" may go to either; but when to stop is the parent's decision: it lets running requests
+    finish. And a worker must not outlive a parent that was killed: neither fork, spawn nor forkserver ensures
     that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
     that waits for the parent's sentinel works everywhere and takes about 10 ms.
     """
@@ -135,35 +136,35 @@ def settle(nice: int) -> None:
 
 
 def serve() -> None:
-    """The one call of a worker process, which lasts as long as it: until its service closes the socket."""
-    with _service, _service.makefile("rb") as tasks:
+    """The one call of a lane's worker, which lasts as long as it: until the lane closes the channel."""
+    with _channel, _channel.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
             size, submitted = TASK.unpack(head)
             done = run_apart(tasks.read(size), submitted)
             outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
-            _service.sendall(OUTCOME.pack(len(outcome)) + outcome)
+            _channel.sendall(OUTCOME.pack(len(outcome)) + outcome)
 
 
-def enlist(nice: int, roll: socket.socket) -> None:
-    """First call in a new worker process of a pool, which will `arrive` over `roll`."""
-    global _roll
-    _roll = roll
-    roll.setblocking(True)
+def prepare_for_executor(nice: int, barrier: socket.socket) -> None:
+    """First call in a new worker process of an executor, which will `arrive` at `barrier`."""
+    global _barrier
+    _barrier = barrier
+    barrier.setblocking(True)
     settle(nice)
 
 
 def arrive(packed: bytes | None) -> None:
-    """First task of a worker of a pool: import what the work needs, say so, and wait for all others.
+    """First task of a worker of an executor: import what the work needs, say so, and wait for all others.
 
     A worker that waits takes no second task, so as many of these as there are workers reach each of them.
     """
-    with _roll:
+    with _barrier:
         try:
             if packed is not None:
                 warm(packed)
         finally:
-            _roll.sendall(ARRIVED)
-            _roll.recv(1)  # nothing ever comes: the service closes its end when all are there
+            _barrier.sendall(ARRIVED)
+            _barrier.recv(1)  # nothing ever comes: the executor closes its side when all are there
 
 
 def warm(packed: bytes) -> None:

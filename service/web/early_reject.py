@@ -1,7 +1,7 @@
-"""The cheap no: a request that cannot be admitted is answered from the accepted socket, before HTTP.
+"""The early reject: a request that cannot be admitted is answered from the accepted socket, before HTTP.
 
-Knows the bytes of a plain GET and one answer. An alternative to the long way round, and never necessary:
-whatever it does not recognise goes that way and is refused by admission there.
+Knows the bytes of a plain GET and one answer. A shortcut, and never necessary: a request that it does not
+recognise goes through the HTTP server and is refused by admission there.
 
 Why: at ten times what the workers can do, nine of ten answers are refusals, and what they cost decides how
 much is left for the work. Through the HTTP server a refusal costs as much as any small answer. From the
@@ -16,9 +16,11 @@ import enum
 import functools
 import socket
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import Final, Protocol
 
-from service.web.identity import SERVER
+from metrics.instruments import Metrics
+from service.web.responses import plain
 
 MOST_BYTES: Final = 4096
 # As plain numbers: for flags of this type a single `|` costs as much as a system call.
@@ -27,20 +29,14 @@ PEEK: Final = int(socket.MSG_PEEK) | NOW
 WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and end in one packet, on Linux
 END: Final = b"\r\n\r\n"
 
-REFUSAL: Final = (
-    f"HTTP/1.1 503 Service Unavailable\r\nServer: {SERVER}\r\nRetry-After: {{}}\r\n"
-    "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 20\r\nConnection: close\r\n\r\n"
-    "Service Unavailable\n"
-)
-
 
 @functools.cache
 def _refusal(seconds: int) -> bytes:
-    return REFUSAL.format(seconds).encode()
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, f"Retry-After: {seconds}")
 
 
 class Verdict(enum.Enum):
-    """What came of looking at a socket."""
+    """What came of checking a socket."""
 
     REFUSED = enum.auto()  # and answered: to be closed
     SILENT = enum.auto()  # its request has not come yet: worth another check
@@ -48,37 +44,40 @@ class Verdict(enum.Enum):
 
 
 class Gate(Protocol):
-    """What the offload says about requests that are not yet requests."""
+    """What is asked about a request before it is parsed; the offload is one (offload/offload.py)."""
 
     def is_queueing(self) -> bool:
-        """Whether requests wait that no worker has yet: if not, nobody need be checked at."""
+        """Whether any task waits that no worker has yet: if not, no request need be checked."""
 
-    def refusal(self) -> int | None:
-        """Seconds for `Retry-After`; None if a request that came now would be admitted."""
+    def retry_after(self, deadline: float) -> int | None:
+        """Seconds for `Retry-After`; None: a request that comes now, due in `deadline`, is admitted."""
 
     def expect(self) -> None:
-        """One that would be admitted is on its way."""
+        """A request that would be admitted is on its way."""
 
-    def reject(self, path: str) -> None:
-        """One has been refused."""
+    def reject(self) -> None:
+        """A request has been refused."""
 
 
 class EarlyReject:
-    """Refuses what has arrived completely and would be refused anyway.
+    """Refuses a request that has arrived completely and would be refused anyway.
 
     Args:
-        paths: those whose every request needs a worker.
+        paths: those whose every GET needs a worker.
+        deadline: seconds within which a request must be answered.
     """
 
-    def __init__(self, paths: Collection[str], gate: Gate) -> None:
+    def __init__(self, paths: Collection[str], gate: Gate, deadline: float, metrics: Metrics) -> None:
         self._paths = {path.encode(): path for path in paths}
         self._gate = gate
+        self._deadline = deadline
+        self._metrics = metrics
 
     def __call__(self, sock: socket.socket) -> Verdict:
-        """Look at what has arrived, and answer it if it is to be refused."""
+        """Check what has arrived, and answer it if it is to be refused."""
         if not self._paths or not self._gate.is_queueing():
             return Verdict.PASSED
-        seconds = self._gate.refusal()
+        seconds = self._gate.retry_after(self._deadline)
         try:
             path = self._recognise(sock.recv(MOST_BYTES, PEEK))
             if path is None:
@@ -90,9 +89,10 @@ class EarlyReject:
             sock.send(_refusal(seconds), WITH_THE_END)
         except BlockingIOError:
             return Verdict.PASSED if seconds is None else Verdict.SILENT
-        except OSError:  # gone: the long way knows what to do
+        except OSError:  # gone: the HTTP server knows what to do
             return Verdict.PASSED
-        self._gate.reject(path)
+        self._gate.reject()
+        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
         return Verdict.REFUSED
 
     def _recognise(self, head: bytes) -> str | None:

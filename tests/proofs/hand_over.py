@@ -25,7 +25,8 @@ import uvloop
 
 from metrics.instruments import Metrics
 from service.offload.admission import Admission
-from service.offload.queue import Offload
+from service.offload.offload import Offload
+from service.offload.strategies import pool_for
 from tests.process.support import service
 from tests.process.tools_support import run
 from tests.proofs.accept_bench import cpu
@@ -55,7 +56,8 @@ async def cost(call: Call, callers: int, seconds: float) -> tuple[float, float]:
 
 async def hand_over(rounds: int, seconds: float) -> Figures:
     """Two workers, two callers, a task that does nothing; in turns."""
-    offload = Offload("process", 2, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload(pool_for("process", 2, 0, metrics), metrics)
     await offload.start()
     loop = asyncio.get_running_loop()
     rows: dict[str, list[float]] = {"executor": [], "offloop": []}
@@ -75,7 +77,8 @@ async def hand_over(rounds: int, seconds: float) -> Figures:
 
 async def feed(lanes: int, seconds: float) -> Figures:
     """As many callers as there are workers, each of which sleeps 4 ms for a task."""
-    offload = Offload("process", lanes, 0, Metrics(), Admission(lanes, seconds=WORK_SECONDS))
+    metrics = Metrics()
+    offload = Offload(pool_for("process", lanes, 0, metrics), metrics, Admission(lanes, seconds=WORK_SECONDS))
     await offload.start()
     us, rate = await cost(lambda: offload.submit(time.sleep, WORK_SECONDS), 2 * lanes, seconds)
     await offload.stop()

@@ -37,7 +37,7 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
     waiting: int, running: int, up: int, oldest: float, deadline: float, refused: int | None
 ) -> None:
     admission = Admission(2, queue_wait=0.2, seconds=0.04)
-    assert refused == admission.refusal(
+    assert refused == admission.retry_after(
         waiting=waiting, running=running, up=up, oldest=oldest, deadline=deadline
     )
 
@@ -45,16 +45,16 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
 def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
     admission = Admission(1, seconds=0.04)
     numbers = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
-    assert admission.refusal(**numbers, oldest=60) is None
-    assert admission.refusal(**numbers, oldest=60, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
+    assert admission.retry_after(**numbers, oldest=60) is None
+    assert admission.retry_after(**numbers, oldest=60, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
     assert admission.most_waiting() == math.inf
 
 
 def test_the_queue_is_bounded_before_anything_is_known_and_however_short_tasks_are() -> None:
     for seconds in (None, 1e-6):
         admission = Admission(1, queue_wait=0.2, seconds=seconds)
-        assert admission.refusal(waiting=MOST_WAITING - 1, running=1, up=1, oldest=0) is None
-        assert admission.refusal(waiting=MOST_WAITING, running=1, up=1, oldest=0) == 1
+        assert admission.retry_after(waiting=MOST_WAITING - 1, running=1, up=1, oldest=0) is None
+        assert admission.retry_after(waiting=MOST_WAITING, running=1, up=1, oldest=0) == 1
         assert admission.most_waiting() == MOST_WAITING
 
 
@@ -83,23 +83,23 @@ def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one()
     breaker = Breaker(2)
     for _ in range(2 * LIMIT_PER_WORKER):
         assert not breaker.died(0.0)
-    assert breaker.refusal(0.0) is None
+    assert breaker.retry_after(0.0) is None
     assert breaker.died(0.0)
     assert not breaker.closed
-    assert breaker.refusal(0.0) == 1
+    assert breaker.retry_after(0.0) == 1
     assert not breaker.is_due(0.0)
     assert breaker.is_due(FIRST_PROBE_SECONDS)
-    assert breaker.refusal(FIRST_PROBE_SECONDS) is None, "the probe"
+    assert breaker.retry_after(FIRST_PROBE_SECONDS) is None, "the probe"
     assert not breaker.is_due(FIRST_PROBE_SECONDS)
-    assert breaker.refusal(FIRST_PROBE_SECONDS) == 1, "one at a time"
+    assert breaker.retry_after(FIRST_PROBE_SECONDS) == 1, "one at a time"
     assert not breaker.died(1.0), "it is open already"
-    assert breaker.refusal(1.0 + FIRST_PROBE_SECONDS) == 1, "the pause doubles"
+    assert breaker.retry_after(1.0 + FIRST_PROBE_SECONDS) == 1, "the pause doubles"
     for _ in range(50):
         breaker.died(1.0)
-    assert breaker.refusal(1.0) == LAST_PROBE_SECONDS
-    assert breaker.refusal(1.0 + LAST_PROBE_SECONDS) is None
+    assert breaker.retry_after(1.0) == LAST_PROBE_SECONDS
+    assert breaker.retry_after(1.0 + LAST_PROBE_SECONDS) is None
     assert breaker.succeeded()
-    assert breaker.refusal(0.0) is None
+    assert breaker.retry_after(0.0) is None
 
 
 def test_a_success_between_deaths_keeps_the_breaker_closed() -> None:
@@ -114,5 +114,5 @@ def test_a_task_beyond_every_deadline_does_not_shut_everybody_out_for_ever() -> 
     admission = Admission(1, seconds=0.004, longest=2.0)
     for _ in range(100):
         admission.observe(3600.0, 3600.0, 1)
-        assert admission.refusal(waiting=0, running=0, up=1, oldest=0.0, deadline=2.0) is None
-    assert admission.refusal(waiting=0, running=1, up=1, oldest=0.0, deadline=2.0) is not None
+        assert admission.retry_after(waiting=0, running=0, up=1, oldest=0.0, deadline=2.0) is None
+    assert admission.retry_after(waiting=0, running=1, up=1, oldest=0.0, deadline=2.0) is not None

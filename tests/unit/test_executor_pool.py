@@ -9,39 +9,54 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from metrics.instruments import Metrics, TaskOutcome
-from service.offload import executor_pool
-from service.offload import stock_executor as stock_pool
 from service.offload.admission import Admission
-from service.offload.queue import (
+from service.offload.errors import (
     ExpiredError,
-    Offload,
     RejectedError,
     WorkerLostError,
     WorkError,
     WorkerStartError,
 )
+from service.offload.executor_pool import ExecutorPool
+from service.offload.offload import Offload
+from service.offload.stock_executor import StockExecutor
+from service.offload.strategies import pool_for
 from service.offload.worker_main import Done
 from tests import work
 
 
 class Scripted:
-    """A pool that keeps what it is handed until a test says what became of it."""
+    """An executor that keeps what it is handed until a test says what became of it."""
 
-    def __init__(self, _count: int, _nice: int, died: Callable[[Any], Any]) -> None:
-        self.died = died
+    made: ClassVar[list[Scripted]]
+
+    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None:
+        self.made.append(self)
+        self.count, self.nice, self.died = count, nice, died
         self.futures: dict[str, asyncio.Future[Done]] = {}
         self.broken = False
         self.killed = 0
 
+    @staticmethod
+    def pack(_function: Callable[..., Any], args: tuple[Any, ...], /) -> Any:
+        return args[0]
+
+    @staticmethod
+    def unpack(result: Any, /) -> Any:
+        return result
+
     async def start(self, packed: Any) -> None:
         pass
 
-    def submit(self, packed: Any, submitted: float) -> asyncio.Future[Done]:  # noqa: ARG002  # a pool's signature
+    async def ask(self, packed: Any) -> Done:
+        raise NotImplementedError
+
+    def submit(self, packed: Any, submitted: float) -> asyncio.Future[Done]:  # noqa: ARG002  # an executor's signature
         if self.broken:
             raise BrokenExecutor
         self.futures[packed] = asyncio.get_running_loop().create_future()
@@ -60,26 +75,27 @@ class Scripted:
         self.killed += 1
         return True
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         pass
 
 
 class Bench:
-    """An offload over scripted pools of two workers, each handed two tasks at most."""
+    """An offload over scripted executors of two workers, each handed two tasks at most."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.pools: list[Scripted] = []
+    def __init__(self) -> None:
+        self.executors: list[Scripted] = []
         self.metrics = Metrics()
-        self.make: Any = lambda **more: Offload(
-            "executor", 2, 0, self.metrics, Admission(2, seconds=0.01), **more
-        )
-        monkeypatch.setattr(executor_pool, "StockPool", self._pool)
-        monkeypatch.setattr("service.offload.queue.pack", lambda _, function, args: args[0])  # noqa: ARG005
-        monkeypatch.setattr("service.offload.queue.unpack", lambda _, result: result)
 
-    def _pool(self, *given: Any) -> Scripted:
-        self.pools.append(Scripted(*given))
-        return self.pools[-1]
+    def make(self, **more: Any) -> Offload:
+        class Ours(Scripted):
+            made = self.executors
+
+        return Offload(
+            lambda observer: ExecutorPool(Ours, 2, 0, self.metrics, observer),
+            self.metrics,
+            Admission(2, seconds=0.01),
+            **more,
+        )
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -90,8 +106,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def bench() -> Bench:
+    return Bench()
 
 
 async def turn() -> None:
@@ -110,18 +126,18 @@ async def test_no_more_is_handed_over_than_workers_can_do_in_a_moment(bench: Ben
     offload = bench.make()
     await offload.start()
     callers = await submitted(offload, "abcdefg")
-    (pool,) = bench.pools
-    assert list(pool.futures) == [*"abcd"], "two workers, and 10 ms of work ahead for each"
+    (executor,) = bench.executors
+    assert list(executor.futures) == [*"abcd"], "two workers, and 10 ms of work ahead for each"
     assert (offload.running, offload.waiting) == (2, 5)
-    pool.finishes("b")
+    executor.finishes("b")
     await turn()
-    assert list(pool.futures) == [*"acde"]
+    assert list(executor.futures) == [*"acde"]
     assert (offload.running, offload.waiting) == (2, 4)
     callers["f"].cancel()
-    pool.finishes(*"acde")
+    executor.finishes(*"acde")
     await turn()
-    assert list(pool.futures) == ["g"], "whoever leaves while it waits with us is never handed over"
-    pool.finishes("g")
+    assert list(executor.futures) == ["g"], "whoever leaves while it waits with us is never handed over"
+    executor.finishes("g")
     await turn()
     assert [await callers[name] for name in "abcdeg"] == [*"abcdeg"]
     assert bench.outcomes() == {"completed": 6, "cancelled": 1}
@@ -134,7 +150,7 @@ async def test_the_first_that_are_not_done_run_and_the_others_are_ahead(bench: B
     callers = await submitted(offload, "abcd")
     seen = []
     for name in "bacd":
-        bench.pools[0].finishes(name)
+        bench.executors[0].finishes(name)
         await turn()
         seen.append((offload.running, offload.waiting))
         assert await callers[name] == name
@@ -149,17 +165,17 @@ async def test_a_task_past_its_deadline_keeps_its_place_until_it_ends(bench: Ben
     for caller in expiring.values():
         with pytest.raises(ExpiredError):
             await caller
-    (pool,) = bench.pools
-    assert not pool.killed
+    (executor,) = bench.executors
+    assert not executor.killed
     assert (offload.running, offload.waiting) == (2, 2)
-    assert offload.refusal(deadline=0.02) is not None, "admission sees who is in the way"
-    assert offload.refusal(deadline=1) is None
+    assert offload.retry_after(deadline=0.02) is not None, "admission sees who is in the way"
+    assert offload.retry_after(deadline=1) is None
     callers = await submitted(offload, "e")
-    assert "e" not in pool.futures
-    pool.finishes(*"abcd")
+    assert "e" not in executor.futures
+    executor.finishes(*"abcd")
     await turn()
     assert (offload.running, offload.waiting) == (1, 0)
-    pool.finishes("e")
+    executor.finishes("e")
     assert await callers["e"] == "e"
     assert bench.outcomes() == {"expired": 4, "completed": 1}
     assert bench.count("offload_task_cpu_seconds_count") == 5, "they kept the cores busy"
@@ -170,20 +186,20 @@ async def test_whoever_was_in_a_broken_executor_is_tried_again_alone(bench: Benc
     offload = bench.make()
     await offload.start()
     callers = await submitted(offload, "abcdef")
-    bench.pools[0].finishes("a")
-    bench.pools[0].breaks()  # in the same instant
+    bench.executors[0].finishes("a")
+    bench.executors[0].breaks()  # in the same instant
     await turn()
-    assert bench.pools[0].killed
+    assert bench.executors[0].killed
     await turn()
     assert await callers["a"] == "a", "what was done before is done"
-    pool = bench.pools[1]
+    executor = bench.executors[1]
     for name in "bcd":
-        assert list(pool.futures) == [name]
+        assert list(executor.futures) == [name]
         assert offload.running == 1
-        pool.finishes(name)
+        executor.finishes(name)
         await turn()
-    assert list(pool.futures) == [*"ef"], "they had not been handed over, and run side by side"
-    pool.finishes(*"ef")
+    assert list(executor.futures) == [*"ef"], "they had not been handed over, and run side by side"
+    executor.finishes(*"ef")
     assert [await callers[name] for name in "bcdef"] == [*"bcdef"]
     assert bench.outcomes() == {"completed": 6}
     assert bench.count("offload_worker_restarts_total", reason="crashed") == 2, "both workers"
@@ -194,17 +210,17 @@ async def test_only_the_culprit_is_given_up(bench: Bench) -> None:
     offload = bench.make()
     await offload.start()
     callers = await submitted(offload, "abcd")
-    bench.pools[0].breaks()
+    bench.executors[0].breaks()
     await turn()
-    bench.pools[1].finishes("a")
+    bench.executors[1].finishes("a")
     await turn()
-    assert list(bench.pools[1].futures) == ["b"]
-    bench.pools[1].breaks()
+    assert list(bench.executors[1].futures) == ["b"]
+    bench.executors[1].breaks()
     await turn()
     with pytest.raises(WorkerLostError, match="2 times"):
         await callers["b"]
     for name in "cd":
-        bench.pools[2].finishes(name)
+        bench.executors[2].finishes(name)
         await turn()
     assert [await callers[name] for name in "acd"] == [*"acd"]
     assert bench.outcomes() == {"completed": 3, "killed": 1}
@@ -216,22 +232,22 @@ async def test_a_suspect_that_does_not_end_holds_others_up_until_its_deadline(be
     await offload.start()
     stuck = await submitted(offload, "a", deadline=0.2)
     callers = await submitted(offload, "bc")
-    bench.pools[0].breaks()
+    bench.executors[0].breaks()
     await turn()
-    pool = bench.pools[1]
-    assert list(pool.futures) == ["a"]
+    executor = bench.executors[1]
+    assert list(executor.futures) == ["a"]
     with pytest.raises(ExpiredError):
         await stuck["a"]
-    assert list(pool.futures) == ["a", "b"], "the next one, at once"
+    assert list(executor.futures) == ["a", "b"], "the next one, at once"
     callers |= await submitted(offload, "de")
-    pool.finishes("a")
+    executor.finishes("a")
     for name in "bc":
         await turn()
-        assert list(pool.futures) == [name], "still one suspect at a time"
-        pool.finishes(name)
+        assert list(executor.futures) == [name], "still one suspect at a time"
+        executor.finishes(name)
     await turn()
-    assert list(pool.futures) == [*"de"]
-    pool.finishes(*"de")
+    assert list(executor.futures) == [*"de"]
+    executor.finishes(*"de")
     assert [await callers[name] for name in "bcde"] == [*"bcde"]
     assert (offload.running, offload.waiting) == (0, 0)
     # And whoever was overdue once is forgotten, whether it has ended or was lost.
@@ -239,12 +255,12 @@ async def test_a_suspect_that_does_not_end_holds_others_up_until_its_deadline(be
     late = await submitted(offload, "h", deadline=0.05)
     with pytest.raises(ExpiredError):
         await late["h"]
-    pool.breaks()
+    executor.breaks()
     await turn()
-    assert list(bench.pools[2].futures) == ["f"]
-    bench.pools[2].finishes("f")
+    assert list(bench.executors[2].futures) == ["f"]
+    bench.executors[2].finishes("f")
     await turn()
-    assert list(bench.pools[2].futures) == ["g"]
+    assert list(bench.executors[2].futures) == ["g"]
     await offload.stop()
 
 
@@ -252,13 +268,13 @@ async def test_work_that_must_not_run_twice_does_not(bench: Bench) -> None:
     offload = bench.make(attempts=1)
     await offload.start()
     callers = await submitted(offload, "abcde")
-    bench.pools[0].breaks()
+    bench.executors[0].breaks()
     await turn()
     for name in "abcd":
         with pytest.raises(WorkerLostError):
             await callers[name]
-    assert list(bench.pools[1].futures) == ["e"]
-    bench.pools[1].finishes("e")
+    assert list(bench.executors[1].futures) == ["e"]
+    bench.executors[1].finishes("e")
     assert await callers["e"] == "e"
     assert bench.outcomes() == {"killed": 4, "completed": 1}
     await offload.stop()
@@ -268,12 +284,12 @@ async def test_an_executor_that_broke_unseen_costs_the_next_task_no_attempt(benc
     offload = bench.make(attempts=1)
     await offload.start()
     first = await submitted(offload, "a")
-    bench.pools[0].finishes("a")
+    bench.executors[0].finishes("a")
     assert await first["a"] == "a"
-    bench.pools[0].breaks()  # nobody is there to be told
+    bench.executors[0].breaks()  # nobody is there to be told
     callers = await submitted(offload, "bcd")
-    assert list(bench.pools[1].futures) == [*"bcd"], "they run side by side: nobody is suspected"
-    bench.pools[1].finishes(*"bcd")
+    assert list(bench.executors[1].futures) == [*"bcd"], "they run side by side: nobody is suspected"
+    bench.executors[1].finishes(*"bcd")
     assert [await callers[name] for name in "bcd"] == [*"bcd"]
     assert bench.outcomes() == {"completed": 4}
     assert offload.healthy
@@ -284,17 +300,17 @@ async def test_a_task_that_meets_a_breaking_executor_waits_for_the_fate_of_the_o
     offload = bench.make(attempts=1)
     await offload.start()
     callers = await submitted(offload, "ab")
-    pool = bench.pools[0]
-    pool.broken = True
+    executor = bench.executors[0]
+    executor.broken = True
     callers |= await submitted(offload, "c")
     assert not callers["a"].done()
-    pool.finishes("a")  # the last that could be read
-    pool.breaks()
+    executor.finishes("a")  # the last that could be read
+    executor.breaks()
     await turn()
     assert await callers["a"] == "a"
     with pytest.raises(WorkerLostError):
         await callers["b"]
-    bench.pools[1].finishes("c")
+    bench.executors[1].finishes("c")
     assert await callers["c"] == "c"
     await offload.stop()
 
@@ -303,16 +319,16 @@ async def test_nothing_goes_to_a_fresh_executor_before_the_broken_one_has_said_a
     offload = bench.make(attempts=1)
     await offload.start()
     await submitted(offload, "ab")
-    bench.pools[0].broken = True
-    bench.pools[0].futures.pop("a").set_exception(BrokenExecutor())
+    bench.executors[0].broken = True
+    bench.executors[0].futures.pop("a").set_exception(BrokenExecutor())
     await turn()
-    assert len(bench.pools) == 2
+    assert len(bench.executors) == 2
     callers = await submitted(offload, "c")
-    assert not bench.pools[1].futures
-    bench.pools[0].breaks()
+    assert not bench.executors[1].futures
+    bench.executors[0].breaks()
     await turn()
-    assert list(bench.pools[1].futures) == ["c"]
-    bench.pools[1].finishes("c")
+    assert list(bench.executors[1].futures) == ["c"]
+    bench.executors[1].finishes("c")
     assert await callers["c"] == "c"
     assert bench.outcomes() == {"killed": 2, "completed": 1}
     await offload.stop()
@@ -324,7 +340,7 @@ async def test_executors_that_keep_breaking_open_the_breaker(bench: Bench) -> No
     await submitted(offload, "a")
     for breaks in range(4):
         assert offload.healthy, breaks
-        bench.pools[-1].breaks()
+        bench.executors[-1].breaks()
         await turn()
     assert not offload.healthy
     with pytest.raises(RejectedError):
@@ -336,8 +352,8 @@ async def test_an_error_of_the_executor_itself_fails_one_task(bench: Bench) -> N
     offload = bench.make()
     await offload.start()
     callers = await submitted(offload, "ab")
-    bench.pools[0].futures.pop("a").set_exception(OSError("no pipe is that large"))
-    bench.pools[0].finishes("b")
+    bench.executors[0].futures.pop("a").set_exception(OSError("no pipe is that large"))
+    bench.executors[0].finishes("b")
     with pytest.raises(WorkError, match="no pipe is that large"):
         await callers["a"]
     assert await callers["b"] == "b"
@@ -348,10 +364,10 @@ async def test_an_executor_that_keeps_no_order_is_borne(bench: Bench) -> None:
     offload = bench.make()
     await offload.start()
     callers = await submitted(offload, "abcd")
-    bench.pools[0].finishes("d")
+    bench.executors[0].finishes("d")
     await turn()
     assert (offload.running, offload.waiting) == (2, 1)
-    bench.pools[0].finishes(*"cba")
+    bench.executors[0].finishes(*"cba")
     assert [await callers[name] for name in "abcd"] == [*"abcd"]
     assert (offload.running, offload.waiting) == (0, 0)
     await offload.stop()
@@ -363,7 +379,7 @@ async def test_an_executor_that_keeps_no_order_is_borne(bench: Bench) -> None:
 @pytest.fixture
 async def real() -> AsyncIterator[tuple[Offload, Metrics]]:
     metrics = Metrics()
-    offload = Offload("executor", 2, 3, metrics)
+    offload = Offload(pool_for("executor", 2, 3, metrics), metrics)
     await offload.start(divmod, 7, 2)
     yield offload, metrics
     await offload.stop(1)
@@ -453,14 +469,15 @@ async def test_a_worker_killed_while_it_sends_a_result_holds_nobody_up(
 async def test_a_worker_killed_in_its_start_is_an_error_and_not_a_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    all_here = stock_pool.StockPool._all_here
+    all_here = StockExecutor._all_here
 
-    async def kill_the_last(self: stock_pool.StockPool, *what: Any) -> None:
+    async def kill_the_last(self: StockExecutor, *what: Any) -> None:
         self._context.processes[-1].kill()
         await all_here(self, *what)
 
-    monkeypatch.setattr(stock_pool.StockPool, "_all_here", kill_the_last)
-    offload = Offload("executor", 2, 0, Metrics())
+    monkeypatch.setattr(StockExecutor, "_all_here", kill_the_last)
+    metrics = Metrics()
+    offload = Offload(pool_for("executor", 2, 0, metrics), metrics)
     with pytest.raises(WorkerStartError, match="terminated abruptly"):
         async with asyncio.timeout(10):
             await offload.start(divmod, 7, 2)
@@ -468,7 +485,8 @@ async def test_a_worker_killed_in_its_start_is_an_error_and_not_a_wait(
 
 
 async def test_what_runs_at_the_stop_may_finish(tmp_path: Path) -> None:
-    offload = Offload("executor", 2, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload(pool_for("executor", 2, 0, metrics), metrics)
     await offload.start()
     callers = waiting(offload, tmp_path, "a", "b")
     await begun(tmp_path, 2)
@@ -489,7 +507,8 @@ async def test_a_fork_that_comes_back_out_of_the_work_takes_no_task(real: tuple[
 
 
 async def test_a_start_that_one_worker_does_not_survive_fails_with_a_sentence() -> None:
-    offload = Offload("executor", 2, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload(pool_for("executor", 2, 0, metrics), metrics)
     with pytest.raises(WorkerStartError, match="no executor worker could be started"):
         await offload.start(divmod, work.DiesAtOnce(), try_out=False)
     await offload.stop()

@@ -23,22 +23,21 @@ from structlog.testing import capture_logs
 
 from metrics.exposition import parse
 from metrics.instruments import Metrics, TaskOutcome
-from service.offload import lane
-from service.offload import lane_pool as workers
-from service.offload import pool as crew
+from service.offload import strategies, supervised_pool
 from service.offload.admission import LIMIT_PER_WORKER, Admission
-from service.offload.lane import Strategy
-from service.offload.lane_pool import Recycling
-from service.offload.pool import Told
-from service.offload.queue import (
+from service.offload.errors import (
     ExpiredError,
-    Offload,
     RejectedError,
     UnwantedError,
     WorkerLostError,
     WorkError,
     WorkerStartError,
 )
+from service.offload.lane import InlineLane, Lane
+from service.offload.lane_pool import LanePool, Recycling
+from service.offload.offload import Offload
+from service.offload.process_lane import ProcessLane
+from service.offload.strategies import Strategy, pool_for
 from service.offload.worker_main import OUTCOME, Done
 from tests import work
 
@@ -87,10 +86,14 @@ async def make() -> AsyncIterator[Make]:
     made: list[Offload] = []
 
     async def _make(
-        strategy: Strategy, workers: int = 1, arguments: tuple[Any, ...] = (), **more: Any
+        strategy: Strategy,
+        workers: int = 1,
+        arguments: tuple[Any, ...] = (),
+        recycling: Recycling | None = None,
+        **more: Any,
     ) -> Bench:
         metrics = Metrics()
-        offload = Offload(strategy, workers, 0, metrics, **more)
+        offload = Offload(pool_for(strategy, workers, 0, metrics, recycling), metrics, **more)
         made.append(offload)
         await offload.start(*arguments, try_out=False)
         return Bench(offload, metrics)
@@ -125,7 +128,8 @@ async def test_no_exception_of_the_work_can_do_more_than_fail_its_request(
 
 @processes
 async def test_work_that_cannot_reach_a_worker_is_refused_at_start(strategy: Strategy) -> None:
-    offload = Offload(strategy, 1, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload(pool_for(strategy, 1, 0, metrics), metrics)
     with pytest.raises(WorkerStartError, match=r"(?i)pickle"):
         await offload.start(work.no_way_to_pickle_me, 1)
     await offload.stop()
@@ -175,14 +179,14 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     await asyncio.sleep(0)
     assert offload.is_queueing()
     for _ in range(2):
-        assert offload.refusal() is None
+        assert offload.retry_after() is None
         offload.expect()
         callers.append(asyncio.create_task(offload.submit(gate.wait)))
     await asyncio.sleep(0)
     assert offload.waiting == 3
-    assert offload.refusal() is None, "whoever came is expected no more: there is room for one"
+    assert offload.retry_after() is None, "whoever came is expected no more: there is room for one"
     offload.expect()
-    assert offload.refusal() == 1, "and its place is kept"
+    assert offload.retry_after() == 1, "and its place is kept"
     callers.append(asyncio.create_task(offload.submit(gate.wait)))
     await asyncio.sleep(0)
     assert offload.waiting == 4, "it was admitted"
@@ -191,7 +195,7 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     gate.set()
     await asyncio.gather(*callers)
     assert not offload.is_queueing()
-    assert offload.refusal() is None, "nobody is expected for ever"
+    assert offload.retry_after() is None, "nobody is expected for ever"
 
 
 async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:
@@ -363,10 +367,10 @@ async def test_a_worker_reports_its_wait_and_its_cpu(make: Make) -> None:
 async def test_a_worker_that_dies_while_others_start_is_replaced(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = lane.ProcessLane.start
-    first: list[lane.ProcessLane] = []
+    start = ProcessLane.start
+    first: list[ProcessLane] = []
 
-    async def slowly(self: lane.ProcessLane, packed: Any) -> None:
+    async def slowly(self: ProcessLane, packed: Any) -> None:
         await start(self, packed)
         if not first:
             first.append(self)
@@ -376,7 +380,7 @@ async def test_a_worker_that_dies_while_others_start_is_replaced(
             await first[0]._closed.wait()
             first.append(self)
 
-    monkeypatch.setattr(lane.ProcessLane, "start", slowly)
+    monkeypatch.setattr(ProcessLane, "start", slowly)
     bench = await make("process", 2)
     calls = (bench.offload.submit(divmod, number, 7, deadline=10) for number in range(12))
     assert await asyncio.gather(*calls) == [divmod(number, 7) for number in range(12)]
@@ -387,9 +391,10 @@ async def test_a_worker_that_dies_while_others_start_is_replaced(
 async def test_a_worker_that_hangs_at_its_start_is_an_error_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crew, "START_SECONDS", 0.3)
+    monkeypatch.setattr(supervised_pool, "START_SECONDS", 0.3)
     (tmp_path / "hang").touch()
-    offload = Offload(strategy, 1, 0, Metrics())
+    metrics = Metrics()
+    offload = Offload(pool_for(strategy, 1, 0, metrics), metrics)
     with pytest.raises(WorkerStartError, match=r"not up after 0.3 s"):
         await offload.start(divmod, work.HangsWhenLoaded(str(tmp_path / "hang")), try_out=False)
     async with asyncio.timeout(10):
@@ -402,24 +407,25 @@ async def test_a_replacement_that_hangs_is_given_up_and_tried_again(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = await make("process", arguments=(divmod, work.HangsWhenLoaded(str(tmp_path / "hang"))))
-    monkeypatch.setattr(crew, "START_SECONDS", 0.3)
-    start, begun = lane.ProcessLane.start, list[lane.ProcessLane]()
+    monkeypatch.setattr(supervised_pool, "START_SECONDS", 0.3)
+    start, begun = ProcessLane.start, list[ProcessLane]()
 
-    async def counted(self: lane.ProcessLane, packed: Any) -> None:
+    async def counted(self: ProcessLane, packed: Any) -> None:
         begun.append(self)
         await start(self, packed)
 
-    monkeypatch.setattr(lane.ProcessLane, "start", counted)
+    monkeypatch.setattr(ProcessLane, "start", counted)
     (tmp_path / "hang").touch()
     os.kill(await bench.offload.submit(os.getpid), signal.SIGKILL)
     await bench.until(lambda: len(begun) == 2)  # the first has been given up
     (tmp_path / "hang").unlink()
-    monkeypatch.setattr(crew, "START_SECONDS", 30)  # a busy machine may need more than the 0.3 s
+    monkeypatch.setattr(supervised_pool, "START_SECONDS", 30)  # a busy machine may need more than the 0.3 s
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
 
 
 async def test_a_limit_below_what_a_fresh_worker_uses_is_an_error_at_start() -> None:
-    offload = Offload("process", 1, 0, Metrics(), recycling=Recycling(peak_bytes=2**20))
+    metrics = Metrics()
+    offload = Offload(pool_for("process", 1, 0, metrics, Recycling(peak_bytes=2**20)), metrics)
     with pytest.raises(WorkerStartError, match=r"a fresh worker uses \d+ MiB"):
         await offload.start(divmod, 7, 2)
     await offload.stop()
@@ -452,7 +458,7 @@ async def test_work_that_forks_costs_nobody_else_anything(make: Make) -> None:
 
 async def test_a_default_timeout_of_sockets_does_not_reach_the_workers() -> None:
     metrics = Metrics()
-    offload = Offload("process", 1, 0, metrics)
+    offload = Offload(pool_for("process", 1, 0, metrics), metrics)
     socket.setdefaulttimeout(0.05)
     try:
         await offload.start()
@@ -486,14 +492,14 @@ async def test_what_is_submitted_after_the_end_is_rejected(make: Make) -> None:
 async def test_a_recycled_worker_that_does_not_end_is_killed(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "END_SECONDS", 0.2)
+    monkeypatch.setattr(supervised_pool, "STOP_SECONDS", 0.2)
     bench = await make("process", recycling=Recycling(tasks=1))
     await bench.offload.submit(work.leaves_a_thread)
     await bench.until(lambda: len(multiprocessing.active_children()) <= 1)
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
 
 
-class Silent(lane.Lane):
+class Silent(InlineLane):
     """Keeps what it is sent until a test says what became of it."""
 
     made: ClassVar[list[Silent]] = []
@@ -515,8 +521,8 @@ class Silent(lane.Lane):
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> list[Silent]:
-    """Lanes that run nothing, in the order in which they are started."""
-    monkeypatch.setattr(workers, "make", lambda _, __, *told: Silent(*told))
+    """Lanes that run nothing, in the order in which they are started; those of the strategy "thread"."""
+    monkeypatch.setattr(strategies, "ThreadLane", Silent)
     monkeypatch.setattr(Silent, "made", [])
     return Silent.made
 
@@ -528,7 +534,8 @@ async def submitted(offload: Offload, *names: str) -> list[asyncio.Task[Any]]:
 
 
 async def test_tasks_run_in_the_order_in_which_they_came_also_after_a_death(silent: list[Silent]) -> None:
-    offload = Offload("thread", 1, 0, Metrics(), Admission(1, seconds=0.005))
+    metrics = Metrics()
+    offload = Offload(pool_for("thread", 1, 0, metrics), metrics, Admission(1, seconds=0.005))
     await offload.start()
     callers = await submitted(offload, *"abcde")
     assert silent[0].sent == ["a", "b", "c"], "one runs, and 10 ms of work ahead"
@@ -547,7 +554,9 @@ async def test_tasks_run_in_the_order_in_which_they_came_also_after_a_death(sile
 
 
 async def test_a_worker_that_is_to_be_replaced_gets_nothing_new(silent: list[Silent]) -> None:
-    offload = Offload("thread", 1, 0, Metrics(), Admission(1, seconds=0.005), recycling=Recycling(tasks=1))
+    metrics = Metrics()
+    pool = pool_for("thread", 1, 0, metrics, Recycling(tasks=1))
+    offload = Offload(pool, metrics, Admission(1, seconds=0.005))
     await offload.start()
     callers = await submitted(offload, *"abcd")
     silent[0].finishes()
@@ -569,10 +578,10 @@ async def test_outcomes_may_come_in_any_pieces() -> None:
     for piece in (1, 7, 8, 9, 1000, len(sent) - 1, len(sent)):
         came: list[Done] = []
 
-        def finished(_: lane.Lane, dones: list[Done], came: list[Done] = came) -> None:
+        def finished(_: Lane, dones: list[Done], came: list[Done] = came) -> None:
             came.extend(dones)
 
-        process = lane.ProcessLane(finished, print, 0)
+        process = ProcessLane(finished, print, 0)
         for at in range(0, len(sent), piece):
             process.data_received(sent[at : at + piece])
         assert came == outcomes
@@ -584,16 +593,26 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     done: int,
     blamed: bool,  # what the table says
 ) -> None:
-    lost: list[tuple[list[str], bool]] = []
-    told: Told[str] = Told(finished=lambda *_: None, lost=lambda *what: lost.append(what), free=lambda: None)
-    lanes = workers.Workers("process", 1, 0, Metrics(), Recycling(), told)
+    lost: list[tuple[list[str], int]] = []
+
+    class Observer:
+        def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
+            pass
+
+        def lost(self, tasks: list[str], suspects: int) -> None:
+            lost.append((tasks, suspects))
+
+        def dispatch(self) -> None:
+            pass
+
+    lanes = LanePool(Silent, 1, 0, Metrics(), Recycling(), Observer())
     await lanes.start(None, try_out=False)
     worker = lanes.available(2)
     assert worker is not None
     for name in ("first", "second"):
         lanes.send(worker, name, (str, (name,)), 0.0)
-    assert not lanes.end("second")
-    assert lanes.end("first")
+    assert not lanes.expire("second")
+    assert lanes.expire("first")
     if done:  # a moment before
         silent[0].finishes()
     silent[0].dies()
@@ -607,11 +626,11 @@ async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(
     request = contextvars.ContextVar("request", default="none")
     seen: list[str] = []
 
-    class Seeing(lane.Lane):
+    class Seeing(InlineLane):
         async def start(self, packed: object) -> None:  # noqa: ARG002  # nothing to warm
             seen.append(request.get())
 
-    monkeypatch.setattr(workers, "make", lambda _strategy, _nice, *told: Seeing(*told))
+    monkeypatch.setattr(strategies, "InlineLane", Seeing)
     bench = await make("inline", recycling=Recycling(tasks=1))
     request.set("its id")
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from metrics.exposition import total
+from service.app.offloader import Offloader
 from service.offload import admission
-from service.web import connection
-from service.web import early_reject as refusal
+from service.web import connection, early_reject
 from service.web.early_reject import Verdict
 from tests import work
 
@@ -82,7 +83,7 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     service, _ = await busy(start)
     cheap = await service.get()
     assert b"X-Request-ID:" not in cheap, "it is the cheap one"
-    monkeypatch.setattr(refusal.EarlyReject, "__call__", lambda *_: Verdict.PASSED)
+    monkeypatch.setattr(early_reject.EarlyReject, "__call__", lambda *_: Verdict.PASSED)
     slow = await service.get()
     assert b"X-Request-ID:" in slow
 
@@ -97,19 +98,49 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     assert values["offload_tasks_total{outcome=rejected}"] == 2
 
 
+def gated_application(offload: Offloader) -> web.Application:
+    """Every GET of /gated and of /open waits at the gate; only of /gated does the application say so."""
+
+    async def wait(request: web.Request) -> web.Response:
+        return web.Response(body=await offload(request, work.waits_at_the_gate, 2))
+
+    app = web.Application()
+    app.router.add_get("/gated", wait)
+    app.router.add_get("/open", wait)
+    offload.always.add("/gated")
+    return app
+
+
+@pytest.mark.usefixtures("gate")
+async def test_an_application_says_which_paths_are_refused_early(start: Start) -> None:
+    application = f"{__name__}:gated_application"
+    service = await start(offload="thread", workers=1, app=application, queue_wait=1e-9)
+    service.clients = []
+    for count in (1, 2):
+        service.clients.append(asyncio.create_task(service.get("/gated")))
+        await service.until(lambda count=count: in_offload(service) == count)  # type: ignore[misc]
+    early, late = await service.get("/gated"), await service.get("/open")
+    assert (status_of(early), status_of(late)) == (503, 503)
+    assert b"X-Request-ID:" not in early
+    assert b"X-Request-ID:" in late, "it went through the HTTP server"
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=rejected}"] == 2
+    assert total(values, "http_requests_total", route="/gated", status="503") == 1
+
+
 @pytest.mark.usefixtures("gate")
 async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, _ = await busy(start)
     looks: list[Verdict] = []
-    check = refusal.EarlyReject.__call__
+    check = early_reject.EarlyReject.__call__
 
-    def checked(self: refusal.EarlyReject, sock: socket.socket) -> Verdict:
+    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict:
         looks.append(check(self, sock))
         return looks[-1]
 
-    monkeypatch.setattr(refusal.EarlyReject, "__call__", checked)
+    monkeypatch.setattr(early_reject.EarlyReject, "__call__", checked)
     monkeypatch.setattr(connection, "PATIENCE", (0.0, 0.2))
     reader, writer = await service.connect()
     await service.until(lambda: len(looks) == 2)

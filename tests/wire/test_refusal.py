@@ -1,4 +1,4 @@
-"""The cheap no, on real sockets: who is checked at, what is answered, and that nobody is made to wait."""
+"""The early reject on real sockets: which requests it checks, what it answers, and that none waits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from metrics.instruments import Metrics
 from service.web.early_reject import EarlyReject, Verdict
 
 GET = b"GET /data?n=1 HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -16,21 +17,33 @@ GET = b"GET /data?n=1 HTTP/1.1\r\nHost: t\r\n\r\n"
 class Gate:
     """Says what a test wants it to say."""
 
-    def __init__(self, refusal: int | None, *, at_capacity: bool = True) -> None:
-        self.at_capacity, self.says = at_capacity, refusal
-        self.expected, self.rejected = 0, list[str]()
+    def __init__(self, retry_after: int | None, *, at_capacity: bool = True) -> None:
+        self.at_capacity, self.says = at_capacity, retry_after
+        self.deadlines = set[float]()
+        self.expected = self.rejected = 0
 
     def is_queueing(self) -> bool:
         return self.at_capacity
 
-    def refusal(self) -> int | None:
+    def retry_after(self, deadline: float) -> int | None:
+        self.deadlines.add(deadline)
         return self.says
 
     def expect(self) -> None:
         self.expected += 1
 
-    def reject(self, path: str) -> None:
-        self.rejected.append(path)
+    def reject(self) -> None:
+        self.rejected += 1
+
+
+def refused(metrics: Metrics) -> dict[str, float]:
+    """How many requests were answered 503, by path."""
+    return {
+        sample.labels["route"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "http_requests_total" and sample.labels["status"] == "503"
+    }
 
 
 @pytest.fixture
@@ -51,13 +64,14 @@ def arrived(client: socket.socket, served: socket.socket, data: bytes) -> None:
 def test_a_request_is_answered_and_ends_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     client, served = pair
     arrived(client, served, GET)
-    gate = Gate(7)
-    assert EarlyReject(["/data"], gate)(served) is Verdict.REFUSED
+    gate, metrics = Gate(7), Metrics()
+    assert EarlyReject(["/data"], gate, 3.0, metrics)(served) is Verdict.REFUSED
     served.close()
     answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 7\r\n" in answer
-    assert gate.rejected == ["/data"]
+    assert (gate.deadlines, gate.rejected) == ({3.0}, 1)
+    assert refused(metrics) == {"/data": 1}
 
 
 @pytest.mark.parametrize(
@@ -84,8 +98,9 @@ def test_everybody_else_takes_the_long_way_with_all_that_was_sent(
     client, served = pair
     if sent:
         arrived(client, served, sent)
-    assert EarlyReject(paths, gate)(served) is check
-    assert (gate.expected, gate.rejected) == (expected, [])
+    metrics = Metrics()
+    assert EarlyReject(paths, gate, 3.0, metrics)(served) is check
+    assert (gate.expected, gate.rejected, refused(metrics)) == (expected, 0, {})
     if sent:
         assert served.recv(1000) == sent
 
@@ -96,6 +111,7 @@ def test_a_client_that_has_reset_is_left_to_others(pair: tuple[socket.socket, so
     client.close()
     with contextlib.suppress(ConnectionError):
         served.recv(1, socket.MSG_PEEK)
-    gate = Gate(7)
-    assert EarlyReject(["/data"], gate)(served) is not Verdict.REFUSED
+    gate, metrics = Gate(7), Metrics()
+    assert EarlyReject(["/data"], gate, 3.0, metrics)(served) is not Verdict.REFUSED
     assert not gate.rejected
+    assert not refused(metrics)

@@ -1,0 +1,171 @@
+"""The offload: what runs a function on a worker, and the gate that asks admission first.
+
+Knows admission (admission.py) and the queue (queue.py). Knows nothing of HTTP: handlers see `submit`, a
+result, or one of a few named failures (errors.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from metrics.instruments import Metrics, TaskOutcome
+from service.offload.admission import Admission
+from service.offload.errors import RejectedError, WorkError, WorkerStartError
+from service.offload.pool import Pool, PoolObserver
+from service.offload.queue import Task, TaskQueue
+from service.offload.worker_main import failure_of
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 2
+"""How often a task is tried if its worker dies under it. A task that has killed two is no accident."""
+
+
+class Offload:
+    """Runs functions on the workers of a pool, and tells the metrics what became of each.
+
+    Args:
+        make_pool: makes the pool, for example `strategies.pool_for("process", ...)`.
+        admission: which requests are admitted; by default all.
+        attempts: how often a task is tried if its worker dies; 1 for work that must not run twice.
+    """
+
+    def __init__(
+        self,
+        make_pool: Callable[[PoolObserver[Task]], Pool[Task]],
+        metrics: Metrics,
+        admission: Admission | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self._queue = TaskQueue(make_pool, metrics, admission, attempts)
+        self._pool = self._queue.pool
+        self._metrics = metrics
+        self._expected = 0  # let through by the gate and not yet submitted
+        metrics.offload_workers.set(self._pool.count)
+        metrics.offload_limit.set_function(self._queue.admission.most_waiting)
+        metrics.offload_depth.set_function(lambda: self.waiting)
+        metrics.offload_running.set_function(lambda: self.running)
+
+    @property
+    def count(self) -> int:
+        """Workers when all of them are up."""
+        return self._pool.count
+
+    @property
+    def running(self) -> int:
+        """Tasks that workers run."""
+        return self._pool.running
+
+    @property
+    def waiting(self) -> int:
+        """Tasks submitted and not yet running, whether a worker has them already or none."""
+        return self._queue.waiting
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests have a chance."""
+        return self._pool.healthy
+
+    async def start(
+        self, function: Callable[..., Any] | None = None, *args: Any, try_out: bool = True
+    ) -> None:
+        """Start every worker before the first request needs it; let it import what `function` needs.
+
+        Args:
+            try_out: run `function(*args)` once.
+
+        Raises:
+            WorkerStartError: a worker could not be started, or cannot run `function` at all (it is
+            not picklable, say); WorkError: `function` raised.
+        """
+        try:
+            packed = None if function is None else self._pool.pack(function, args)
+            failure = await self._pool.start(packed, try_out=try_out and function is not None)
+        except Exception as error:
+            raise WorkerStartError(f"no {self._pool.kind} worker could be started: {error!r}") from error
+        if failure is not None:
+            raise WorkError(*failure)
+
+    async def submit(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        deadline: float = math.inf,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> T:
+        """Run `function(*args)` on a worker and return its result.
+
+        Args:
+            deadline: seconds from now after which the caller has no use for the result.
+            is_wanted: asked just before the task is handed to a worker; False: it is not.
+
+        Raises:
+            RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
+            `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
+        """
+        now = time.monotonic()
+        self._expected = max(0, self._expected - 1)
+        retry_after = 1 if self._queue.closed else self._queue.retry_after(now, deadline)
+        if retry_after is None:
+            retry_after = self._pool.retry_after(now)
+        if retry_after is not None:
+            self.reject()
+            raise RejectedError(retry_after)
+        loop = asyncio.get_running_loop()
+        try:
+            packed = self._pool.pack(function, args)
+        except Exception as error:
+            self._metrics.tasks[TaskOutcome.FAILED].inc()
+            raise WorkError(*failure_of(error)) from None
+        task = Task(packed, now, loop.create_future(), is_wanted)
+        if deadline < math.inf:
+            task.timer = loop.call_later(deadline, self._queue.expire, task)
+        self._queue.put(task)
+        try:
+            result: T = await task.outcome
+        except asyncio.CancelledError:
+            self._queue.drop(task)
+            raise
+        return result
+
+    async def stop(self, seconds: float = math.inf) -> int:
+        """Stop the workers; what they have may finish within `seconds`, then processes are killed.
+
+        Returns:
+            Tasks that were cut off. A thread cannot be killed: it goes on until the process ends.
+        """
+        self._queue.close()
+        return await self._pool.stop(seconds)
+
+    # The gate: what is asked about a request before it is parsed (web/early_reject.py).
+
+    def is_queueing(self) -> bool:
+        """Whether any task waits that no worker has yet. If not, no request is refused for the wait."""
+        if not self._queue:
+            self._expected = 0  # an expected request that never came is forgotten
+            return False
+        return True
+
+    def retry_after(self, deadline: float = math.inf) -> int | None:
+        """What admission says to a request that comes now: None, or the seconds after which to ask again.
+
+        Args:
+            deadline: seconds within which the answer is needed.
+        """
+        return self._queue.retry_after(time.monotonic(), deadline, self._expected)
+
+    def expect(self) -> None:
+        """A request that would be admitted is on its way.
+
+        It counts from now on. Else all that come in one instant would be let through for one place, and all
+        but one of them refused after they have been parsed.
+        """
+        self._expected += 1
+
+    def reject(self) -> None:
+        """Count a request that is refused."""
+        self._metrics.tasks[TaskOutcome.REJECTED].inc()

@@ -1,0 +1,143 @@
+"""The lane whose worker is a process: how it is started, fed and killed.
+
+Knows executors, processes, signals and pickles. All worker processes are started and killed here, but those
+of a stock executor (stock_executor.py).
+
+Why a `ProcessPoolExecutor(max_workers=1)` for each worker and not one executor for all: one dead worker
+breaks a whole executor with everything in it, an executor cannot kill one task, and what it has queued
+cannot be cancelled. A lane that dies loses the task it runs and nothing else; what still waits stays in our
+hands.
+
+Why tasks do not go through `submit` one by one: a ProcessPoolExecutor hands a task over through three
+threads that compete with the loop for the GIL. So each executor runs one call, `worker_main.serve`, for as
+long as its worker lives, and tasks and outcomes travel over a socket that the loop itself writes and reads.
+What that saves: `make hand-over`, docs/proofs.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from typing import Any, Final
+
+from service.background import in_background
+from service.offload.lane import Finished, Lane, Lost
+from service.offload.worker_main import OUTCOME, TASK, Packed, prepare, serve, warm
+
+PRELOAD: Final = [
+    "service.offload.forkserver_signals",
+    "concurrent.futures.process",
+    "service.offload.worker_main",
+    "service.work",
+]
+"""What the fork server imports once, so that each worker need not."""
+
+
+class ProcessLane(Lane, asyncio.Protocol):
+    """The worker is a process of its own."""
+
+    kind = "process"
+
+    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
+        super().__init__(finished, lost, nice)
+        self._executor: ProcessPoolExecutor | None = None
+        self._transport: asyncio.Transport | None = None
+        self._pid: int | None = None
+        self._unread = bytearray()
+        self._closed = asyncio.Event()
+        self._stopping = False
+
+    @staticmethod
+    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
+        """See `Lane`."""
+        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def unpack(result: bytes, /) -> Any:
+        """See `Lane`."""
+        return pickle.loads(result)
+
+    async def start(self, packed: Packed | None) -> None:
+        """See `Lane`."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._executor = worker_process(self._nice, theirs)
+                self._executor.submit(serve)  # starts the process; it has `theirs` from here on
+            self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        self._pid = await self._result(os.getpid)
+        if packed is not None:
+            await self._result(warm, packed)
+
+    def send(self, packed: Packed, submitted: float) -> None:
+        """See `Lane`."""
+        assert self._transport is not None
+        self._transport.writelines((TASK.pack(len(packed), submitted), packed))
+
+    def kill(self) -> bool:
+        """See `Lane`."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        elif self._transport is not None:
+            self._transport.abort()  # it has not even begun, and sees that by itself
+        return True
+
+    async def stop(self) -> None:
+        """See `Lane`."""
+        self._stopping = True
+        if self._transport is not None:
+            if not self._closed.is_set():
+                self._transport.write_eof()
+            await self._closed.wait()
+        if self._executor is not None:
+            await in_background("worker-stop", self._executor.shutdown)  # joining blocks
+
+    def data_received(self, data: bytes) -> None:
+        """Outcomes, or a part of one."""
+        self._unread += data
+        outcomes = []
+        at = 0
+        while len(self._unread) - at >= OUTCOME.size:
+            begin = at + OUTCOME.size
+            end = begin + OUTCOME.unpack_from(self._unread, at)[0]
+            if len(self._unread) < end:
+                break
+            outcomes.append(pickle.loads(self._unread[begin:end]))
+            at = end
+        del self._unread[:at]
+        if outcomes:
+            self._finish(outcomes)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # that it closed is enough
+        """The worker's side is closed: the worker is dead, or its work has closed what is not its own."""
+        self._closed.set()
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_exception(BrokenExecutor("the worker died as soon as it was up"))
+        elif not self._stopping:
+            self.kill()
+            self._lost(self)
+
+    async def _result(self, function: Callable[..., Any], *args: Any) -> Any:
+        done = await self.ask(self.pack(function, args))
+        if done.failure is not None:
+            raise BrokenExecutor(done.failure.summary)
+        return self.unpack(done.result)
+
+
+def worker_process(nice: int, channel: socket.socket) -> ProcessPoolExecutor:
+    """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, channel))

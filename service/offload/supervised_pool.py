@@ -1,0 +1,198 @@
+"""What both pools do alike: bring workers up, replace those that die, give up on them, stop them.
+
+Knows members, and when to give up on them (admission.Breaker). A member is what starts, dies and stops as
+one: a lane (lane.py), or an executor with all its workers (stock_executor.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from abc import ABC, abstractmethod
+from typing import Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from metrics.instruments import Metrics, RestartReason
+from service.offload.admission import Breaker
+from service.offload.pool import PoolObserver
+from service.offload.worker_main import Done, Failure, Packed
+
+log = structlog.get_logger("offloop.workers")
+
+START_SECONDS: Final = 30.0
+"""A worker that is not up after this long will not come up: importing the work takes milliseconds."""
+
+STOP_SECONDS: Final = 5.0
+"""How long a worker with nothing left to do may take to stop before it is killed: work may leave threads."""
+
+
+class Member(Protocol):
+    """What starts, dies and stops as one: see `lane.Lane`."""
+
+    async def start(self, packed: Packed | None) -> None: ...  # noqa: D102  # `Lane` says it
+    async def ask(self, packed: Packed) -> Done: ...  # noqa: D102
+    def kill(self) -> bool: ...  # noqa: D102
+    async def stop(self) -> None: ...  # noqa: D102
+
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Member)
+
+
+class SupervisedPool(ABC, Generic[T, M]):
+    """Keeps members up. See `pool.Pool` for what is public here.
+
+    Args:
+        members: how many there are.
+        workers_each: how many workers each member has.
+        most_bytes: the memory that a fresh worker may use.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        workers_each: int,
+        metrics: Metrics,
+        observer: PoolObserver[T],
+        most_bytes: float = math.inf,
+    ) -> None:
+        self.count = members * workers_each
+        self._size = members
+        self._workers_each = workers_each
+        self._metrics = metrics
+        self._observer = observer
+        self._most_bytes = most_bytes
+        self._breaker = Breaker(members)
+        self._stopping = False
+        self._members: set[M] = set()  # all that have not ended, up or not
+        self._warm: Packed | None = None
+        self._bringing: set[asyncio.Task[None]] = set()
+        self._retiring: dict[M, asyncio.Task[None]] = {}
+        self._context = contextvars.copy_context()
+
+    # What the queue sees.
+
+    @property
+    @abstractmethod
+    def up(self) -> int:
+        """See `Pool`."""
+
+    @property
+    def healthy(self) -> bool:
+        """See `Pool`."""
+        return self._breaker.closed or (self.up > 0 and self._breaker.is_due(time.monotonic()))
+
+    def retry_after(self, now: float) -> int | None:
+        """See `Pool`."""
+        return self._breaker.retry_after(now)
+
+    async def start(self, packed: Packed | None, *, try_out: bool) -> Failure | None:
+        """See `Pool`."""
+        self._warm = packed
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                async with asyncio.TaskGroup() as group:  # if one fails, the others need not go on
+                    starts = [group.create_task(self._start()) for _ in range(self._size)]
+                if not try_out:
+                    return None
+                done = await starts[0].result().ask(packed)
+        except TimeoutError:
+            raise TimeoutError(f"not up after {START_SECONDS:g} s") from None
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        if done.failure is None and done.peak_bytes > self._most_bytes:
+            raise ValueError(f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit")
+        return done.failure
+
+    async def stop(self, seconds: float) -> int:
+        """See `Pool`."""
+        self._stopping = True
+        for task in self._bringing:
+            task.cancel()
+        await asyncio.gather(*self._bringing, return_exceptions=True)
+        for member in self._members - self._retiring.keys():
+            self._retire(member, seconds if self._has_work(member) else min(seconds, STOP_SECONDS))
+        await asyncio.gather(*self._retiring.values())
+        cut_off = self._take_all()
+        self._observer.lost(cut_off, 0)
+        return len(cut_off)
+
+    # What a kind of pool adds.
+
+    @abstractmethod
+    def _make(self) -> M:
+        """A member, not yet started."""
+
+    @abstractmethod
+    def _came_up(self, member: M) -> None:
+        """It has started."""
+
+    @abstractmethod
+    def _has_work(self, member: M) -> bool:
+        """Whether it has anything to finish."""
+
+    @abstractmethod
+    def _take_all(self) -> list[T]:
+        """The tasks that are left once every member has stopped, oldest first; the pool forgets them."""
+
+    # Losing and replacing members.
+
+    def _succeeded(self) -> None:
+        if self._breaker.succeeded():
+            log.info("workers stay up again")
+
+    def _count_death(self) -> None:
+        if self._breaker.died(time.monotonic()):
+            log.error("workers die faster than they can be replaced: only probes enter from here on")
+
+    def _replace(self, member: M, reason: RestartReason) -> None:
+        self._metrics.restarts[reason].inc(self._workers_each)
+        if not self._stopping:
+            self._retire(member, STOP_SECONDS)
+            # A worker outlives the request during which another is lost: it must not log under its ids.
+            task = asyncio.get_running_loop().create_task(self._bring_up(), context=self._context)
+            self._bringing.add(task)
+            task.add_done_callback(self._bringing.discard)
+
+    async def _bring_up(self) -> None:
+        pause = 0.0 if self._breaker.closed else self._breaker.pause
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await self._start()
+                break
+            except Exception as error:
+                log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
+                self._count_death()
+                pause = self._breaker.pause
+        self._observer.dispatch()
+
+    async def _start(self) -> M:
+        member = self._make()
+        self._members.add(member)
+        try:
+            await member.start(self._warm)
+        except BaseException:
+            member.kill()
+            self._retire(member, STOP_SECONDS)
+            raise
+        self._came_up(member)
+        return member
+
+    def _retire(self, member: M, seconds: float) -> None:
+        """Stop a member in the background; kill it if it has not ended after `seconds`."""
+
+        async def retire() -> None:
+            stopping = asyncio.ensure_future(member.stop())
+            done, _ = await asyncio.wait({stopping}, timeout=None if seconds == math.inf else seconds)
+            if not done and member.kill():
+                await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+            stopping.cancel()
+            self._members.discard(member)
+            del self._retiring[member]
+
+        self._retiring[member] = asyncio.get_running_loop().create_task(retire())

@@ -1,0 +1,142 @@
+"""Drives one connection through the table of exchange.py, and carries out what each step asks for.
+
+Knows the transport, the socket and the request that a handler has. Parses nothing (protocol.py) and decides
+nothing: which step follows is in the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from http import HTTPStatus
+
+from aiohttp import web
+
+from metrics.instruments import ConnectionEnd
+from service.net import tcp
+from service.web import responses
+from service.web.deadlines import Deadlines, Stage
+from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State
+from service.web.progress import Progress
+from service.web.request_log import RequestRecord
+
+
+class Driver:
+    """The state of one connection, from accept on.
+
+    Args:
+        sock: the connection's socket; the transport owns it, here it is asked about the client.
+        record: is told of the responses that are written here.
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_progress",
+        "_record",
+        "_sock",
+        "body_was_late",
+        "closes_after_response",
+        "reason",
+        "request",
+        "stage",
+        "state",
+        "wire",
+    )
+
+    def __init__(self, sock: socket.socket, deadlines: Deadlines[Driver], record: RequestRecord) -> None:
+        self.state = State.FRESH
+        self.stage: Stage | None = None  # set by the deadlines alone
+        self.wire: asyncio.Transport | None = None
+        """From `connected` until the connection is lost. aiohttp forgets its own when it closes."""
+        self.request: web.Request | None = None
+        """The request that a handler has, or that is answered while part of its body is still to come."""
+        self.body_was_late = False
+        """Whether the handler got an exception for that."""
+        self.closes_after_response = False
+        """Whether the next response is the last one."""
+        self.reason: ConnectionEnd | None = None
+        """Why we ended the connection; None if we did not, or for no reason that is counted apart."""
+        self._sock = sock
+        self._deadlines = deadlines
+        self._progress = Progress(sock, deadlines.seconds)
+        self._record = record
+
+    def connected(self, wire: asyncio.Transport) -> None:
+        """The transport is there: the first deadline begins."""
+        self.wire = wire
+        self._enter(TIMED[self.state])
+
+    def happened(self, event: Event) -> None:
+        """Take the step that follows from `event`."""
+        step = TABLE[self.state][event]
+        if step.state is not self.state:
+            self.state = step.state
+            if (stage := TIMED[step.state]) is not self.stage:
+                self._enter(stage)
+        if step.action is not Action.NOTHING and self.wire is not None:
+            self.reason = self.reason or step.reason
+            self._carry_out(step.action, self.wire)
+
+    def received_body(self, count: int) -> None:
+        """So many bytes of a body have come."""
+        self._progress.received(count)
+
+    def drain(self) -> None:
+        """End the connection without losing a request: after its answer, or once none can be on its way.
+
+        aiohttp's own `close()` stops reading: a request of which half has arrived would hang.
+        """
+        self.closes_after_response = True
+        self.happened(Event.DRAIN)
+
+    def expire(self) -> None:
+        """The deadline has passed: give the client another one if it did enough meanwhile, else act."""
+        if self.wire is not None and self._progress.is_enough(self.stage, self.wire):
+            self._enter(self.stage)
+        elif self.stage is Stage.LEAVE and self._progress.has_unread():
+            self.happened(Event.UNREAD)
+        else:
+            self.happened(Event.LATE)
+
+    def is_wanted(self) -> bool:
+        """Whether the client is still there to read an answer."""
+        return self.wire is not None and not tcp.peer_closed(self._sock)
+
+    def is_body_unfinished(self) -> bool:
+        """Whether part of the present request's body is still to come."""
+        return self.request is not None and not self.request.content.is_eof()
+
+    def has_pending_response(self) -> bool:
+        """Whether the client has more to expect than the end of the connection."""
+        return self.wire is not None and self.state in PENDING
+
+    def _enter(self, stage: Stage | None) -> None:
+        self._deadlines.enter(self, stage)
+        self._progress.begin(stage)
+
+    def _carry_out(self, action: Action, wire: asyncio.Transport) -> None:
+        match action:
+            case Action.CLOSE:
+                wire.close()
+            case Action.ABORT:
+                wire.abort()
+            case Action.RESET:
+                tcp.close_with_reset(self._sock)
+                wire.abort()  # close() would wait for this client
+            case Action.ANSWER_408:
+                wire.write(responses.TOO_SLOW)
+                self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)
+                wire.close()
+            case Action.ANSWER_503:
+                self._answer_503(wire)
+            case Action.FAIL_BODY if self.request is not None:
+                self.body_was_late = True
+                self.request.content.set_exception(TimeoutError("the body came too slowly"))
+
+    def _answer_503(self, wire: asyncio.Transport) -> None:
+        if self.request is None or self.request.writer.output_size:
+            wire.abort()  # an answer has begun: there is no place for another
+            return
+        wire.write(responses.SHUT_DOWN)
+        self._record.cut_off(self.request.method, HTTPStatus.SERVICE_UNAVAILABLE)
+        wire.close()
