@@ -58,10 +58,10 @@ async def end_connections(
     await asyncio.sleep(0)
     if not shared and drop_new_syns(listener):
         await _until(lambda: not half_open(listener), min(clock() + HANDSHAKE_SECONDS, deadline))
-    taken, left = accepting.empty()
+    taken, left = accepting.empty_queue(shared=shared)
     while left and accepting.is_short and clock() < deadline:  # whoever is answered makes room
         await asyncio.sleep(0.05)
-        more, left = accepting.empty()
+        more, left = accepting.empty_queue(shared=shared)
         taken += more
     accepting.close()
     log.info("listener closed", active=active(), from_queue=taken, left_in_queue=left)
