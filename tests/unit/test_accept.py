@@ -426,6 +426,44 @@ def test_a_pause_lasts_until_the_ballast_is_back() -> None:
     assert bench.value("listener_accept_pauses_total") == 1
 
 
+def test_the_reserve_is_free_in_a_pause_and_while_files_are_counted_and_at_the_end() -> None:
+    bench = Bench("a", errno.EMFILE, "b", limit=1000)
+    bench.reserve._size = 3
+    bench.reserve.refill()
+    held, counted = bench.reserve._held, []
+
+    def count() -> int:
+        counted.append(len(held))
+        return 1
+
+    bench.possible = count
+    bench.turn()
+    assert len(held) == 0
+    assert bench.room == [1], "idle connections hold what is short, too"
+    bench.loop.next_timer()
+    assert len(held) == 3
+    bench.turn()  # at the limit of 1: the episode goes on
+    bench.loop.next_timer()
+    assert len(held) == 3
+    assert counted == [0, 0]
+    bench.accepting.empty_queue()
+    assert len(held) == 0
+
+
+def test_the_next_episode_is_told_anew(logged: Logged) -> None:
+    bench = Bench(errno.EMFILE, "a", errno.EMFILE, "b")
+    for _ in range(2):
+        bench.turn()
+        bench.loop.next_timer()
+        bench.listener.script, later = bench.listener.script[:1], bench.listener.script[1:]
+        bench.turn()
+        bench.loop.next_timer()
+        bench.listener.script = later
+    assert bench.taken == ["a", "b"]
+    assert [line["event"] for line in logged()] == ["accept paused", "accept resumed"] * 2
+    assert [line.get("pauses") for line in logged()] == [None, 1, None, 1]
+
+
 def test_a_broken_listener_is_reported_once_and_not_read_again() -> None:
     bench = Bench(errno.EBADF)
     bench.turn()
