@@ -87,8 +87,7 @@ class Shortage:
 
         Args:
             error: what the accept loop met; the first error of an episode is logged.
-            evict_idle: called now, and again as long as the pause lasts: idle connections hold what is short,
-                too.
+            evict_idle: called now, and again while the pause lasts: idle connections hold what is short, too.
             resume: called at the end of the pause.
         """
         self._reserve.drop()
