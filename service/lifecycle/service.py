@@ -33,9 +33,10 @@ from service.config.settings import Settings
 from service.lifecycle.loop_monitor import LoopWatch
 from service.lifecycle.states import Event, Life, State
 from service.net import tls as encryption
-from service.net.accept_loop import AcceptLoop, ReserveDescriptors
-from service.net.connection_limit import ConnectionLimit, derive, open_files, possible
+from service.net.accept_loop import AcceptLoop, Callbacks
+from service.net.connection_limit import ConnectionLimit, open_files
 from service.net.listener import listen
+from service.net.shortage import ReserveDescriptors, Shortage
 from service.net.tcp import backlog
 from service.offload.admission import Admission
 from service.offload.errors import WorkError, WorkerStartError
@@ -132,8 +133,8 @@ class Service:
             log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
             after = self._with(settings, takes - TLS)
         self.settings = after
-        with contextlib.suppress(StartError):  # the open files cannot be counted now: the old limit stays
-            self._accepting.set_limit(self._max_connections(self.connection_limit.taken))
+        with contextlib.suppress(OSError):  # the open files cannot be counted now: the old limit stays
+            self.connection_limit.set(after.max_connections)
         log.info(
             "reloaded",
             max_connections=self.connection_limit.limit,
@@ -198,7 +199,10 @@ class Service:
         listener = self._listener or self._listen()
         stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
         reserve = ReserveDescriptors()  # before the open files are counted: it is some of them
-        self.connection_limit = ConnectionLimit(self._max_connections())
+        try:
+            self.connection_limit = ConnectionLimit(settings.max_connections, open_files)
+        except OSError as error:
+            raise StartError(f"cannot count the open files: {error.strerror}") from error
         metrics.connections_limit.set_function(lambda: self.connection_limit.limit)
         self._supervisor = supervisor = Supervisor(
             cast("web.Server", runner.server),  # set by setup()
@@ -217,17 +221,12 @@ class Service:
         early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
         self._hand_over = HandOver(supervisor, tls, metrics, early_reject)
         self._accepting = accepting = AcceptLoop(
-            asyncio.get_running_loop(),
             listener,
-            batch=settings.accept_batch,
-            connection_limit=self.connection_limit,
-            take=self._hand_over.take,
-            evict_idle=supervisor.evict_idle,
-            broken=lambda _: self.broken.set(),
-            possible=self._possible_connections,
-            metrics=metrics,
-            shared=self._listener is not None,
-            reserve=reserve,
+            settings.accept_batch,
+            self.connection_limit,
+            Shortage(self.connection_limit, reserve, metrics),
+            Callbacks(self._hand_over.take, supervisor.evict_idle, broken=lambda _: self.broken.set()),
+            metrics,
         )
         metrics.watch_backlog(lambda: backlog(listener))
         stack.push_async_callback(self._end_connections, listener)
@@ -259,34 +258,6 @@ class Service:
             return listen(settings.host, settings.port, settings.backlog)
         except (OSError, UnicodeError) as error:
             raise _cannot_bind("service", settings.host, settings.port, error) from error
-
-    def _max_connections(self, connections: int = 0) -> int:
-        """The limit as set, or as the open files allow once all other parts are up.
-
-        Args:
-            connections: how many of the open files are connections.
-        """
-        try:
-            limit, in_use = open_files()
-            possible, why = derive(limit, in_use - connections)
-        except OSError as error:
-            raise StartError(f"cannot count the open files: {error.strerror}") from error
-        chosen = self.settings.max_connections
-        if chosen is None:
-            log.info("connection limit", max_connections=possible, derived=why)
-            return possible
-        if chosen > possible:
-            log.warning(
-                "connection limit above what the open files allow",
-                max_connections=chosen,
-                possible=possible,
-                derived=why,
-            )
-        return chosen
-
-    def _possible_connections(self) -> int:
-        limit, in_use = open_files()
-        return possible(limit, in_use - self.connection_limit.taken)
 
     async def _start_offload(
         self, stack: AsyncExitStack, work: Binding | None, cost: float | None

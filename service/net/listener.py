@@ -1,4 +1,4 @@
-"""Listening sockets: opened for an address, or taken over from whoever opened them.
+"""Listening sockets: opened for an address, or adopted from another program that opened them.
 
 Knows addresses and descriptors. Accepts nothing.
 """
@@ -10,7 +10,7 @@ import socket
 
 
 def adopt(fd: int) -> socket.socket:
-    """A listening socket that somebody else has made, by its descriptor; its backlog stays what it is.
+    """The listening socket that another program has opened, by its descriptor; its backlog stays what it is.
 
     Raises:
         OSError: it is no listening TCP socket.
@@ -23,12 +23,12 @@ def adopt(fd: int) -> socket.socket:
         listener.detach()
         raise OSError(errno.EINVAL, "it does not listen")
     listener.setblocking(False)
-    listener.set_inheritable(False)  # workers are none of its heirs
+    listener.set_inheritable(False)  # a worker that inherits it would keep the port open
     return listener
 
 
 def listen(host: str, port: int, backlog: int) -> socket.socket:
-    """Bind and listen, non-blocking; IPv4 or IPv6 as the host demands; port 0 picks a free one.
+    """A new non-blocking socket that listens on IPv4 or IPv6, as `host` demands; port 0 picks a free port.
 
     Raises:
         OSError: the address cannot be resolved, bound or listened on.
@@ -36,7 +36,7 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    # "::" means all addresses, of both families, wherever the kernel can do that.
+    # "::" means all addresses, of both families where the kernel supports that.
     both = address[0] == "::" and socket.has_dualstack_ipv6()
     listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
     listener.setblocking(False)

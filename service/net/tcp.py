@@ -1,7 +1,7 @@
-"""What the kernel knows of a TCP socket and Python does not say: queues, and what the peer acknowledged.
+"""What the kernel knows about a TCP socket and Python has no call for: queues, acknowledged bytes, the peer.
 
-Knows `struct tcp_info` (tcp(7), linux/tcp.h). Where the platform has none, nothing is known, and that is
-what each function then returns.
+Knows `struct tcp_info` (tcp(7), linux/tcp.h). On a platform without it each function returns its value for
+"unknown".
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 
 def backlog(listener: socket.socket) -> tuple[int, int]:
-    """Connections in the kernel's accept queue, and its limit; (0, 0) where nobody can tell.
+    """Connections in the kernel's accept queue, and its limit; (0, 0) where the kernel does not tell.
 
-    For a listening socket Linux reports both (tcpi_unacked at offset 24, tcpi_sacked at 28), at 0.5 us a
-    call and without privilege.
+    Linux reports both for a listening socket (tcpi_unacked at offset 24, tcpi_sacked at 28), at 0.5 us a call
+    and without privilege.
     """
     if TCP_INFO is None:
         return 0, 0
@@ -44,21 +44,21 @@ def backlog(listener: socket.socket) -> tuple[int, int]:
 
 
 def drop_new_syns(listener: socket.socket) -> bool:
-    """Let nobody new connect to `listener`; whose handshake has begun may still finish it.
+    """Drop the SYN packets of new connections to `listener`; a handshake that has begun can still finish.
 
-    Between the look that finds the accept queue empty and the close that resets whatever is in it, another
-    connection can come in. A filter that drops SYN packets ends that race without privilege. To a client
-    it looks like a lost packet: it tries again after a second, and finds the port closed or the successor.
+    Between the check that finds the accept queue empty and the close that resets all connections in it,
+    another one can arrive. A filter that drops SYN packets ends that race without privilege. To the client it
+    looks like a lost packet: it tries again after a second, and finds the port closed or the next process.
 
     Returns:
-        Whether it is shut; False where that cannot be done.
+        Whether SYN packets are dropped now; False where the platform cannot do that.
     """
     program = ctypes.create_string_buffer(NO_SYN)
     instructions = len(NO_SYN) // struct.calcsize("HBBI")
-    order = struct.pack("HP", instructions, ctypes.addressof(program))
+    sock_fprog = struct.pack("HP", instructions, ctypes.addressof(program))
     try:
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, order)
-    except OSError:  # another platform, where the number means something else or nothing
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, sock_fprog)
+    except OSError:  # on another platform the number means something else or nothing
         return False
     return True
 
@@ -66,8 +66,8 @@ def drop_new_syns(listener: socket.socket) -> bool:
 def half_open(listener: socket.socket) -> int:
     """Handshakes with `listener` that wait for the client's last packet, or for room in the accept queue.
 
-    Reads the table of all TCP sockets (proc(5)), which takes the kernel 10 to 30 ms however few there are:
-    for a moment when nobody new is served. 0 where there is no such table.
+    Reads the table of all TCP sockets (proc(5)), which takes the kernel 10 to 30 ms however few they are: for
+    a drain, which accepts no new client anyway. 0 where there is no such table.
     """
     port = f"{listener.getsockname()[1]:04X}"
     row = re.compile(rf"^ *\d+: \w+:{port} \w+:\w+ {SYN_RECEIVED:02X} ", re.MULTILINE)
@@ -79,10 +79,10 @@ def half_open(listener: socket.socket) -> int:
 
 
 def acknowledged(sock: socket.socket) -> int | None:
-    """Bytes that the peer has acknowledged since the connection began (tcpi_bytes_acked, offset 120).
+    """Bytes the peer has acknowledged since the connection began (tcpi_bytes_acked, offset 120), or None.
 
-    The only measure of a client that reads: user-space buffers hold what the kernel has not taken, under
-    TLS not even that, and the kernel takes megabytes before anybody reads.
+    The only measure of how much a client reads: user-space buffers show what the kernel has not taken, under
+    TLS not even that, and the kernel takes megabytes before the client reads at all.
     """
     if TCP_INFO is None:
         return None
@@ -94,7 +94,7 @@ def acknowledged(sock: socket.socket) -> int | None:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes in the kernel's send queue: written, and not acknowledged by the peer yet (tcp(7), SIOCOUTQ)."""
+    """Bytes in the kernel's send queue: written, and not yet acknowledged by the peer (tcp(7), SIOCOUTQ)."""
     try:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     except OSError:
@@ -102,9 +102,9 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def peer_closed(sock: socket.socket) -> bool:
-    """Whether the peer has closed its side or reset the connection (tcpi_state at offset 0).
+    """Whether the peer has closed its side or reset the connection (tcpi_state at offset 0), in 0.5 us.
 
-    Known here before the event loop has read up to the end of what was sent. 0.5 us a call.
+    The kernel knows this before the event loop has read all that the peer sent.
     """
     if TCP_INFO is None:
         return False
@@ -115,9 +115,9 @@ def peer_closed(sock: socket.socket) -> bool:
 
 
 def close_with_reset(sock: socket.socket) -> None:
-    """Let the coming close reset the connection and free what was not sent (socket(7), SO_LINGER).
+    """Make the coming close reset the connection and discard what was not sent (socket(7), SO_LINGER).
 
-    Without it the kernel would go on to hold what a client does not read, megabytes per connection, for
-    as long as that client acknowledges a closed window.
+    Otherwise the kernel keeps what a client does not read, megabytes per connection, for as long as that
+    client acknowledges a closed window.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

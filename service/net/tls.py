@@ -1,6 +1,6 @@
-"""TLS for the listener: from files to a context, with errors an operator can act on.
+"""TLS: from certificate files to a context, with errors an operator can act on.
 
-Knows certificate files and `ssl`. Touches those files only; the handshake itself is the event loop's.
+Knows certificate files and `ssl`. Reads those files only; the event loop does the handshake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """
     for flag, path in (("--tls-cert", cert), ("--tls-key", key), ("--tls-client-ca", client_ca)):
         if path is not None:
-            _readable(flag, path)
+            _check_readable(flag, path)
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     made.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 withdrew what is older
     made.set_alpn_protocols(["http/1.1"])
@@ -34,7 +34,7 @@ def context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
         made.load_cert_chain(cert, key, password=_no_passphrase)
     except ssl.SSLError as error:
         raise TlsError(f"--tls-cert {cert} and --tls-key {key}: {_reason(error)}") from error
-    except OSError as error:  # gone, since it was looked at: SSLError is an OSError, too, and comes first
+    except OSError as error:  # removed since it was checked; SSLError is an OSError, too, and so comes first
         raise TlsError(f"--tls-cert {cert} and --tls-key {key}: {error.strerror}") from error
     if client_ca is not None:
         try:
@@ -47,7 +47,7 @@ def context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     return made
 
 
-def _readable(flag: str, path: Path) -> None:
+def _check_readable(flag: str, path: Path) -> None:
     try:
         path.open("rb").close()
     except OSError as error:
@@ -57,7 +57,7 @@ def _readable(flag: str, path: Path) -> None:
 
 
 def _no_passphrase() -> str:
-    # Without this OpenSSL asks on the terminal, and a service that waits there never starts.
+    # Otherwise OpenSSL asks for it on the terminal, and the service never starts.
     raise TlsError("--tls-key has a passphrase; give a key without one, readable by the service alone")
 
 

@@ -73,10 +73,10 @@ class Drain:
         clock = asyncio.get_running_loop().time
         if not self.is_shared and drop_new_syns(self.listener):
             await _until(lambda: not half_open(self.listener), min(clock() + HANDSHAKE_SECONDS, deadline))
-        taken, left = self.accept_loop.empty()
+        taken, left = self.accept_loop.empty_queue(shared=self.is_shared)
         while left and self.accept_loop.is_short and clock() < deadline:  # each answer makes room
             await asyncio.sleep(0.05)
-            more, left = self.accept_loop.empty()
+            more, left = self.accept_loop.empty_queue(shared=self.is_shared)
             taken += more
         self.accept_loop.close()
         log.info("listener closed", active=self._active(), from_queue=taken, left_in_queue=left)

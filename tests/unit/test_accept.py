@@ -1,14 +1,14 @@
-"""The accept loop's decisions, on a listener and a loop that only pretend."""
+"""What the accept loop and a shortage decide, on a fake listener and a fake event loop."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import pytest
 from prometheus_client import generate_latest
@@ -17,14 +17,9 @@ from structlog.testing import capture_logs
 from metrics.exposition import parse
 from metrics.instruments import Metrics
 from service.net.accept_errors import ErrorClass, classify
-from service.net.accept_loop import (
-    PAUSE_SECONDS,
-    TRIES_BEFORE_BROKEN,
-    TRIES_BEFORE_PAUSE,
-    AcceptLoop,
-    ReserveDescriptors,
-)
-from service.net.connection_limit import ConnectionLimit, Permit
+from service.net.accept_loop import TRIES_BEFORE_BROKEN, TRIES_BEFORE_PAUSE, AcceptLoop, Callbacks
+from service.net.connection_limit import SPARE_DESCRIPTORS, ConnectionLimit, Permit
+from service.net.shortage import PAUSE_SECONDS, ReserveDescriptors, Shortage
 from tests.conftest import Logged
 
 ROOT = Path(__file__).parents[2]
@@ -50,8 +45,8 @@ BROKEN = ["EBADF", "EINVAL", "ENOTSOCK", "EFAULT"]
 
 
 class FakeTimer:
-    def __init__(self, due: float, callback: Callable[[], None]) -> None:
-        self.due, self.callback = due, callback
+    def __init__(self, due: float, callback: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        self.due, self.callback, self.arguments = due, callback, arguments
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -75,8 +70,8 @@ class FakeLoop:
     def remove_reader(self, _: object) -> None:
         self.reading = None
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> FakeTimer:
-        self._timers.append(FakeTimer(self.now + delay, callback))
+    def call_later(self, delay: float, callback: Callable[..., None], *arguments: object) -> FakeTimer:
+        self._timers.append(FakeTimer(self.now + delay, callback, arguments))
         return self._timers[-1]
 
     @property
@@ -88,7 +83,7 @@ class FakeLoop:
         timer = min(self.timers, key=lambda timer: timer.due)
         self._timers.remove(timer)
         waited, self.now = timer.due - self.now, timer.due
-        timer.callback()
+        timer.callback(*timer.arguments)
         return waited
 
 
@@ -124,29 +119,30 @@ class FakeListener:
 class Bench:
     """An accept loop on fakes, already started."""
 
-    def __init__(self, *script: object, batch: int = 64, limit: int = 1000, shared: bool = False) -> None:
+    def __init__(self, *script: object, batch: int = 64, limit: int = 1000) -> None:
         self.loop, self.listener, self.metrics = FakeLoop(), FakeListener(*script), Metrics()
-        self.connection_limit = ConnectionLimit(limit)
         self.taken: list[object] = []
         self.held: list[Permit] = []
         self.room: list[int] = []
         self.broken: list[OSError] = []
         self.reserve = ReserveDescriptors(0)
-        self.possible = 1000
-        self.accepting = AcceptLoop(
-            cast("asyncio.AbstractEventLoop", self.loop),
-            cast("socket.socket", self.listener),
-            batch=batch,
-            connection_limit=self.connection_limit,
-            take=self.take,
-            evict_idle=self.room.append,
-            broken=self.broken.append,
-            possible=lambda: self.possible,
-            metrics=self.metrics,
-            reserve=self.reserve,
-            shared=shared,
-        )
+        self.possible: Callable[[], int] = lambda: 1000
+        self.connection_limit = ConnectionLimit(limit, self.open_files)
+        with mock.patch("asyncio.get_running_loop", return_value=self.loop):
+            self.accepting = AcceptLoop(
+                cast("socket.socket", self.listener),
+                batch,
+                self.connection_limit,
+                Shortage(self.connection_limit, self.reserve, self.metrics),
+                Callbacks(self.take, self.room.append, self.broken.append),
+                self.metrics,
+            )
         self.accepting.start()
+
+    def open_files(self) -> tuple[int, int]:
+        """Counts that allow `possible` connections, however many there are now."""
+        connections = sum(permit._limit is not None for permit in self.held)  # those not released
+        return 10_000, 10_000 - SPARE_DESCRIPTORS - self.possible() + connections
 
     def take(self, sock: object, permit: Permit) -> None:
         self.taken.append(sock)
@@ -182,7 +178,7 @@ def test_a_lost_connection_does_not_delay_the_next() -> None:
     assert bench.taken == ["a"]
     assert not bench.loop.timers
     assert bench.value("listener_accept_errors_total{class=connection,errno=EPROTO}") == 1
-    assert bench.connection_limit.taken == 1
+    assert bench.connection_limit.held == 1
 
 
 def test_a_shortage_pauses_exactly_half_a_second_and_recovers() -> None:
@@ -195,7 +191,7 @@ def test_a_shortage_pauses_exactly_half_a_second_and_recovers() -> None:
     bench.turn()
     assert bench.taken == ["a"]
     assert bench.value("listener_accept_pauses_total") == 1
-    assert bench.connection_limit.taken == 1
+    assert bench.connection_limit.held == 1
 
 
 ERRNOS = sorted(set(errno.errorcode) - {errno.EAGAIN})  # EAGAIN is no error: the queue is empty
@@ -214,7 +210,7 @@ def test_a_burst_of_any_errno_costs_what_its_fate_says_and_no_token() -> None:
         assert pauses == [PAUSE_SECONDS] * expected, name
         assert bool(bench.broken) == (classify(code) is ErrorClass.BROKEN), name
         assert bench.taken == ([] if bench.broken else ["a"]), name
-        assert bench.connection_limit.taken == len(bench.taken), name
+        assert bench.connection_limit.held == len(bench.taken), name
 
 
 def test_any_errno_for_three_seconds_never_spins() -> None:
@@ -236,7 +232,7 @@ def test_any_errno_for_three_seconds_never_spins() -> None:
             case ErrorClass.SHORTAGE | ErrorClass.UNKNOWN:
                 assert turns == 6, name
                 assert bench.value("listener_accept_pauses_total") == 6, name
-        assert bench.connection_limit.taken == 0, name
+        assert bench.connection_limit.held == 0, name
         assert len(lines) <= 1, f"{name}: one line per episode"
 
 
@@ -278,7 +274,7 @@ def test_at_the_limit_the_listener_is_left_alone_until_a_place_is_free() -> None
     assert bench.taken == ["a", "b", "c"]
     at_capacity = bench.connection_limit.at_capacity
     assert at_capacity, "one more still waits"
-    assert bench.connection_limit.taken == 2
+    assert bench.connection_limit.held == 2
     bench.turn()
     assert bench.loop.reading is None
     for permit in bench.held:
@@ -292,7 +288,8 @@ def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None
     bench = Bench("a", errno.EMFILE, "b", limit=2)
     bench.turn()
     assert bench.loop.reading is None
-    bench.connection_limit.when_free(bench.accepting._permit_is_free)  # as if the limit had been met before
+    # As if the limit had been reached before.
+    bench.connection_limit.call_when_free(bench.accepting._permit_is_free)
     bench.held[0].release()
     assert bench.loop.reading is None
     bench.loop.next_timer()
@@ -302,7 +299,7 @@ def test_a_token_that_comes_free_during_a_pause_does_not_end_the_pause() -> None
 
 def test_a_shortage_of_descriptors_teaches_the_limit_until_nobody_waits() -> None:
     bench = Bench("a", "b", "c", errno.EMFILE, "d", "e", limit=500)
-    bench.possible = 2
+    bench.possible = lambda: 2
     bench.turn()
     bench.loop.next_timer()
     assert bench.connection_limit.limit == 2
@@ -317,7 +314,7 @@ def test_a_shortage_of_descriptors_teaches_the_limit_until_nobody_waits() -> Non
     assert bench.taken == ["a", "b", "c", "d"], "each end lets the next one in at once"
     assert bench.value("listener_accept_pauses_total") == 1
     bench.turn()
-    bench.possible = 4  # somebody else has closed files
+    bench.possible = lambda: 4  # somebody else has closed files
     bench.loop.next_timer()
     bench.turn()
     assert bench.taken == ["a", "b", "c", "d", "e"]
@@ -338,7 +335,7 @@ def test_a_pause_goes_on_while_no_descriptor_is_left_to_count_with() -> None:
             raise found
         return found
 
-    bench.accepting._possible = count
+    bench.possible = count
     bench.loop.next_timer()
     assert bench.loop.reading is None
     bench.loop.next_timer()
@@ -357,11 +354,11 @@ def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None
             raise RuntimeError("injected")
         real(sock, permit)
 
-    bench.accepting._take = once  # the listener must survive whatever it hands over to
+    bench.accepting._hand_over = once  # the listener must survive whatever it hands over to
     bench.turn()
     assert lost.closed
     assert bench.taken == ["a"]
-    assert bench.connection_limit.taken == 1
+    assert bench.connection_limit.held == 1
     assert bench.loop.reading is not None
 
 
@@ -377,7 +374,7 @@ def test_connections_that_all_fail_are_looked_at_again_after_a_pause() -> None:
 
 def test_closing_ends_although_every_accept_fails() -> None:
     bench = Bench(*[errno.EPERM] * (2 * TRIES_BEFORE_PAUSE))
-    taken, left = bench.accepting.empty()
+    taken, left = bench.accepting.empty_queue()
     assert taken == 0
     assert left == TRIES_BEFORE_PAUSE
 
@@ -429,6 +426,44 @@ def test_a_pause_lasts_until_the_ballast_is_back() -> None:
     assert bench.value("listener_accept_pauses_total") == 1
 
 
+def test_the_reserve_is_free_in_a_pause_and_while_files_are_counted_and_at_the_end() -> None:
+    bench = Bench("a", errno.EMFILE, "b", limit=1000)
+    bench.reserve._size = 3
+    bench.reserve.refill()
+    held, counted = bench.reserve._held, []
+
+    def count() -> int:
+        counted.append(len(held))
+        return 1
+
+    bench.possible = count
+    bench.turn()
+    assert len(held) == 0
+    assert bench.room == [1], "idle connections hold what is short, too"
+    bench.loop.next_timer()
+    assert len(held) == 3
+    bench.turn()  # at the limit of 1: the episode goes on
+    bench.loop.next_timer()
+    assert len(held) == 3
+    assert counted == [0, 0]
+    bench.accepting.empty_queue()
+    assert len(held) == 0
+
+
+def test_the_next_episode_is_told_anew(logged: Logged) -> None:
+    bench = Bench(errno.EMFILE, "a", errno.EMFILE, "b")
+    for _ in range(2):
+        bench.turn()
+        bench.loop.next_timer()
+        bench.listener.script, later = bench.listener.script[:1], bench.listener.script[1:]
+        bench.turn()
+        bench.loop.next_timer()
+        bench.listener.script = later
+    assert bench.taken == ["a", "b"]
+    assert [line["event"] for line in logged()] == ["accept paused", "accept resumed"] * 2
+    assert [line.get("pauses") for line in logged()] == [None, 1, None, 1]
+
+
 def test_a_broken_listener_is_reported_once_and_not_read_again() -> None:
     bench = Bench(errno.EBADF)
     bench.turn()
@@ -460,7 +495,7 @@ def test_one_success_clears_the_count_of_an_unknown_errno() -> None:
 def test_closing_in_a_shortage_pauses_nothing_and_ends() -> None:
     bench = Bench(errno.EMFILE, "a", errno.EMFILE)
     bench.turn()
-    assert bench.accepting.empty() == (1, 0)
+    assert bench.accepting.empty_queue() == (1, 0)
     assert bench.taken == ["a"]
     assert not bench.loop.timers
     assert bench.value("listener_accept_paused") == 0
@@ -468,7 +503,7 @@ def test_closing_in_a_shortage_pauses_nothing_and_ends() -> None:
 
 def test_closing_empties_the_queue_first() -> None:
     bench = Bench("a", errno.ECONNABORTED, "b", batch=1)
-    assert bench.accepting.empty() == (2, 0)
+    assert bench.accepting.empty_queue() == (2, 0)
     assert bench.taken == ["a", "b"]
     assert bench.loop.reading is None
     bench.accepting.close()
@@ -481,8 +516,8 @@ def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_othe
             super().take(sock, permit)
             self.listener.script.append("another")  # others hold the listener: clients go on to come
 
-    bench = Crowd("a", "b", shared=True)
-    assert bench.accepting.empty() == (2, 0)
+    bench = Crowd("a", "b")
+    assert bench.accepting.empty_queue(shared=True) == (2, 0)
     assert bench.taken == ["a", "b"]
 
 
@@ -490,18 +525,18 @@ def test_a_higher_limit_lets_in_who_waits_and_a_lower_one_throws_nobody_out() ->
     bench = Bench("a", "b", "c", limit=1)
     bench.turn()
     assert bench.taken == ["a"]
-    bench.accepting.set_limit(3)
+    bench.connection_limit.set(3)
     bench.turn()
     assert bench.taken == ["a", "b", "c"]
-    bench.accepting.set_limit(1)
-    assert bench.connection_limit.taken == 3
+    bench.connection_limit.set(1)
+    assert bench.connection_limit.held == 3
     assert bench.connection_limit.is_reached()
 
 
 @pytest.mark.parametrize(("code", "short"), [(errno.EMFILE, True), (errno.EBADF, False)])
 def test_only_a_shortage_is_worth_another_try_at_the_end(code: int, short: bool) -> None:
     bench = Bench(code, "a")
-    assert bench.accepting.empty() == (0, 1)
+    assert bench.accepting.empty_queue() == (0, 1)
     assert bench.accepting.is_short is short
-    assert bench.accepting.empty() == (1, 0)
+    assert bench.accepting.empty_queue() == (1, 0)
     assert not bench.accepting.is_short

@@ -81,7 +81,7 @@ async def start() -> AsyncIterator[Start]:
         book = one.service.metrics.connections.snapshot()
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())
-        assert one.service.connection_limit.taken == 0
+        assert one.service.connection_limit.held == 0
     async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
         while asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0.01)

@@ -15,8 +15,7 @@ from aiohttp import web
 
 from metrics.exposition import total
 from service.lifecycle import service as server
-from service.net import accept_loop as accept
-from service.net import listener, tcp
+from service.net import listener, shortage, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
 from service.web.driver import Driver
@@ -390,8 +389,8 @@ class FaultyListener(socket.socket):
 def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyListener]:
     real = listener.listen
     monkeypatch.setattr(server, "listen", lambda *where: FaultyListener(fileno=real(*where).detach()))
-    monkeypatch.setattr(accept, "PAUSE_SECONDS", 0.005)
-    monkeypatch.setattr(accept, "CALM_SECONDS", 0.005)
+    monkeypatch.setattr(shortage, "PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr(shortage, "CALM_SECONDS", 0.005)
     return FaultyListener
 
 
