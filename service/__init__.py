@@ -24,13 +24,15 @@ Around it:
 
     config/     settings.py: what can be set; sources.py: flags, environment and file become settings
     log/        setup.py: what log lines look like; rate_limit.py: how many go out
-    lifecycle/  service.py puts the parts together, states.py is its life as a table, run.py goes from
-                start to exit code, control.py is what an operator orders, loop_monitor.py: does the loop
-                turn?
+    lifecycle/  process.py prepares the process, run.py goes from start to exit code, service.py is one
+                service from start to stop, parts.py puts its parts together, stopping.py stops them,
+                states.py is its life as a table, control.py is what an operator orders, loop_monitor.py:
+                does the loop turn?
     offload/    forkserver_signals.py: a fork server that signals to the whole group do not end
-    net/        listener.py: opened or handed over; tcp.py: what the kernel knows; tls.py: certificates
+    net/        listener.py: opened or handed over; addresses.py: as an operator reads them; tcp.py: what
+                the kernel knows; tls.py: certificates
     web/        drain.py: ends the connections in order
-    app/        loading.py: the work or the application that was named
+    app/        loading.py: the work, the application and the certificates that the settings name
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;
