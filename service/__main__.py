@@ -1,8 +1,7 @@
 """The command `python -m service`: argv, environment and signals in, exit code out.
 
 It imports next to nothing before it has installed its signal handlers: the kernel drops a SIGTERM to process
-    1 of a
-container that has no handler for it.
+1 of a container that has no handler for it.
 """
 
 from __future__ import annotations

@@ -55,8 +55,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY") or shares.processes(settings.wor
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 backlog = settings.backlog
 graceful_timeout = shares.graceful_timeout(settings)
-# The metrics are files there, mapped into memory and written all the time. A page on a disk may wait for the
-# disk.
+# The metrics are files there, mapped into memory and written all the time; a page on a disk may have to wait.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 # It would be a thread in the arbiter, which forks; signals can do all that it can.
 control_socket_disable = True

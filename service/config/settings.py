@@ -151,8 +151,8 @@ class Settings(BaseModel):
     )
     body_timeout: Seconds = Field(
         20.0,
-        description="While the service reads a request's body, it must average 500 B/s over each window of "
-        "this many seconds; else the client gets 408.",
+        description="A request's body must average 500 B/s over each window of this many seconds while the "
+        "service reads it; else the client gets 408.",
     )
     write_timeout: Seconds = Field(
         20.0,

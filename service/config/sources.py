@@ -51,7 +51,7 @@ class _Sources(BaseSettings, Settings):
         env_prefix="SERVICE_",
         cli_kebab_case=True,
         cli_hide_none_type=True,
-        cli_parse_none_str="\0",  # no argument can hold it: Settings reads keywords itself
+        cli_parse_none_str="\0",  # no argument can hold it; Settings reads keywords itself
     )
     config: Path | None = Field(None, description="TOML file of settings, such as accept_batch = 64.")
 
@@ -88,9 +88,8 @@ def read(argv: Sequence[str]) -> Reading:
         SystemExit: 0, --help was asked for and has been printed.
     """
     flags, show, wrong = _flags(argv)
-    environment = EnvSettingsSource(
-        _Sources, env_ignore_empty=True
-    )  # compose passes unset variables as empty ones
+    # Compose passes unset variables as empty ones.
+    environment = EnvSettingsSource(_Sources, env_ignore_empty=True)
     variables = environment()
     path = flags.pop("config", variables.pop("config", None))
     file, wrong_in_file = _file(path)
@@ -117,9 +116,8 @@ def listing(reading: Reading, *, colors: bool) -> str:
         for name, value in reading.settings
     ]
     first = max(len(typed) for typed, _, _ in rows)
-    second = max(
-        len(value) for _, value, _ in rows if len(value) <= 24
-    )  # a longer one shifts its own line alone
+    # A value that is longer than this shifts only its own line.
+    second = max(len(value) for _, value, _ in rows if len(value) <= 24)
     lines = []
     for typed, value, source in rows:
         line = f"{typed:{first}}  {value:{second}}  {source}"
@@ -168,8 +166,7 @@ def _flags(argv: Sequence[str]) -> tuple[dict[str, str], bool, list[str]]:
 
 
 def _add_setting(parser: argparse.ArgumentParser, *names: str, **how: Any) -> argparse.Action:
-    """Add a setting as pydantic-settings has prepared it, with the keyword and the default that an operator
-    knows."""
+    """Add a setting as pydantic-settings has prepared it, with keyword and default in an operator's terms."""
     name, default = how["dest"], "none"
     if name in Settings.model_fields:
         default = shown_default(name)

@@ -28,9 +28,11 @@ FULL_COLLECTION_AFTER: Final = 100
 
 
 def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None:
-    """Prepare this process for a service, and for the processes that it starts: they inherit all of it.
+    """Prepare this process for a service.
 
-    Call it before any worker or IO process starts. A second call takes over the settings of `reading`.
+    Call it before any worker or IO process starts: forks inherit all of it, other processes the environment
+        and
+    the limit on open files. A second call takes over the settings of `reading`.
 
     Args:
         environ: of this process; it gets PYTHONWARNINGS, unless that is set.

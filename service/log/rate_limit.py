@@ -1,8 +1,8 @@
 """How many log lines may go out: a token bucket for each event. Pure: it is told the time.
 
-Each event has a bucket of its own, so that a flood of one does not hide another: during an attack the one
-    "worker
-lost" between ten thousand other lines is the one to read. An event is any hashable. Writes nothing.
+Each event has a bucket of its own, so that a flood of one does not hide another: during an attack
+the one "worker lost" between ten thousand other lines is the one to read. An event is any hashable. Writes
+nothing.
 """
 
 from __future__ import annotations

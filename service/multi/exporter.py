@@ -147,7 +147,7 @@ def _stdin_ends_within(seconds: float | None) -> bool:
 
 
 def _is_alone(lock: TextIO) -> bool:
-    """Whether no other exporter holds the lock. If one does, this call has given up our own hold on it."""
+    """Whether no other exporter holds the lock. If one does, the call has given up its own hold on it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -137,8 +137,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             self._stop(why)
 
     def _stop(self, why: Event) -> None:
-        # Once: the arbiter repeats its signal, and a service manager sends one to every process at the same
-        # time.
+        # Once: the arbiter repeats its signal, and a service manager sends one to every process at once.
         if self.alive:
             self.alive = False
             self._control.stop(why)

@@ -15,8 +15,7 @@ CORES_EACH: Final = 10
 """Cores that one IO process keeps busy with tasks of 4 ms (`make hand-over`, docs/proofs.md)."""
 
 DRAIN_SHARE: Final = 0.95
-"""Share of the arbiter's graceful timeout. The rest is for stopping what remains when the drain hits its
-deadline."""
+"""Of the arbiter's graceful timeout; the rest is for stopping what is left at the drain's deadline."""
 
 
 class ShareError(ValueError):
@@ -32,8 +31,7 @@ def processes(workers: int) -> int:
 
 
 def graceful_timeout(settings: Settings) -> int:
-    """Seconds after which an arbiter may kill an IO process that it has told to stop: lame duck and drain,
-    rounded up."""
+    """Whole seconds after which an arbiter may kill an IO process that it has told to stop."""
     return math.ceil((settings.drain_notice + settings.drain_timeout) / DRAIN_SHARE) + 1
 
 
