@@ -27,17 +27,19 @@ Around it:
 
     config/     settings.py: what can be set; sources.py: flags, environment and file become settings
     log/        setup.py: what log lines look like; rate_limit.py: how many go out
-    lifecycle/  service.py puts the parts together, states.py is its life as a table, run.py goes from
-                start to exit code, control.py is what an operator orders, loop_monitor.py: does the loop
-                turn?
+    lifecycle/  process.py prepares the process, run.py goes from start to exit code, service.py is one
+                service from start to stop, parts.py puts its parts together, stopping.py stops them,
+                states.py is its life as a table, control.py is what an operator orders, loop_monitor.py:
+                does the loop turn?
     offload/    strategies.py: which pool each --offload means; executor_pool.py, stock_executor.py: workers
                 that are not lanes; supervised_pool.py: workers that die are replaced;
                 forkserver_signals.py: a fork server that survives signals to the whole group
-    net/        listener.py: opened or handed over; tcp.py: what the kernel knows; tls.py: certificates
+    net/        listener.py: opened or handed over; addresses.py: as an operator reads them; tcp.py: what
+                the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
                 progress.py: does a client keep up; responses.py: those written without aiohttp
-    app/        loading.py: the work or the application that was named
+    app/        loading.py: the work, the application and the certificates that the settings name
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;

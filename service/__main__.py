@@ -1,7 +1,7 @@
 """The command `python -m service`: argv, environment and signals in, exit code out.
 
-It imports next to nothing before the signal handlers are there: process 1 of a container does not even get a
-SIGTERM that it has no handler for.
+It imports next to nothing before it has installed its signal handlers: the kernel drops a SIGTERM to process
+1 of a container that has no handler for it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from service.lifecycle.control import Control
 from service.lifecycle.states import EXIT_FORCED, Event
 
 
-def _listen_to_signals(control: Control) -> None:
-    """Turn SIGTERM and SIGINT into orders to stop, SIGHUP into one to reload.
+def _install_signal_handlers(control: Control) -> None:
+    """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload.
 
-    Through `signal` and not the event loop, because a loop that is blocked does not hear, and a second
-    signal must be heard then above all. A handler runs between two bytecodes of whatever blocks.
+    By `signal` and not by the event loop: a blocked loop calls no handler, and a second signal matters most
+    when the loop is blocked. These handlers run between two bytecodes of whatever blocks it.
     """
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
         signal.signal(number, functools.partial(_stop, control, why))
@@ -33,8 +33,8 @@ def _stop(control: Control, why: Event, *_: object) -> None:
 
 
 def _force() -> None:
-    # Not through the loop, and not through the log, which this very signal may have interrupted in a write.
-    # Nor into a pipe that nobody empties. Workers see that their parent has gone and end within milliseconds.
+    # Neither by the loop nor by the log: this signal may have interrupted a write of the log. And not into a
+    # full pipe, which would block. Workers see that their parent has gone, and exit within milliseconds.
     with contextlib.suppress(Exception):
         if select.select([], [2], [], 0)[1]:
             os.write(2, b"offloop: second signal: ended at once\n")
@@ -44,7 +44,7 @@ def _force() -> None:
 def main() -> int:
     """Run the service; returns its exit code."""
     control = Control(_force)
-    _listen_to_signals(control)
+    _install_signal_handlers(control)
     from service.command import run  # the slow part: everything else is imported here
 
     return run(sys.argv[1:], os.environ, control)

@@ -1,7 +1,7 @@
-"""Runs a blocking call on a daemon thread: nobody waits for it when the process ends.
+"""Runs a blocking call on a daemon thread, which does not keep the process from ending.
 
-`asyncio.to_thread` uses a pool that is joined at exit, so a call that takes a minute would hold up
-a SIGTERM for a minute.
+`asyncio.to_thread` uses a pool that is joined at exit, so a call that takes a minute would hold up a SIGTERM
+for a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ T = TypeVar("T")
 async def in_background(name: str, function: Callable[..., T], *args: Any) -> T:
     """Await `function(*args)`, which runs on a daemon thread called `name`.
 
-    A cancelled caller leaves the thread to itself. Whatever `function` raises comes through.
+    If the caller is cancelled, the thread goes on and its result is dropped.
+
+    Raises:
+        Exception: whatever `function` raises.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
@@ -37,7 +40,7 @@ async def in_background(name: str, function: Callable[..., T], *args: Any) -> T:
             result = function(*args)
         except Exception as problem:
             error = problem
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and no caller waits
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

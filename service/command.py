@@ -1,6 +1,6 @@
-"""The command from its arguments to its exit code, once its signals are heard.
+"""The command from its arguments to its exit code, once its signal handlers are installed.
 
-Knows settings, logs and the event loop's runner. Reads neither argv nor the environment: it is given both.
+Knows settings and the event loop's runner. Reads neither argv nor the environment: it is given both.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ import sys
 import threading
 from collections.abc import Mapping, MutableMapping, Sequence
 
-import structlog
-
 from service.app.loading import StartError
 from service.config.settings import Settings
 from service.config.sources import listing, read
 from service.lifecycle.control import Control
+from service.lifecycle.process import collect_less, prepare_process
 from service.lifecycle.run import serve
+from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CANNOT_START, EXIT_CLEAN
-from service.log import setup as logs
 from service.loops import LOOPS
-from service.net.connection_limit import raise_open_files
 from service.net.listener import adopt
 
-log = structlog.get_logger("offloop")
+EXIT_SECONDS = 1.0
+"""How long threads that the service does not know, such as an application's own, may keep the process after
+a clean stop. The interpreter would wait for them for ever."""
 
-LAST_SECONDS = 1.0
-"""How long, after the service has stopped, threads may go on that it knows nothing of: an application's own.
-The interpreter would wait for them for ever."""
+FAILED_EXIT_SECONDS = 0.1
+"""The same after a failed start, or a stop that has already waited for its whole deadline."""
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control) -> int:
-    """Run the service; returns 0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken."""
-    # When we end without cleaning up, this helper of multiprocessing does, and would say so at length.
-    environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    """Run the service as the settings say, until `control` or a failure stops it.
+
+    Returns:
+        0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken. For 2 stderr holds the reasons.
+
+    Raises:
+        SystemExit: 0, --help was asked for and has been printed.
+    """
     try:
         reading = read(argv)
     except ValueError as error:
@@ -48,25 +52,23 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control
         return EXIT_CLEAN
     settings = reading.settings
     try:
-        listener = _listener(settings, environ)
+        listener = _inherited_listener(settings, environ)
     except ValueError as error:
         return _cannot_start(str(error))
-    # The interpreter lets a thread wait 5 ms for the GIL each time it needs it. The admin thread needs it
-    # about ten times per scrape, so while inline work computes, a scrape took 58 ms; with 1 ms it is 15.
-    sys.setswitchinterval(0.001)
-    raise_open_files()  # before the workers: they inherit it
-    logs.configure(settings.log_format)
-    if reading.unknown_variables:
-        log.warning("unknown variables", ignored=reading.unknown_variables)
+    prepare_process(reading, environ)
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
-            code = runner.run(serve(settings, control, reread=lambda: read(argv).settings, listener=listener))
+            service = Service(settings, listener=listener)
+            code = runner.run(
+                serve(service, control, reread=lambda: read(argv).settings, started=collect_less)
+            )
         except StartError as error:
             code = _cannot_start(str(error))
-        # It is over: no signal may change the exit code now, and nothing that was left behind may hold it up.
+        # The service has stopped: no signal may change the exit code, and no thread left behind may delay it.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        last = threading.Timer(LAST_SECONDS if code == EXIT_CLEAN else 0.1, os._exit, (code,))
+        seconds = EXIT_SECONDS if code == EXIT_CLEAN else FAILED_EXIT_SECONDS
+        last = threading.Timer(seconds, os._exit, (code,))
         last.daemon = True
         last.start()
     return code
@@ -78,13 +80,15 @@ def _cannot_start(sentences: str) -> int:
     return EXIT_CANNOT_START
 
 
-def _listener(settings: Settings, environ: Mapping[str, str]) -> socket.socket | None:
-    """The socket that was handed over, if one was; first of all, for its number may soon mean something else.
+def _inherited_listener(settings: Settings, environ: Mapping[str, str]) -> socket.socket | None:
+    """The listening socket that this process inherited, if it did.
+
+    Call it before anything opens a file: if the descriptor is not open, its number would soon name another.
 
     Raises:
         ValueError: it cannot be served; one sentence.
     """
-    fd = settings.fd or handed_over(environ, os.getpid())
+    fd = settings.fd or systemd_listener(environ, os.getpid())
     if fd is None:
         return None
     try:
@@ -93,11 +97,13 @@ def _listener(settings: Settings, environ: Mapping[str, str]) -> socket.socket |
         raise ValueError(f"--fd {fd} cannot be served: {error.strerror}") from error
 
 
-def handed_over(environ: Mapping[str, str], pid: int) -> int | None:
-    """The descriptor of the socket that systemd has handed to this process (sd_listen_fds(3)), if it has.
+def systemd_listener(environ: Mapping[str, str], pid: int) -> int | None:
+    """The descriptor of the listening socket that systemd has passed to process `pid`, if it has.
+
+    Source: sd_listen_fds(3).
 
     Raises:
-        ValueError: there are several.
+        ValueError: there are several; one sentence.
     """
     count = environ.get("LISTEN_FDS", "0")
     if environ.get("LISTEN_PID") != str(pid) or count == "0":

@@ -1,8 +1,9 @@
 """gunicorn's configuration: `gunicorn -c service/gunicorn_conf.py` runs several IO processes.
 
-The entrance of the arbiter, which executes it at its start and anew at each SIGHUP: what must outlast that
-is kept by `IOProcess` and by the arbiter. The settings are those of `python -m service`, from environment and
-file; gunicorn's own flags win over what is derived from them here. gunicorn sees names of its settings alone.
+The arbiter executes this file at its start and again at each SIGHUP; what must outlast that is kept by
+`IOProcess` and by the arbiter. The settings are those of `python -m service`, from environment and file;
+gunicorn's own flags win over what is derived from them here. gunicorn reads the names of its settings and
+ignores all others.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ import structlog
 
 from service.config.settings import Settings
 from service.config.sources import read
+from service.lifecycle.process import prepare_process
 from service.lifecycle.states import EXIT_CANNOT_START
-from service.log import setup as logs
-from service.multi import shares as share
+from service.multi import shares
 from service.multi.exporter import Exporter
 from service.multi.io_process import IOProcess
 
 log = structlog.get_logger("offloop")
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name: it looks nowhere else
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for the folder under this name alone
 
 
 def _settings() -> Settings:
-    """The settings; at a SIGHUP, those from before if the new ones are wrong."""
+    """The settings, and the process prepared for them; at a SIGHUP with wrong settings, those from before."""
     try:
         reading = read([])
     except ValueError as error:
@@ -39,41 +40,40 @@ def _settings() -> Settings:
             sys.exit(EXIT_CANNOT_START)
         log.error("reload refused", reason=str(error))  # noqa: TRY400  # the sentences are enough
         return IOProcess.settings
-    logs.configure(reading.settings.log_format)
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
-    if reading.unknown_variables:
-        log.warning("unknown variables", ignored=reading.unknown_variables)
+    prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
     return reading.settings
 
 
-# When we end without cleaning up, this helper of multiprocessing does, and would say so at length.
-os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 settings = IOProcess.settings = _settings()
-# gunicorn's own lines go the way of ours.
+# gunicorn's own log lines reach the handler of the service.
 logconfig_dict = {"root": {}, "loggers": {"gunicorn.error": {"handlers": [], "propagate": True}}}
 
-wsgi_app = "service.lifecycle.run:serve"  # gunicorn wants a name; nobody loads it
+wsgi_app = "service.lifecycle.run:serve"  # gunicorn demands a name; `IOProcess` does not load it
 worker_class = IOProcess
-workers = int(os.environ.get("WEB_CONCURRENCY") or share.processes(settings.workers))
+workers = int(os.environ.get("WEB_CONCURRENCY") or shares.processes(settings.workers))
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 backlog = settings.backlog
-graceful_timeout = share.graceful_timeout(settings)
-# Written to all the time, and a page of a file on a disk may have to wait for the disk.
+graceful_timeout = shares.graceful_timeout(settings)
+# The metrics are files there, mapped into memory and written all the time; a page on a disk may have to wait.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
-# A thread in the arbiter, which forks; all it can do signals can.
+# It would be a thread in the arbiter, which forks; signals can do all that it can.
 control_socket_disable = True
 
 
 def when_ready(server: Any) -> None:
-    """Make the folder of the metrics and start the exporter; the IO processes to come inherit both.
+    """Make the metrics folder and start the exporter, for all IO processes to come.
 
-    After a SIGUSR2 the folder is that of the arbiter before, so that all counters go on.
+    After a SIGUSR2 the folder is the older arbiter's, so that all counters go on.
+
+    Raises:
+        RuntimeError: the exporter could not start; it has logged why.
     """
-    inherited = os.environ.get(FOLDER) if "GUNICORN_PID" in os.environ else None
+    inherited = os.environ.get(METRICS_FOLDER) if "GUNICORN_PID" in os.environ else None
     folder = inherited or tempfile.mkdtemp(prefix="offloop-", dir=server.cfg.worker_tmp_dir)
-    Path(folder).mkdir(mode=0o700, exist_ok=True)  # the arbiter before may have gone just now
+    Path(folder).mkdir(mode=0o700, exist_ok=True)  # the older exporter may have removed it just now
     os.chown(folder, server.cfg.uid, server.cfg.gid)
-    os.environ[FOLDER] = folder
+    os.environ[METRICS_FOLDER] = folder
     IOProcess.folder = Path(folder)
     server.exporter = Exporter()
     if not server.exporter.start(IOProcess.folder):
@@ -81,15 +81,15 @@ def when_ready(server: Any) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    """Leave the folder to the arbiter that SIGUSR2 starts."""
-    server.cfg.env_orig[FOLDER] = os.environ[FOLDER]
+    """Pass the metrics folder on to the arbiter that SIGUSR2 starts."""
+    server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER]
 
 
 def pre_fork(server: Any, worker: IOProcess) -> None:  # noqa: ARG001  # gunicorn's signature
-    """Replace an exporter that has died, when there is an occasion."""
-    server.exporter.keep_up(IOProcess.folder)
+    """Restart an exporter that has died: the only hook that the arbiter calls again and again."""
+    server.exporter.restart_if_dead(IOProcess.folder)
 
 
 def on_exit(server: Any) -> None:
-    """Leave no port and no folder behind."""
-    server.exporter.end()
+    """Stop the exporter, which frees the admin port and removes the metrics folder."""
+    server.exporter.stop()

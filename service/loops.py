@@ -1,4 +1,4 @@
-"""The event loops to choose from. The one owner of uvloop."""
+"""The event loops that `--loop` names. The only module that imports uvloop."""
 
 from __future__ import annotations
 
@@ -11,3 +11,4 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
     "asyncio": asyncio.new_event_loop,
 }
+"""Name and factory of each loop."""

@@ -20,7 +20,7 @@ import pytest
 import structlog
 import uvloop
 
-from service.log import setup as logs
+from service.log.setup import configure_logging
 from service.offload.process_lane import worker_process
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -89,7 +89,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
     level = root.level
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", written)
-        logs.configure("json")
+        configure_logging("json")
     structlog.configure(cache_logger_on_first_use=False)  # a logger of a module outlives the test
     yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
     structlog.reset_defaults()

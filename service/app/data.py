@@ -1,4 +1,4 @@
-"""The application of the experiment: `GET /data` runs the work that the settings name.
+"""The application of the experiment: `GET /data` runs the work function that the settings name.
 
 Knows the offloader, and how a query becomes arguments.
 """
@@ -13,7 +13,10 @@ from service.work import body
 
 
 def data_app(offload: Offloader, work: Binding) -> web.Application:
-    """The application of the experiment: GET /data runs `work`."""
+    """An application whose only route, GET /data, calls `work` with the arguments in its query.
+
+    The response is what `body` makes of the result. A query that does not fit is answered 400.
+    """
 
     async def data(request: web.Request) -> web.Response:
         try:

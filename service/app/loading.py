@@ -1,6 +1,7 @@
-"""Loads the work or the application that the operator named, and tries it before the first request does.
+"""Loads what the settings name: the work function, the application, the certificates.
 
-Knows `package.module:name`, calibration and the settings that choose. Touches no process and no socket.
+Each is tried here, so that a mistake shows at the start and not at the first request. Knows
+`package.module:name`, calibration and certificate files. Touches no process and no socket.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from aiohttp import web
 from service.app.offloader import Offloader
 from service.app.query import Binding
 from service.config.settings import Settings
+from service.net import tls
+from service.web.connection import Tls
 from service.work import body, calibrate, cpu_seconds
 
 log = structlog.get_logger("offloop.loading")
@@ -25,16 +28,20 @@ class StartError(Exception):
     """The service cannot start; the message is one sentence for the operator."""
 
 
-def _named(name: str) -> Any:
-    """What `package.module:name` stands for."""
+def _import(name: str) -> Any:
+    """The object that `package.module:name` names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def load_application(settings: Settings, offloader: Offloader) -> web.Application:
-    """The user's own application: a bad factory fails at start."""
+    """The application that the factory `settings.app` makes.
+
+    Raises:
+        StartError: the factory cannot be imported, raises, or returns something else.
+    """
     try:
-        made = _named(str(settings.app))(offloader)
+        made = _import(str(settings.app))(offloader)
         if not isinstance(made, web.Application):
             raise TypeError(f"it returned {type(made).__name__} and not an aiohttp Application")
     except Exception as error:
@@ -45,15 +52,19 @@ def load_application(settings: Settings, offloader: Offloader) -> web.Applicatio
 
 
 def load_work(settings: Settings) -> tuple[Binding | None, float | None]:
-    """Import the work, call it, and settle the units: a bad function fails here, not at a request.
+    """Import the work function, find its number of units, and call it.
 
     Returns:
-        The work, and the seconds that it takes; None for what is not known.
+        The work function bound to its query, None with an application; and the wall-clock seconds that a call
+        takes, None if only a query can tell its arguments.
+
+    Raises:
+        StartError: the function cannot be imported, calibrated or called, or its result is no body.
     """
     if settings.app is not None:
         return None, None
     try:
-        function = _named(settings.work)
+        function = _import(settings.work)
         work = Binding(function)
         units = None
         if "units" in work.parameters:
@@ -66,10 +77,25 @@ def load_work(settings: Settings) -> tuple[Binding | None, float | None]:
             calls = itertools.count()
             began = time.monotonic()
             cost = cpu_seconds(lambda _: (body(function, trial), next(calls)), 0)
-            takes = (time.monotonic() - began) / next(calls)  # more than the CPU time, if it sleeps
+            takes = (time.monotonic() - began) / next(calls)  # more than its CPU time if it sleeps
     except Exception as error:
         raise StartError(
             f"the work function {settings.work} cannot be used: {type(error).__name__}: {error}"
         ) from error
     log.info("work", function=settings.work, units=units, cpu_ms=cost and round(cost * 1e3, 3))
     return work, takes
+
+
+def load_tls(settings: Settings) -> Tls | None:
+    """How to encrypt connections, with the certificates read from their files; None for plain HTTP.
+
+    Raises:
+        StartError: the files cannot be used.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        context = tls.context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except tls.TlsError as error:
+        raise StartError(str(error)) from error
+    return Tls(context, settings.tls_handshake_timeout)

@@ -1,7 +1,7 @@
-"""What the chassis adds to every application: names for requests, health, an answer for every failure.
+"""What the service adds to every application: request ids, health, a response for every failure.
 
-Knows aiohttp and the failures of the offload. Knows no socket and no process. Answers are counted by the
-protocol (web/protocol.py), tasks by the offload.
+Knows aiohttp and the errors of the offload. Knows no socket and no process. The protocol counts responses
+(web/protocol.py), the offload counts tasks.
 """
 
 from __future__ import annotations
@@ -39,17 +39,22 @@ log = structlog.get_logger("offloop.app")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], tuple[bool, str]]
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's: nobody reads it, but the metrics say what became of the request
+CLIENT_CLOSED_REQUEST = 499
+"""As in nginx: no client reads it, but the metrics tell what became of the request."""
 
 
 def complete(app: web.Application, ready: Ready, request_log: float = 0.0) -> web.Application:
-    """Add to an application what the chassis promises: names, health, and an answer for every failure.
+    """Add to an application what the service promises: request ids, health, a response for every failure.
 
-    Health is served here as well as on the admin port because a balancer should judge the service by
-    what its clients get: an answer from the loop itself.
+    Health is served here as well as on the admin port, so that a balancer judges the service by what clients
+    get: a response from the event loop itself.
 
     Args:
-        request_log: the share of the requests that is logged.
+        ready: readiness and its reason, for /readyz.
+        request_log: share of requests to log, from 0 to 1.
+
+    Returns:
+        The same application.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -67,23 +72,23 @@ def complete(app: web.Application, ready: Ready, request_log: float = 0.0) -> we
 
 
 def _announce(request_log: float) -> Middleware:
-    # The variable that `bind_contextvars(request_id=...)` sets. Set directly it costs a request 4 us less.
+    # The variable that `bind_contextvars(request_id=...)` sets. To set it directly saves 4 us per request.
     token = bind_contextvars(request_id="")["request_id"]
     reset_contextvars(request_id=token)
     bound_id: contextvars.ContextVar[str] = token.var
 
     @web.middleware
     async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Name the request, for its handler and for every line logged while it lasts, and tell its connection
-        which route it matched: the first to know of a whole request is a middleware.
+        """Give the request its id, for its handler and for every line that it logs, and tell its connection
+        which route it has matched: a middleware is the first to see the whole request.
 
-        Nothing need be unbound: aiohttp runs each request in a task, whose context ends with it.
+        Nothing has to be unbound, because aiohttp runs each request in a task, whose context ends with it.
         """
         headers = request.headers
         name = request[REQUEST_ID] = request_id(headers.get(REQUEST_ID_HEADER))
         bound_id.set(name)
-        said = headers.getall(TRACEPARENT_HEADER, ())
-        trace = traceparent(said) if said else None
+        sent = headers.getall(TRACEPARENT_HEADER, ())
+        trace = traceparent(sent) if sent else None
         if trace is not None:
             request[TRACEPARENT] = trace
             bind_contextvars(traceparent=trace)
@@ -102,7 +107,7 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     headers = response.headers
     headers[hdrs.SERVER] = SERVER
     name = request.get(REQUEST_ID)
-    if name is not None:  # else no middleware has seen it: an expectation that failed
+    if name is not None:  # None: an Expect header that failed, before any middleware
         headers[REQUEST_ID_HEADER] = name
 
 
@@ -115,7 +120,11 @@ async def _answer_failures(request: web.Request, handler: Handler) -> web.Stream
 
 
 def failure(error: OffloadError) -> web.Response:
-    """The answer for work without a result: no internals in it, the traceback goes to the log."""
+    """The response for a task without a result. It holds no internals; the traceback goes to the log.
+
+    503 with Retry-After if the task was rejected, 504 if it missed its deadline, 499 and a closed connection
+    if the client has gone, 500 otherwise.
+    """
     if isinstance(error, RejectedError):
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(error.retry_after)})
     if isinstance(error, ExpiredError):

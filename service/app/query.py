@@ -1,6 +1,6 @@
-"""Binds a function to the query of a request: names become arguments, annotations are held.
+"""Binds a function to the query of a request: names become arguments, annotations validate them.
 
-Knows signatures and pydantic. Runs nothing: what it makes are the arguments for a worker.
+Knows signatures and pydantic. Runs nothing: it only makes the arguments for a worker.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 
 
 class QueryError(ValueError):
-    """The query is not what the function takes; the message is for the client."""
+    """The query does not fit the function; the message is for the client."""
 
 
 class Binding:
-    """A function whose parameters come from a query, but for those that are fixed.
+    """A function whose arguments come from a query, except those that are fixed.
 
-    A parameter without annotation is a string; one without default must be there; what the function does
-    not take is ignored, unless it takes `**` anything.
+    A parameter without annotation is a string. One without default is required. A name that the function
+    does not take is ignored, unless the function takes `**kwargs`.
+
+    Args:
+        fixed: arguments that no query can change.
 
     Raises:
-        TypeError: it has parameters that no query can name.
+        TypeError: the function has a positional-only parameter, which a query cannot name.
     """
 
     def __init__(self, function: Callable[..., Any], **fixed: Any) -> None:
@@ -52,16 +55,16 @@ class Binding:
             fields[name] = Required[kind] if required else NotRequired[kind]
         self._query: TypeAdapter[Any] | None = None
         if fields or extra:
-            # `extra` is the model's, so that **anything arrives as the strings it was sent as.
+            # `extra` is left to the model, so that **kwargs get the strings that were sent.
             taken = TypedDict("Query", fields)  # type: ignore[misc]  # made at run time
             taken.__pydantic_config__ = ConfigDict(extra="allow" if extra else "ignore")  # type: ignore[attr-defined]
             self._query = TypeAdapter(taken)
 
     def trial(self, **instead: Any) -> dict[str, Any] | None:
-        """Arguments to try it with before there is a request; None if only a query can tell them.
+        """Arguments for a call before there is a request; None if a required one can only come from a query.
 
         Args:
-            instead: replace what is fixed under these names.
+            instead: values in place of those that are fixed under the same names.
         """
         return (
             None
@@ -70,16 +73,16 @@ class Binding:
         )
 
     def arguments(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The arguments for one call.
+        """The arguments for one call: those of the query, and the fixed ones.
 
         Raises:
-            QueryError: something is missing or has the wrong type.
+            QueryError: an argument is missing or has the wrong type.
         """
         if self._query is None:
             return self._fixed
         try:
             taken: dict[str, Any] = self._query.validate_python(dict(query))
         except ValidationError as error:
-            said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise QueryError("; ".join(said)) from error
+            wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise QueryError("; ".join(wrong)) from error
         return taken | self._fixed

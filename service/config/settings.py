@@ -1,7 +1,7 @@
 """What can be set: one frozen, validated object.
 
-Knows names, units, defaults, bounds and the words that stand for values. Reads neither argv nor the
-environment nor a file: sources.py does, so a test or an embedding program builds the same object directly.
+Knows names, units, defaults, bounds and keywords. Reads neither argv nor the environment nor a file:
+sources.py does, so that a test or an embedding program can build the same object directly.
 """
 
 from __future__ import annotations
@@ -20,29 +20,34 @@ Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 @dataclass(frozen=True)
-class Word:
-    """What is typed, and shown, for a value that no number says."""
+class Keyword:
+    """A word for a value that is no number: typed in its place, and shown.
+
+    text: the word.
+    value: what it stands for.
+    """
 
     text: str
     value: float | None
 
 
-NONE = Word("none", None)
-SecondsOrOff = Annotated[float, Word("off", math.inf), Field(gt=0)]
-"""A bound in seconds; "off" is infinity: there is none."""
+NONE = Keyword("none", None)
+SecondsOrOff = Annotated[float, Keyword("off", math.inf), Field(gt=0)]
+"""A bound in seconds. The keyword "off" is infinity: no bound."""
 
 
 def cores() -> int:
-    """Cores this process may run on (an affinity mask or cpuset counts, a quota does not)."""
+    """Number of cores that this process may run on: an affinity mask and a cpuset count, a CPU quota does
+    not."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 CORES = cores()
 
-HOST = r"^[^\s/]+$"  # whatever a resolver may know, but no URL
+HOST = r"^[^\s/]+$"  # anything that a resolver may know, but no URL
 FUNCTION = r"^[\w.]+:\w+$"
 SHAPES = {HOST: "a name or an address", FUNCTION: "package.module:function"}
-"""What a pattern says, in words."""
+"""Each pattern in words, for messages."""
 
 
 class Settings(BaseModel):
@@ -50,123 +55,155 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", pattern=HOST, description="address to serve on; IPv6 too")
-    port: Port = Field(8080, description="port to serve on; 0 picks a free one")
+    host: str = Field(
+        "127.0.0.1", pattern=HOST, description="Host name or address to serve on, IPv4 or IPv6."
+    )
+    port: Port = Field(8080, description="Port to serve on; 0 picks a free one.")
     fd: Annotated[int, Field(ge=3)] | None = Field(
         None,
-        description="descriptor of a listening socket that was handed over, instead of --host and --port; "
-        "systemd's LISTEN_FDS does the same",
+        description="Serve the listening socket that this process has inherited as this file descriptor, "
+        "instead of binding --host and --port. A socket from systemd (LISTEN_FDS) needs no flag.",
     )
     admin_host: str = Field(
-        "127.0.0.1", pattern=HOST, description="address of /metrics, /healthz and /readyz"
+        "127.0.0.1",
+        pattern=HOST,
+        description="Host name or address of the admin endpoint: /metrics, /healthz and /readyz.",
     )
-    admin_port: Port = Field(8081, description="port of the admin endpoint; 0 picks a free one")
+    admin_port: Port = Field(8081, description="Port of the admin endpoint; 0 picks a free one.")
     offload: Literal["inline", "thread", "process", "executor"] = Field(
         "process",
-        description="where the work runs: on the loop, in threads, in processes that we keep, in a "
-        "ProcessPoolExecutor as it comes",
+        description="Where tasks run: on the event loop (inline), in threads, in processes of the service's "
+        "own pool, or in Python's ProcessPoolExecutor.",
     )
-    workers: int = Field(CORES, ge=1, le=1024, description="tasks that may run at the same time")
+    workers: int = Field(
+        CORES, ge=1, le=1024, description="Number of workers; each runs one task at a time. inline has one."
+    )
     worker_nice: int = Field(
-        10, ge=0, le=19, description="added to the niceness of worker processes, so that IO stays responsive"
+        10,
+        ge=0,
+        le=19,
+        description="Added to the niceness of worker processes, so that the event loop gets the CPU first.",
     )
     work: str = Field(
         "service.work:data",
         pattern=FUNCTION,
-        description="package.module:function for /data; its arguments come from the query, but for units; it "
-        "returns JSON as bytes or str, or what can be JSON",
+        description="Function that /data runs, as package.module:function. Its arguments come from the "
+        "query, except units (see --work-units). It returns JSON as bytes or str, or a value to encode as "
+        "JSON.",
     )
     app: str | None = Field(
         None,
         pattern=FUNCTION,
-        description="package.module:factory that takes the offload and returns an aiohttp Application; it is "
-        "served instead of /data",
+        description="Function that makes the application to serve instead of /data, as "
+        "package.module:function. It takes the offload and returns an aiohttp Application.",
     )
     work_ms: float = Field(
-        4.0, gt=0, le=60_000, description="milliseconds of CPU per request; the units are calibrated at start"
+        4.0,
+        gt=0,
+        le=60_000,
+        description="CPU time per request in milliseconds. The service measures at start how many units of "
+        "work take so long.",
     )
-    work_units: Annotated[Positive | None, Word("calibrated", None)] = Field(
-        None, description="units of work per request; overrides --work-ms and skips the calibration"
+    work_units: Annotated[Positive | None, Keyword("calibrated", None)] = Field(
+        None, description="Units of work per request. Overrides --work-ms and skips its measurement."
     )
     queue_wait: SecondsOrOff = Field(
         0.2,
-        description="seconds that a request may be expected to wait for a worker; longer is answered 503 "
-        "with Retry-After. off: the queue has no bound",
+        description="Seconds that a request may be expected to wait for a worker. One with a longer expected "
+        "wait gets 503 with Retry-After. off: only --deadline bounds the wait.",
     )
     deadline: SecondsOrOff = Field(
         10.0,
-        description="seconds in which a request must be answered, else 504 and its worker is replaced; a "
-        "request's own Request-Timeout may be shorter. off: none. An executor's worker stays until its task "
-        "ends",
+        description="Seconds in which a request's task must end, waiting included; its Request-Timeout "
+        "header may ask for less. After that it gets 504, and its worker is replaced (in an executor: kept "
+        "until the task ends). off: no deadline.",
     )
     task_attempts: int = Field(
         2,
         ge=1,
         le=10,
-        description="times a task is tried if its worker dies; 1 for work that must not run twice",
+        description="How often a task is tried, at most, if its worker dies. 1 for work that must not run "
+        "twice.",
     )
     worker_max_tasks: Positive | None = Field(
-        None, description="tasks after which a worker is replaced by a fresh one; not for an executor"
+        None, description="Replace a worker after this many tasks. Not with --offload executor."
     )
     worker_max_memory: Positive | None = Field(
         None,
-        description="MiB; a worker that has ever used more is replaced after its task; not for an executor",
+        description="Replace a worker process after its task if its memory has ever exceeded this many MiB. "
+        "Only with --offload process.",
     )
-    backlog: Positive = Field(1024, description="connections the kernel may queue before they are accepted")
-    accept_batch: Positive = Field(64, description="most connections accepted in one turn of the event loop")
-    max_connections: Annotated[Positive | None, Word("derived", None)] = Field(
+    backlog: Positive = Field(
+        1024, description="Connections that may wait in the kernel's accept queue until they are accepted."
+    )
+    accept_batch: Positive = Field(
+        64, description="Most connections to accept in one turn of the event loop."
+    )
+    max_connections: Annotated[Positive | None, Keyword("derived", None)] = Field(
         None,
-        description="connections held at the same time; more wait in the kernel's queue. derived: what the "
-        "limit on open files allows, at most 10000",
+        description="Most connections to hold at the same time; further ones wait in the kernel's accept "
+        "queue. derived: as many as the limit on open files allows, at most 10000.",
     )
     header_timeout: Seconds = Field(
         10.0,
-        description="seconds from accept (with TLS: from the handshake), or from a request's first byte, to "
-        "complete headers; then 408",
+        description="Seconds that a client may take to send a request's complete head, counted from accept "
+        "(with TLS from the end of the handshake) or from the request's first byte. After that it gets 408.",
     )
     body_timeout: Seconds = Field(
         20.0,
-        description="seconds in which a body that a handler waits for must advance by 500 bytes each; else "
-        "408",
+        description="A request's body must average 500 B/s over each window of this many seconds while the "
+        "service reads it; else the client gets 408.",
     )
     write_timeout: Seconds = Field(
-        20.0, description="seconds in which a client must read 500 bytes each of an answer; else it is reset"
+        20.0,
+        description="A client must read a response at an average of 500 B/s over each window of this many "
+        "seconds; else its connection is reset.",
     )
     idle_timeout: Seconds = Field(
-        75.0, description="seconds between two requests; longer than a balancer's 60, so that it closes first"
+        75.0,
+        description="Seconds that a connection may be idle between two requests before it is closed. Longer "
+        "than the usual 60 of a load balancer, so that the balancer closes first.",
     )
-    tls_cert: Path | None = Field(None, description="certificate and its chain, PEM; makes this https")
-    tls_key: Path | None = Field(None, validate_default=True, description="private key of --tls-cert, PEM")
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the certificate and its chain. Makes this HTTPS; needs --tls-key."
+    )
+    tls_key: Path | None = Field(
+        None, validate_default=True, description="PEM file of the private key of --tls-cert."
+    )
     tls_client_ca: Path | None = Field(
-        None, description="CA certificates, PEM; clients must then show a certificate one of them has signed"
+        None,
+        description="PEM file of CA certificates. Clients must present a certificate that one of them has "
+        "signed.",
     )
     tls_handshake_timeout: Seconds = Field(
-        10.0, description="seconds from accept to the end of the handshake"
+        10.0, description="Seconds that a client may take from accept to the end of the TLS handshake."
     )
     drain_notice: float = Field(
         0.0,
         ge=0,
         le=86_400,
         allow_inf_nan=False,
-        description="seconds after SIGTERM in which it serves on but is not ready, so that balancers look "
-        "elsewhere before it stops accepting",
+        description="Seconds after SIGTERM in which the service still accepts and answers but is no longer "
+        "ready, so that load balancers send new clients elsewhere.",
     )
     drain_timeout: float = Field(
         10.0,
         ge=0,
         allow_inf_nan=False,
-        description="seconds that running requests may take to finish once it has stopped accepting",
+        description="Seconds that running requests may take to finish once the service stops accepting. The "
+        "rest is cut off, and the exit code is 1.",
     )
     loop_stall: Seconds = Field(
         5.0,
-        description="seconds without a turn of the event loop after which the admin port's /healthz is 503",
+        description="Seconds without a turn of the event loop after which /healthz of the admin endpoint "
+        "answers 503.",
     )
     request_log: float = Field(
-        0.0, ge=0, le=1, description="share of the requests that are logged: 0 none, 1 all"
+        0.0, ge=0, le=1, description="Share of requests to log, from 0 (none) to 1 (all)."
     )
-    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="event loop")
+    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="Which event loop to run on.")
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto is text on a terminal and JSON elsewhere"
+        "auto", description="Format of the log. auto: text on a terminal, JSON lines elsewhere."
     )
 
     @field_validator("*", mode="before")
@@ -176,16 +213,16 @@ class Settings(BaseModel):
             raise ValueError("must not be empty")
         if isinstance(value, bool):  # TOML has them, and pydantic would read 1 and 0
             raise ValueError(f"must not be {str(value).lower()}: no setting is a switch")  # noqa: TRY004  # pydantic takes no TypeError
-        word = word_of(str(about.field_name))
-        return word.value if word is not None and value == word.text else value
+        keyword = keyword_of(str(about.field_name))
+        return keyword.value if keyword is not None and value == keyword.text else value
 
-    # Rules over several settings belong to the one that comes last, so that they are told together with
-    # whatever else is wrong. One that came before and is itself wrong is not in `data`: it was given.
+    # A rule over several settings is a validator of the last of them, so that it is reported together with
+    # all other errors. A setting that came before and is itself wrong is missing in `data`: it was given.
 
     @field_validator("worker_max_tasks", "worker_max_memory")
     @classmethod
     def _can_be_recycled(cls, most: int | None, about: ValidationInfo) -> int | None:
-        # What workers of an executor have served cannot be told apart, and none can be replaced alone.
+        # An executor does not say which worker ran a task, and cannot replace one alone.
         if most is not None and about.data.get("offload") == "executor":
             raise ValueError(
                 "cannot be had with --offload executor, whose workers are not replaced one by one"
@@ -207,21 +244,21 @@ class Settings(BaseModel):
         return client_ca
 
 
-def word_of(name: str) -> Word | None:
-    """The word that may be typed for a setting, if there is one."""
+def keyword_of(name: str) -> Keyword | None:
+    """The keyword of the setting `name`, if it has one."""
     field = Settings.model_fields[name]
-    own = (item for item in field.metadata if isinstance(item, Word))
+    own = (item for item in field.metadata if isinstance(item, Keyword))
     return next(own, NONE if field.default is None else None)
 
 
 def shown(name: str, value: Any) -> str:
-    """A value as it is typed."""
-    word = word_of(name)
-    if word is not None and value == word.value:
-        return word.text
+    """A value of the setting `name` as an operator types it."""
+    keyword = keyword_of(name)
+    if keyword is not None and value == keyword.value:
+        return keyword.text
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def shown_default(name: str) -> str:
-    """What happens if a setting is not given."""
+    """The default of the setting `name` as --help and the docs show it."""
     return "the cores" if name == "workers" else shown(name, Settings.model_fields[name].default)

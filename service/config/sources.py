@@ -1,7 +1,7 @@
 """Where settings come from: a flag, else a variable, else the file, else the default.
 
-Knows pydantic-settings, TOML and how to tell an operator what is wrong. Touches the environment and the file
-that is named, nothing else: whoever wants the settings anew calls it again.
+Knows pydantic-settings, TOML and how to tell an operator what is wrong. Reads the environment and the named
+file, and keeps nothing: a reload calls it again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from service.config.settings import SHAPES, Settings, shown, shown_default, word_of
+from service.config.settings import SHAPES, Settings, keyword_of, shown, shown_default
 
 DESCRIPTION = """\
-Answer GET /data, or serve an application, with work that runs off the event
-loop.
+Serve GET /data, or an aiohttp application of yours, and run its CPU-bound
+work off the event loop.
 
-Each setting is a flag, a variable of the environment and a key of the file
+Each setting is a flag, an environment variable and a key of the TOML file
 that --config names: --accept-batch is SERVICE_ACCEPT_BATCH and accept_batch.
-A flag beats a variable, a variable the file, the file the default.
+A flag beats a variable, a variable beats the file, the file beats the default.
 """
 
 WORDING = {
@@ -41,28 +41,28 @@ WORDING = {
     "string_unicode": "must be UTF-8",
     "path_type": "must be a path",
 }
-"""What pydantic words for programmers."""
+"""pydantic's error types whose own message is for programmers, and one for operators."""
 
 
 class _Sources(BaseSettings, Settings):
-    """What sources are asked for. None is ever made."""
+    """The schema that pydantic-settings reads sources by. It is never instantiated."""
 
     model_config = SettingsConfigDict(
         env_prefix="SERVICE_",
         cli_kebab_case=True,
         cli_hide_none_type=True,
-        cli_parse_none_str="\0",  # what nobody can type: Settings reads the words itself
+        cli_parse_none_str="\0",  # no argument can hold it; Settings reads keywords itself
     )
-    config: Path | None = Field(None, description="TOML file of settings, by their names: accept_batch = 64")
+    config: Path | None = Field(None, description="TOML file of settings, such as accept_batch = 64.")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the settings, and how they came about.
+    """The settings, and where they are from.
 
-    sources: "flag", the variable or the path of the file; a setting that is not there has its default.
+    sources: for each setting "flag", the variable or the path of the file; a missing one has its default.
     unknown_variables: a sentence for each variable SERVICE_* that is no setting.
-    show: the settings are to be printed, and nothing is to be served.
+    show: print the settings and exit (--show-settings).
     """
 
     settings: Settings
@@ -77,20 +77,25 @@ def read_settings(argv: Sequence[str]) -> Settings:
 
 
 def read(argv: Sequence[str]) -> Reading:
-    """Settings from flags, then the environment, then the file, then defaults.
+    """Read settings from flags, then the environment, then the file, then defaults.
+
+    Args:
+        argv: the command line without the program's name.
 
     Raises:
-        ValueError: all that is wrong, one sentence a line; a wrong value is named by flag and variable.
+        ValueError: everything that is wrong, one sentence per line; a wrong value is named by flag and
+            variable.
         SystemExit: 0, --help was asked for and has been printed.
     """
     flags, show, wrong = _flags(argv)
-    environment = EnvSettingsSource(_Sources, env_ignore_empty=True)  # compose passes unset ones as empty
+    # Compose passes unset variables as empty ones.
+    environment = EnvSettingsSource(_Sources, env_ignore_empty=True)
     variables = environment()
     path = flags.pop("config", variables.pop("config", None))
-    file, amiss = _file(path)
+    file, wrong_in_file = _file(path)
     sources = dict.fromkeys(file, path) | {name: variable(name) for name in variables}
     sources |= dict.fromkeys(flags, "flag")
-    wrong += amiss
+    wrong += wrong_in_file
     try:
         settings = Settings(**file | variables | flags)
     except ValidationError as error:
@@ -101,44 +106,51 @@ def read(argv: Sequence[str]) -> Reading:
 
 
 def listing(reading: Reading, *, colors: bool) -> str:
-    """A line for each setting: its flag and value as they can be typed, and where the value is from."""
+    """The settings as text, a line each: flag and value as an operator types them, and the value's source.
+
+    Args:
+        colors: dim the lines of defaults.
+    """
     rows = [
         (flag(name), shlex.quote(shown(name, value)), reading.sources.get(name, "default"))
         for name, value in reading.settings
     ]
     first = max(len(typed) for typed, _, _ in rows)
-    second = max(len(value) for _, value, _ in rows if len(value) <= 24)  # a longer one is out of line alone
+    # A value that is longer than this shifts only its own line.
+    second = max(len(value) for _, value, _ in rows if len(value) <= 24)
     lines = []
     for typed, value, source in rows:
         line = f"{typed:{first}}  {value:{second}}  {source}"
         lines.append(f"\033[2m{line}\033[0m" if colors and source == "default" else line)
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a path may be no UTF-8
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a path may not be UTF-8
 
 
 def flag(name: str) -> str:
-    """A setting on the command line."""
+    """The flag of the setting `name`."""
     return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:
-    """A setting in the environment."""
+    """The environment variable of the setting `name`."""
     return f"SERVICE_{name.upper()}"
 
 
 def _flags(argv: Sequence[str]) -> tuple[dict[str, str], bool, list[str]]:
-    """Settings by name, whether they shall be shown, and a sentence for each flag that is none."""
+    """Settings by name, whether to show them, and a sentence for each unknown flag."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
         usage="%(prog)s [--SETTING VALUE]...",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
         exit_on_error=False,
     )
+    parser.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     parser.add_argument(
         "--show-settings",
         action="store_true",
-        help="print each setting with its value and where that is from, and exit",
+        help="Print each setting with its value and where that is from, and exit.",
     )
     source = CliSettingsSource[argparse.ArgumentParser](
         _Sources, root_parser=parser, add_argument_method=_add_setting
@@ -146,7 +158,7 @@ def _flags(argv: Sequence[str]) -> tuple[dict[str, str], bool, list[str]]:
     try:
         given, unknown = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
-        # Where a value is missing, nobody can tell what the flags after it were meant to be.
+        # After a flag without its value the rest of the line cannot be interpreted.
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
     wrong = [_unknown(one, one.strip("-"), flag) for one in flags or unknown]
@@ -154,18 +166,18 @@ def _flags(argv: Sequence[str]) -> tuple[dict[str, str], bool, list[str]]:
 
 
 def _add_setting(parser: argparse.ArgumentParser, *names: str, **how: Any) -> argparse.Action:
-    """What pydantic-settings makes of a setting, with the words and the default that an operator knows."""
+    """Add a setting as pydantic-settings has prepared it, with keyword and default in an operator's terms."""
     name, default = how["dest"], "none"
     if name in Settings.model_fields:
         default = shown_default(name)
-        if (word := word_of(name)) is not None:
-            how["metavar"] += f"|{word.text}"
+        if (keyword := keyword_of(name)) is not None:
+            how["metavar"] += f"|{keyword.text}"
     how["help"] = f"{_Sources.model_fields[name].description} (default: {default})"
     return parser.add_argument(*names, **how)
 
 
 def _file(path: str | None) -> tuple[dict[str, Any], list[str]]:
-    """Settings by name, and a sentence for whatever is wrong with the file or its keys."""
+    """Settings by name, and a sentence for each error of the file or its keys."""
     if path is None:
         return {}, []
     try:
@@ -173,23 +185,23 @@ def _file(path: str | None) -> tuple[dict[str, Any], list[str]]:
             given = tomllib.load(file)
     except OSError as error:
         return {}, [f"--config (SERVICE_CONFIG): {path!r} cannot be read: {error.strerror}"]
-    except ValueError as error:  # TOML says line and column; what is not UTF-8 ends here too
+    except ValueError as error:  # not TOML (the message has line and column) or not UTF-8
         return {}, [f"--config (SERVICE_CONFIG): {path!r} is not TOML: {error}"]
     settings = {name: given.pop(name) for name in Settings.model_fields if name in given}
     return settings, [f"{path}: {_unknown(key, key, str)}" for key in given]
 
 
 def _unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for each variable with our prefix that is no setting."""
+    """A sentence for each variable that has the prefix and is no setting."""
     prefix = variable("")
-    ours = {variable(name) for name in _Sources.model_fields}
+    known = {variable(name) for name in _Sources.model_fields}
     found = [name.upper() for name in names if name.upper().startswith(prefix)]
-    return tuple(_unknown(one, one.removeprefix(prefix), variable) for one in found if one not in ours)
+    return tuple(_unknown(one, one.removeprefix(prefix), variable) for one in found if one not in known)
 
 
 def _unknown(typed: str, name: str, form: Callable[[str], str]) -> str:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), _Sources.model_fields, 1)
-    meant = [form(one) for one in close if form(one) != typed]  # a file cannot name another: config
+    meant = [form(one) for one in close if form(one) != typed]  # "config" in a file: close to itself
     return f"{typed} is not a setting" + "".join(f"; did you mean {one}?" for one in meant)
 
 
@@ -199,12 +211,12 @@ def _sentence(error: ErrorDetails, sources: dict[str, str]) -> str:
     subject = f"{flag(name)} ({variable(name)})"
     if source not in ("default", "flag", variable(name)):
         subject += f" in {source}"
-    if error["type"] == "value_error":  # a rule of ours, which says it all
+    if error["type"] == "value_error":  # of a validator in Settings: a whole sentence
         return f"{subject}: {error['msg'].removeprefix('Value error, ')}"
     said = _wording(error)
-    if (word := word_of(name)) is not None:
-        said += f" or {word.text}"
-    said += f", not {error['input']!r:.80}"  # a line that can be read, whatever was typed
+    if (keyword := keyword_of(name)) is not None:
+        said += f" or {keyword.text}"
+    said += f", not {error['input']!r:.80}"  # cut, so that the line stays readable
     if source == variable(name) and error["input"].startswith("tcp://"):
         said += (
             "; Kubernetes sets it for a Service of that name: set it in the pod, or enableServiceLinks: false"

@@ -1,1 +1,1 @@
-"""A service from start to exit code: its states, its parts put together, its control."""
+"""A service from start to exit code: its states, its parts and how they stop, what an operator orders."""

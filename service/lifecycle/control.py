@@ -1,7 +1,7 @@
-"""What the operator tells a running service: to stop, or to read its settings anew.
+"""What an operator orders a running service to do: stop, or read its settings again.
 
-Filled by an entrance from its signals, heard by `serve`. Knows that a second stop is no longer patient.
-Installs no signal handler and ends no process.
+An entrance gives the orders, usually from signal handlers; `serve` waits for them. Knows that a second order
+to stop forces. Installs no signal handler and ends no process.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from collections.abc import Callable
 from service.lifecycle.states import Event
 
 ONE_STOP_SECONDS = 0.005
-"""Two stops this close together are one. timeout(1) signals its child and then its whole group, to which the
-child belongs; nobody presses a key twice so fast."""
+"""Two orders to stop this close together are one. timeout(1) signals its child and then its whole process
+group, to which the child belongs. A person does not press a key twice so fast."""
 
 
 class Control:
-    """Given in a signal handler at any moment, also before there is a loop; heard by tasks.
+    """Orders on their way from an operator to a service.
+
+    `stop` and `reload` may be called in a signal handler at any moment, even before there is an event loop.
+    `stop_ordered` and `reload_ordered` are awaited by tasks of one loop.
 
     Args:
-        force: called at a second stop. It is called from the signal handler itself, and not by the loop:
-            what shall be forced may be a loop that is blocked.
+        force: called at a second order to stop, which need not be patient. It is called in the signal handler
+            itself and not by the event loop: a blocked loop may be what has to be forced.
         clock: monotonic seconds.
     """
 
@@ -32,37 +35,42 @@ class Control:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._why = Event.TERMINATE
-        self._since: float | None = None
+        self._stopped_at: float | None = None
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
     def stop(self, why: Event) -> None:
-        """Stop: `Event.TERMINATE` gives notice first, `Event.INTERRUPT` does not."""
-        if self._since is None:
-            self._why, self._since = why, self._clock()
+        """Order the service to stop, or force it if that was ordered more than `ONE_STOP_SECONDS` ago.
+
+        Args:
+            why: `Event.TERMINATE` lets it be a lame duck first (`--drain-notice`), `Event.INTERRUPT` does
+                not.
+        """
+        if self._stopped_at is None:
+            self._why, self._stopped_at = why, self._clock()
             self._give(self._stop)
-        elif self._clock() - self._since > ONE_STOP_SECONDS:
+        elif self._clock() - self._stopped_at > ONE_STOP_SECONDS:
             self._force()
 
     def reload(self) -> None:
-        """Read the settings and certificates anew."""
+        """Order the service to read its settings and certificates again."""
         self._give(self._reload)
 
-    async def stopped(self) -> Event:
-        """Wait until the service shall stop; says why."""
+    async def stop_ordered(self) -> Event:
+        """Wait for the order to stop; returns what the first one gave as its reason."""
         self._loop = asyncio.get_running_loop()
         await self._stop.wait()
         return self._why
 
-    async def reloaded(self) -> None:
-        """Wait until the settings shall be read anew; several orders before that are one."""
+    async def reload_ordered(self) -> None:
+        """Wait for an order to reload; several that came before are one."""
         self._loop = asyncio.get_running_loop()
         await self._reload.wait()
         self._reload.clear()
 
     def _give(self, order: asyncio.Event) -> None:
-        if self._loop is None:  # nobody waits yet, so there is nobody to wake
+        if self._loop is None:  # no task waits yet, so there is no loop to wake
             order.set()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+            with contextlib.suppress(RuntimeError):  # the loop has closed: no task is left to obey
                 self._loop.call_soon_threadsafe(order.set)  # wakes a loop that sleeps, too

@@ -1,9 +1,9 @@
-"""The life of a service as a table: its states, what moves it on, what probes are told in each. Pure.
+"""The life of a service as a table: its states, what changes them, what probes answer in each. Pure.
 
-Knows words alone. The README's diagram is drawn from here, and `Life` refuses a step that it does not hold.
+The README's diagram is drawn from here, and `Life` refuses a transition that the table does not hold.
 
 Readiness asks "send me new clients?", liveness "would a restart help?". A service that drains is not ready
-and well alive: whoever restarts it then takes the answers away from the clients that it is waiting for.
+and is alive: a restart would take the responses away from the clients that it waits for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass
 
 EXIT_CLEAN, EXIT_DRAIN_DEADLINE, EXIT_CANNOT_START, EXIT_LISTENER_BROKEN = 0, 1, 2, 3
-EXIT_FORCED = EXIT_DRAIN_DEADLINE  # in both cases somebody did not get an answer
+EXIT_FORCED = EXIT_DRAIN_DEADLINE  # in both cases some clients did not get a response
 
 
 class State(enum.Enum):
@@ -20,28 +20,33 @@ class State(enum.Enum):
 
     STARTING = "starting"
     SERVING = "serving"
-    NOTICE = "notice"
+    LAME_DUCK = "notice"  # after the flag: --drain-notice
     DRAINING = "draining"
     STOPPED = "stopped"
 
 
 class Event(enum.Enum):
-    """What moves a service from one state to the next; the value is its name in the diagram."""
+    """What takes a service from one state to the next; the value is its label in the diagram."""
 
     UP = "every part is up"
     CANNOT_START = "cannot start, exit 2"
     TERMINATE = "SIGTERM"
     INTERRUPT = "SIGINT"
-    NOTICE_OVER = "--drain-notice is over"
+    LAME_DUCK_OVER = "--drain-notice is over"
     BROKEN = "listener broken"
-    ENDED = "all answered, exit 0 (3 if the listener broke)"
-    LATE = "--drain-timeout is over, exit 1"
+    DRAINED = "all answered, exit 0 (3 if the listener broke)"
+    DRAIN_DEADLINE = "--drain-timeout is over, exit 1"
     FORCE = "second signal, exit 1"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is so in one state. `watched`: whether a loop that does not turn means that it is dead."""
+    """What holds in one state.
+
+    ready: whether new clients are welcome.
+    watched: whether a loop that does not turn is a reason for a restart.
+    meaning: what the service does, for the diagram's table.
+    """
 
     ready: bool
     watched: bool
@@ -49,10 +54,12 @@ class Row:
 
 
 STATES = {
-    State.STARTING: Row(False, False, "work is calibrated, workers start; clients cannot connect yet"),
+    State.STARTING: Row(False, False, "calibrates the work, starts workers; clients cannot connect yet"),
     State.SERVING: Row(True, True, "accepts and answers"),
-    State.NOTICE: Row(False, False, "accepts and answers; each answer is the last on its connection"),
-    State.DRAINING: Row(False, False, "takes who waits in the queue, then nobody; answers whom it has"),
+    State.LAME_DUCK: Row(False, False, "accepts and answers; each response closes its connection"),
+    State.DRAINING: Row(
+        False, False, "accepts what waits in the accept queue and nothing after it; finishes running requests"
+    ),
     State.STOPPED: Row(False, False, "workers and ports are gone"),
 }
 
@@ -62,29 +69,29 @@ TRANSITIONS = {
     (State.STARTING, Event.TERMINATE): State.STOPPED,
     (State.STARTING, Event.INTERRUPT): State.STOPPED,
     (State.STARTING, Event.FORCE): State.STOPPED,
-    (State.SERVING, Event.TERMINATE): State.NOTICE,
+    (State.SERVING, Event.TERMINATE): State.LAME_DUCK,
     (State.SERVING, Event.INTERRUPT): State.DRAINING,
     (State.SERVING, Event.BROKEN): State.DRAINING,
-    (State.NOTICE, Event.NOTICE_OVER): State.DRAINING,
-    (State.NOTICE, Event.BROKEN): State.DRAINING,
-    (State.NOTICE, Event.FORCE): State.STOPPED,
-    (State.DRAINING, Event.ENDED): State.STOPPED,
-    (State.DRAINING, Event.LATE): State.STOPPED,
+    (State.LAME_DUCK, Event.LAME_DUCK_OVER): State.DRAINING,
+    (State.LAME_DUCK, Event.BROKEN): State.DRAINING,
+    (State.LAME_DUCK, Event.FORCE): State.STOPPED,
+    (State.DRAINING, Event.DRAINED): State.STOPPED,
+    (State.DRAINING, Event.DRAIN_DEADLINE): State.STOPPED,
     (State.DRAINING, Event.FORCE): State.STOPPED,
 }
 
 
 class Life:
-    """The present state. Moved by the event loop's thread, read from any."""
+    """The present state. Changed by the event loop's thread, read from any."""
 
     def __init__(self) -> None:
         self.state = State.STARTING
 
     def move(self, event: Event) -> None:
-        """Go on to the next state.
+        """Go to the state that `event` leads to.
 
         Raises:
-            KeyError: the table has no such step.
+            KeyError: the table has no such transition.
         """
         self.state = TRANSITIONS[self.state, event]
 

@@ -1,1 +1,1 @@
-"""What log lines look like, and how many go out."""
+"""Logging: the format of lines, and how many go out."""

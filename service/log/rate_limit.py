@@ -1,7 +1,8 @@
-"""How many log lines may go out: so many a second of each event, and a burst. Pure: it is told the time.
+"""How many log lines may go out: a token bucket for each event. Pure: it is told the time.
 
-Each event has a bucket of its own, because a flood of one must not hide another: who is under attack wants to
-read the one "worker lost" between ten thousand others. Knows events by whatever names them. Writes nothing.
+Each event has a bucket of its own, so that a flood of one does not hide another: during an attack
+the one "worker lost" between ten thousand other lines is the one to read. An event is any hashable. Writes
+nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ class Allowance(NamedTuple):
     burst: int
 
 
-class Volume:
-    """Decides line by line; see `admit`. It remembers every event it has seen."""
+class RateLimiter:
+    """Decides line by line; see `admit`. Keeps a bucket for every event that it has seen."""
 
     def __init__(self) -> None:
         self._buckets: dict[Hashable, _Bucket] = {}
 
     def admit(self, event: Hashable, allowance: Allowance, now: float) -> int | None:
-        """None if this line must not go out, else how many of its event did not since the last that did.
+        """Whether one more line of `event` may go out.
 
         Args:
             now: seconds of a clock that never goes back.
+
+        Returns:
+            None if it may not; else how many of its lines were held back since the last that went out.
         """
         bucket = self._buckets.get(event)
         if bucket is None:
@@ -36,7 +40,7 @@ class Volume:
 
 
 class _Bucket:
-    """A token bucket: full at first, and a line takes one token."""
+    """A token bucket: full at first, and each line takes one token."""
 
     __slots__ = ("_since", "_suppressed", "_tokens")
 

@@ -1,7 +1,8 @@
-"""Logging: structlog for us, the same shape for what the libraries log. Everything goes to stderr.
+"""Logging: structlog for the service, and the same shape for what libraries log. Everything goes to stderr.
 
 Knows structlog and the root logger. Decides how much goes out (rate_limit.py) and nothing about what is
-logged. What is bound in the context, the ids of connection and request, is in every line, the libraries' too.
+logged. What is bound in the context, such as the ids of connection and request, is in every line, the
+libraries' too.
 """
 
 from __future__ import annotations
@@ -14,40 +15,44 @@ from typing import Final, Literal
 
 import structlog
 
-from service.log.rate_limit import Allowance, Volume
+from service.log.rate_limit import Allowance, RateLimiter
 
 PLAIN: Final = Allowance(per_second=200, burst=1000)
-"""Of an event that tells what happened: each line may be wanted, as in the request log. A flood of one is
-7,000 lines in half a minute: systemd's journal takes 10,000 and then drops *everything* that a service says
+"""Of an event below WARNING: each line may be wanted, as in the request log. A flood of one event is 7,000
+lines in half a minute: systemd's journal takes 10,000 and then drops *everything* that a service writes
 (journald.conf, RateLimitBurst). At 80 us a line that is 2 % of a core."""
 
 SERIOUS: Final = Allowance(per_second=10, burst=50)
-"""Of an event that tells of trouble, often with a traceback: the hundredth in a second says nothing new."""
+"""Of a warning or an error, often with a traceback: the hundredth in a second says nothing new."""
 
 
-class _Bound(logging.Filter):
-    """Holds back what is too much, and writes into the next line of its kind how much that was.
+class _RateLimit(logging.Filter):
+    """Holds back lines above the allowance of their event, and writes their number into its next line.
 
-    An event is the statement that logs it, not its text: of those there are as many as the code has, however
-    many texts a client can make a library compose.
+    An event is the statement that logs it and not its text. The code has so many statements, but a client
+    can make a library compose any number of texts.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._volume = Volume()
+        self._limiter = RateLimiter()
         self._lock = threading.Lock()  # handlers filter before they take their own
 
     def filter(self, record: logging.LogRecord) -> bool:
         allowance = SERIOUS if record.levelno >= logging.WARNING else PLAIN
         with self._lock:
-            suppressed = self._volume.admit((record.pathname, record.lineno), allowance, time.monotonic())
+            suppressed = self._limiter.admit((record.pathname, record.lineno), allowance, time.monotonic())
         if suppressed:
             record.__dict__["suppressed"] = suppressed  # where logging itself puts `extra`
         return suppressed is not None
 
 
-def configure(log_format: Literal["auto", "text", "json"]) -> None:
-    """Text on a terminal and JSON lines elsewhere, unless told otherwise."""
+def configure_logging(log_format: Literal["auto", "text", "json"]) -> None:
+    """Send all logging of this process to stderr; a second call replaces the first.
+
+    Args:
+        log_format: text for people, JSON lines for programs, or auto: text if stderr is a terminal.
+    """
     terminal = sys.stderr.isatty()
     text = log_format == "text" or (log_format == "auto" and terminal)
     shared: list[structlog.typing.Processor] = [
@@ -62,7 +67,7 @@ def configure(log_format: Literal["auto", "text", "json"]) -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_Bound())
+    handler.addFilter(_RateLimit())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -1,7 +1,7 @@
-"""gunicorn's worker: one of several IO processes, on one listener, through the same `serve` as the command.
+"""gunicorn's worker: one of several IO processes on one listener, each with the same `serve` as the command.
 
-Knows gunicorn's contract: heartbeat, signals, exit codes. What all processes need is read and made by the
-arbiter (gunicorn_conf.py) and inherited by fork. Loads no WSGI application and sets no event-loop policy.
+Knows gunicorn's contract: heartbeat, signals, exit codes. The arbiter reads the settings and prepares the
+process (gunicorn_conf.py); forks inherit both. Loads no WSGI application and sets no event-loop policy.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from metrics.slots import Slot
 from service.app.loading import StartError
 from service.config.settings import Settings
 from service.lifecycle.control import Control
+from service.lifecycle.process import collect_less
 from service.lifecycle.run import serve
+from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
 from service.loops import LOOPS
 from service.multi.shares import ShareError, share
-from service.net.connection_limit import raise_open_files
 
 log = structlog.get_logger("offloop.worker")
 
-ARBITERS_ALONE: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
-"""Signals that mean something to the arbiter. A terminal sends the first and the last to every process."""
+FOR_THE_ARBITER: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+"""Signals for the arbiter alone. A terminal sends the first and the last of them to every process."""
 
 
 class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
-    """One IO process: `serve` with its share of the settings, until the arbiter says stop."""
+    """One IO process: serves with its share of the settings until the arbiter stops it."""
 
     settings: ClassVar[Settings]
-    """Of the whole service."""
+    """The settings of the whole service."""
     folder: ClassVar[Path]
-    """Of the metrics of all processes."""
+    """The folder in which all IO processes write their metrics."""
     alive: bool
+    """gunicorn's flag: False once this process is to stop."""
 
     @staticmethod
     def check_config(cfg: Any, log: Any) -> None:  # noqa: ARG004  # gunicorn's signature
-        """Refuse what gunicorn can do and we cannot.
+        """Refuse what gunicorn can be configured to do and the service cannot.
 
         Raises:
             RuntimeError: one sentence; gunicorn prints it and exits with 1.
@@ -68,17 +70,18 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             raise RuntimeError(str(error)) from error
 
     def load_wsgi(self) -> None:
-        """There is none: what we serve is named by the settings."""
+        """Load nothing: the settings name what is served."""
 
     def init_signals(self) -> None:
-        """Take over from the arbiter, whose handlers a fork has left here.
+        """Replace the arbiter's handlers, which the fork has inherited.
 
-        SIGABRT is what gunicorn sends to a process whose loop has not turned for its `timeout`: it says
-        where it stands, and dies. SIGCHLD is for whoever starts processes here.
+        gunicorn sends SIGABRT to a process whose loop has not turned for its `timeout`: faulthandler writes
+        the stack, and the process dies. SIGCHLD gets its default: here it concerns only what starts worker
+        processes.
         """
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        for number in ARBITERS_ALONE:
+        for number in FOR_THE_ARBITER:
             signal.signal(number, signal.SIG_IGN)
         self._control = Control(force=_force)
         signal.signal(signal.SIGTERM, lambda *_: self._stop(Event.TERMINATE))
@@ -87,39 +90,31 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         faulthandler.enable()
 
     def run(self) -> None:
-        """Serve to the end, and end with the exit code that the arbiter understands."""
-        # A worker process runs the script that its parent was started from. Ours has no use for gunicorn's.
+        """Serve until stopped, then exit with a code that the arbiter understands."""
+        # multiprocessing makes a worker process run the script of its parent, which is gunicorn's here.
         vars(sys.modules["__main__"]).pop("__file__", None)
         structlog.contextvars.bind_contextvars(pid=self.pid)
-        raise_open_files()
         try:
             settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
             self._metrics = SharedMetrics(Slot(self.folder))
             sampler = Sampler(self._metrics)
             with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
-                code = runner.run(
-                    serve(
-                        settings,
-                        self._control,
-                        listener=self.sockets[0].sock,
-                        metrics=self._metrics,
-                        admin=False,
-                        heartbeat=self._beat,
-                    )
-                )
+                service = Service(settings, metrics=self._metrics, listener=self.sockets[0].sock, admin=False)
+                code = runner.run(serve(service, self._control, started=collect_less, heartbeat=self._beat))
             sampler.close()
         except (StartError, ShareError) as error:
             code = self._cannot_start(error)
         if code == EXIT_CLEAN:
             sys.exit()
-        # Work in a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
+        # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
         logging.shutdown()
         os._exit(code)
 
     def _cannot_start(self, error: Exception) -> int:
-        """Halt the arbiter, or it would start another that cannot start either.
+        """Halt the arbiter, or it would replace this process by another that cannot start either.
 
-        One of us says so: a second such exit code would meet it in its halt, and end it with a traceback.
+        Only the first IO process returns the code for that. The arbiter would meet a second one while it
+        halts, and exit with a traceback.
         """
         try:
             (self.folder / f"halt-{self.ppid}").touch(exist_ok=False)
@@ -132,17 +127,17 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         self.notify()
         self._metrics.slot.say(ready, why)
         if os.getppid() != self.ppid:
-            self._end(Event.INTERRUPT, "the arbiter has gone")
+            self._stop_because(Event.INTERRUPT, "the arbiter has gone")
         elif self._metrics.answered >= self.max_requests:
-            self._end(Event.TERMINATE, "max requests")
+            self._stop_because(Event.TERMINATE, "max requests")
 
-    def _end(self, why: Event, reason: str) -> None:
+    def _stop_because(self, why: Event, reason: str) -> None:
         if self.alive:
             log.info("ending", reason=reason)
             self._stop(why)
 
     def _stop(self, why: Event) -> None:
-        # Once: the arbiter says it again and again, and a service manager to every process at the same time.
+        # Once: the arbiter repeats its signal, and a service manager sends one to every process at once.
         if self.alive:
             self.alive = False
             self._control.stop(why)

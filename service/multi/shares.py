@@ -1,7 +1,7 @@
-"""What one of several IO processes gets of what the service may have. Pure.
+"""The share of one IO process among several in what the service may have. Pure.
 
-The settings speak of the whole service, however many IO processes it has. The rule: workers of one process
-times processes is at most --workers, and so with connections.
+The settings are those of the whole service, however many IO processes it has. The rule: the workers of one IO
+process times the number of IO processes are at most --workers, and so are connections and --max-connections.
 """
 
 from __future__ import annotations
@@ -12,34 +12,39 @@ from typing import Final
 from service.config.settings import Settings
 
 CORES_EACH: Final = 10
-"""How many cores one IO process feeds with work of 4 ms (`make hand-over`, docs/proofs.md)."""
+"""Cores that one IO process keeps busy with tasks of 4 ms (`make hand-over`, docs/proofs.md)."""
 
 DRAIN_SHARE: Final = 0.95
-"""Of the time after which the arbiter kills: the rest is for what comes after a drain that was late."""
+"""Of the arbiter's graceful timeout; the rest is for stopping what is left at the drain's deadline."""
 
 
 class ShareError(ValueError):
-    """The settings cannot be divided; the message is one sentence."""
+    """The settings cannot be divided; the message is one sentence for the operator."""
 
 
 def processes(workers: int) -> int:
-    """How many IO processes there should be: as many as it takes to feed the workers.
+    """The default number of IO processes for so many workers: as many as keep the workers busy.
 
-    And two at least, if there are two workers, so that one goes on when the other dies.
+    At least two if there are two workers, so that one goes on when the other dies.
     """
     return min(workers, max(2, math.ceil(workers / CORES_EACH)))
 
 
 def graceful_timeout(settings: Settings) -> int:
-    """Seconds after which an arbiter may kill a process that it has told to stop."""
+    """Whole seconds after which an arbiter may kill an IO process that it has told to stop."""
     return math.ceil((settings.drain_notice + settings.drain_timeout) / DRAIN_SHARE) + 1
 
 
 def share(settings: Settings, processes: int, graceful_timeout: float) -> Settings:
-    """The settings of one of `processes`, whose arbiter waits for `graceful_timeout` seconds.
+    """The settings of one IO process of `processes`.
+
+    Args:
+        settings: of the whole service.
+        graceful_timeout: seconds after which the arbiter kills a process that it has told to stop; the drain
+            is shortened to end before.
 
     Raises:
-        ShareError: they cannot be divided.
+        ShareError: there are fewer workers than processes, or the lame duck takes all of the timeout.
     """
     if not 1 <= processes <= settings.workers:
         raise ShareError(

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
+import sys
 import time
 
 import pytest
 
 from metrics.instruments import Metrics
-from service.command import handed_over
+from service.command import systemd_listener
+from service.config.settings import Settings
+from service.config.sources import Reading
+from service.lifecycle import process
 from service.lifecycle.control import ONE_STOP_SECONDS, Control
-from service.lifecycle.loop_monitor import INTERVAL_SECONDS, LoopWatch
+from service.lifecycle.loop_monitor import INTERVAL_SECONDS, LoopMonitor
+from service.lifecycle.process import prepare_process
 from service.lifecycle.states import STATES, TRANSITIONS, Event, Life, State
+from service.net.addresses import url, why_not_bound
+from tests.conftest import Logged
 
 
 def test_every_state_is_described_and_can_be_reached_and_left() -> None:
@@ -52,13 +61,13 @@ async def test_an_order_given_before_anybody_listens_is_heard() -> None:
     control = Control(force=lambda: None)
     control.reload()
     control.stop(Event.INTERRUPT)
-    assert await control.stopped() is Event.INTERRUPT
-    await control.reloaded()
+    assert await control.stop_ordered() is Event.INTERRUPT
+    await control.reload_ordered()
 
 
 async def test_an_order_wakes_whoever_waits_and_the_first_stop_says_why() -> None:
     control = Control(force=lambda: None)
-    waiting = [asyncio.create_task(control.stopped()), asyncio.create_task(control.reloaded())]
+    waiting = [asyncio.create_task(control.stop_ordered()), asyncio.create_task(control.reload_ordered())]
     await asyncio.sleep(0)
     control.reload()
     control.stop(Event.TERMINATE)
@@ -69,9 +78,9 @@ async def test_an_order_wakes_whoever_waits_and_the_first_stop_says_why() -> Non
 async def test_each_order_to_reload_is_heard_once() -> None:
     control = Control(force=lambda: None)
     control.reload()
-    await control.reloaded()
+    await control.reload_ordered()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(control.reloaded(), 0.01)
+        await asyncio.wait_for(control.reload_ordered(), 0.01)
 
 
 @pytest.mark.parametrize("second", [Event.TERMINATE, Event.INTERRUPT])
@@ -99,23 +108,62 @@ def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -
     ],
 )
 def test_a_socket_is_taken_if_it_was_handed_to_this_process(environ: dict[str, str], fd: int | None) -> None:
-    assert handed_over(environ, 7) == fd
+    assert systemd_listener(environ, 7) == fd
 
 
 @pytest.mark.parametrize("count", ["2", "", "x"])
 def test_any_other_number_of_sockets_is_refused(count: str) -> None:
     with pytest.raises(ValueError, match="LISTEN_FDS: one socket"):
-        handed_over({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)
+        systemd_listener({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)
+
+
+@pytest.mark.parametrize(
+    ("environ", "warnings"),
+    [({}, "ignore:resource_tracker"), ({"PYTHONWARNINGS": "error"}, "error")],
+    ids=["ours", "the operator's"],
+)
+def test_both_entrances_prepare_their_process_in_the_same_way(
+    environ: dict[str, str], warnings: str, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(sys, "setswitchinterval", done.append)
+    monkeypatch.setattr(process, "raise_open_files", lambda: done.append("open files"))
+    monkeypatch.setattr(process, "configure_logging", done.append)
+    reading = Reading(Settings(log_format="json"), {}, ("SERVICE_PROT is not a setting",), show=False)
+    prepare_process(reading, environ)
+    assert environ == {"PYTHONWARNINGS": warnings}
+    assert done == [0.001, "open files", "json"]
+    (line,) = logged()
+    assert (line["event"], line["ignored"]) == ("unknown variables", ["SERVICE_PROT is not a setting"])
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80")]
+)
+def test_an_address_is_shown_as_a_url(host: str, shown: str) -> None:
+    assert url(host, 80) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EADDRINUSE, "any text"), "EADDRINUSE (Address already in use)"),
+        (socket.gaierror(-2, "unknown"), "gaierror ([Errno -2] unknown)"),
+        (UnicodeError("label too long"), "UnicodeError (label too long)"),
+    ],
+    ids=["the kernel's", "the resolver's", "a host that is no name"],
+)
+def test_why_an_address_cannot_be_bound_is_told(error: OSError | UnicodeError, why: str) -> None:
+    assert why_not_bound(error) == why
 
 
 async def test_a_loop_that_does_not_turn_is_stalled_until_it_turns_again() -> None:
-    watch = LoopWatch(2 * INTERVAL_SECONDS, Metrics())
-    watch.start()
+    monitor = LoopMonitor(2 * INTERVAL_SECONDS, Metrics())
     try:
-        assert watch.stalled() is None
+        assert monitor.stalled() is None
         time.sleep(3 * INTERVAL_SECONDS)  # noqa: ASYNC251  # blocking the loop is what is tried
-        assert (watch.stalled() or 0) > 2 * INTERVAL_SECONDS
+        assert (monitor.stalled() or 0) > 2 * INTERVAL_SECONDS
         await asyncio.sleep(INTERVAL_SECONDS)
-        assert watch.stalled() is None
+        assert monitor.stalled() is None
     finally:
-        watch.close()
+        monitor.close()

@@ -100,7 +100,7 @@ def test_a_traceback_is_one_field_of_one_line(logged: Logged) -> None:
 
 
 def test_text_is_for_people(logged: Logged, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("text")
+    logs.configure_logging("text")
     structlog.configure(cache_logger_on_first_use=False)
     with bound_contextvars(request_id="r"):
         say(1)

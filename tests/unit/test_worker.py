@@ -18,9 +18,9 @@ from prometheus_client import values
 from metrics.shared import SharedMetrics
 from metrics.slots import Slot, look
 from service.config.settings import Settings
+from service.lifecycle import process
 from service.lifecycle.control import Control
 from service.lifecycle.states import Event
-from service.log import setup as logs
 from service.multi.io_process import IOProcess
 
 CONF = Path(__file__).parents[2] / "service/gunicorn_conf.py"
@@ -28,9 +28,15 @@ Configure = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+def prepared() -> list[Settings]:
+    """The settings for which the process was prepared."""
+    return []
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, prepared: list[Settings]) -> Iterator[Configure]:
     """Executes the configuration as gunicorn does at its start and at each SIGHUP."""
-    monkeypatch.setattr(logs, "configure", lambda _: None)
+    monkeypatch.setattr(process, "prepare_process", lambda reading, _: prepared.append(reading.settings))
     for name in [name for name in os.environ if name.startswith(("SERVICE_", "WEB_", "PYTHONWARN"))]:
         monkeypatch.delenv(name)
 
@@ -73,6 +79,14 @@ def test_wrong_settings_end_the_start_and_not_a_reload(
     assert "SERVICE_WORKERS" in capsys.readouterr().err
     configure(SERVICE_WORKERS="7")
     assert configure(SERVICE_WORKERS="none")["settings"].workers == 7
+
+
+def test_the_process_is_prepared_at_the_start_and_at_each_reload_with_good_settings(
+    configure: Configure, prepared: list[Settings]
+) -> None:
+    for workers in ("7", "none", "8"):
+        configure(SERVICE_WORKERS=workers)
+    assert [settings.workers for settings in prepared] == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -129,20 +143,20 @@ async def test_max_requests_end_it_once_with_notice(worker: IOProcess) -> None:
         worker._beat(True, "serving")
     assert not worker.alive
     worker._beat(False, "notice")
-    assert await worker._control.stopped() is Event.TERMINATE
+    assert await worker._control.stop_ordered() is Event.TERMINATE
 
 
 async def test_an_arbiter_that_has_gone_ends_it_without_notice(worker: IOProcess) -> None:
     worker.ppid = -1
     worker._beat(True, "serving")
-    assert await worker._control.stopped() is Event.INTERRUPT
+    assert await worker._control.stop_ordered() is Event.INTERRUPT
 
 
 async def test_the_arbiter_may_say_stop_again_and_again(worker: IOProcess) -> None:
     for _ in range(3):
         worker._stop(Event.TERMINATE)
         await asyncio.sleep(0.01)
-    assert await worker._control.stopped() is Event.TERMINATE
+    assert await worker._control.stop_ordered() is Event.TERMINATE
 
 
 def test_one_worker_that_cannot_start_halts_the_arbiter(

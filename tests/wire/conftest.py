@@ -30,7 +30,7 @@ class Running:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.clients: list[asyncio.Task[bytes]] = []
-        self.url, self.admin_url = service.addresses
+        self.url, self.admin_url = service.parts.address, service.parts.admin_address
         self.host, _, port = self.url.partition("://")[2].rpartition(":")
         self.port = int(port)
 
@@ -64,7 +64,7 @@ class Running:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Starts services; afterwards drains each and checks that its book adds up and every permit is back."""
+    """Starts services; afterwards stops each and checks that its book adds up and every permit is back."""
     running: list[Running] = []
 
     async def _start(listener: socket.socket | None = None, **changes: object) -> Running:
@@ -77,11 +77,11 @@ async def start() -> AsyncIterator[Start]:
     yield _start
     for one in running:
         if one.service.life.state is State.SERVING:
-            await one.service.drain()
+            await one.service.stop()
         book = one.service.metrics.connections.snapshot()
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())
-        assert one.service.connection_limit.held == 0
+        assert one.service.parts.connection_limit.held == 0
     async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
         while asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0.01)

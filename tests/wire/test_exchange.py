@@ -50,7 +50,7 @@ async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
     drains: list[asyncio.Task[int]] = []
 
     async def drain_first(_: web.Request) -> web.Response:
-        drains.append(asyncio.create_task(service.service.drain()))
+        drains.append(asyncio.create_task(service.service.stop()))
         await service.until(lambda: service.service.ready() == (False, "draining"))
         return web.Response()
 
@@ -59,7 +59,7 @@ async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
     reader, writer = await service.connect()
     writer.write(GET + GET)
     await reader.readuntil(b"}")  # the answer to one of them
-    assert await service.service.drain() == 0
+    assert await service.service.stop() == 0
     assert b"200 OK" in await reader.read()
     writer.close()
 

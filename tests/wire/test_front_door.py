@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from metrics.exposition import total
-from service.lifecycle import service as server
+from service.lifecycle import parts
 from service.net import listener, shortage, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
@@ -283,7 +283,7 @@ async def test_an_answer_being_written_when_a_drain_begins_ends_its_connection(
     reader, writer = await service.connect()
     writer.write(b"GET /much HTTP/1.1\r\nHost: t\r\n\r\n")
     await service.until(lambda: total_bytes(service) > 0)
-    drained = asyncio.create_task(service.service.drain())
+    drained = asyncio.create_task(service.service.stop())
     await service.until(lambda: service.service.ready() == (False, "draining"))
     await asyncio.sleep(0.05)  # the drain has passed this connection by: it is handled
     assert len(await reader.read(-1)) > BIG
@@ -388,7 +388,7 @@ class FaultyListener(socket.socket):
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyListener]:
     real = listener.listen
-    monkeypatch.setattr(server, "listen", lambda *where: FaultyListener(fileno=real(*where).detach()))
+    monkeypatch.setattr(parts, "listen", lambda *where: FaultyListener(fileno=real(*where).detach()))
     monkeypatch.setattr(shortage, "PAUSE_SECONDS", 0.005)
     monkeypatch.setattr(shortage, "CALM_SECONDS", 0.005)
     return FaultyListener
@@ -418,7 +418,7 @@ async def test_a_broken_listener_is_told_and_the_drain_answers_whom_it_still_can
     client = asyncio.create_task(service.get())
     async with asyncio.timeout(20):
         await service.service.broken.wait()
-    await service.service.drain()
+    await service.service.stop()
     assert b"200 OK" in await client
 
 
@@ -446,7 +446,7 @@ async def test_a_shortage_in_the_last_moment_is_waited_out(
     for client in clients:
         client.sendall(KEEP_ALIVE)
     monkeypatch.setattr(faulty, "faults", iter([errno.EMFILE] * 3))
-    assert await service.service.drain() == 0
+    assert await service.service.stop() == 0
     for client in clients:
         assert client.recv(12) == b"HTTP/1.1 200"
         client.close()

@@ -124,7 +124,7 @@ async def test_lines_between_requests_and_after_them_bear_no_requests_name(
     (line,) = [line for line in logged() if line["event"] == "ours"]
     assert line["request_id"] == "next"
     assert "traceparent" not in line
-    await service.service.drain()
+    await service.service.stop()
     for line in logged():
         if line["logger"].startswith("offloop"):
             assert not {"request_id", "traceparent", "connection"} & line.keys()
@@ -162,7 +162,7 @@ async def test_a_flood_of_failures_is_bounded_in_the_log(
     service = await start()
     for _ in range(logs.SERIOUS.burst + 20):
         await service.get("/fails")
-    await service.service.drain()
+    await service.service.stop()
     said = logged()
     assert sum(line["logger"] == "aiohttp.server" for line in said) < logs.SERIOUS.burst + 20
     steps = {line["event"] for line in said if line["logger"].startswith("offloop.")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import time
@@ -54,7 +55,7 @@ async def test_during_the_notice_it_serves_on_is_not_ready_and_each_answer_is_th
     kept = await service.connect()
     kept[1].write(KEPT)
     assert b"connection: close" not in await head(kept[0])
-    notice = asyncio.create_task(service.service.notice())
+    notice = asyncio.create_task(service.service.lame_duck())
     await service.until(lambda: service.service.ready() == (False, "notice"))
     assert service.service.alive() == (True, "ok")
     kept[1].write(KEPT)
@@ -68,14 +69,14 @@ async def test_during_the_notice_it_serves_on_is_not_ready_and_each_answer_is_th
     service.service.broken.set()  # what ends a notice early
     await notice
     assert service.service.life.state is State.DRAINING
-    await service.service.drain()
+    await service.service.stop()
 
 
 async def test_a_notice_of_no_seconds_is_over_at_once(start: Start) -> None:
     service = await start()
-    await service.service.notice()
+    await service.service.lame_duck()
     assert service.service.life.state is State.DRAINING
-    assert await service.service.drain(Event.TERMINATE) == 0
+    assert await service.service.stop(Event.TERMINATE) == 0
 
 
 async def test_no_handshake_that_was_finished_is_lost_while_clients_keep_coming(start: Start) -> None:
@@ -97,7 +98,7 @@ async def test_no_handshake_that_was_finished_is_lost_while_clients_keep_coming(
 
     clients = [asyncio.create_task(visit()) for _ in range(20)]
     await service.until(lambda: len(answers) > 50)
-    assert await service.service.drain() == 0
+    assert await service.service.stop() == 0
     ended.set()
     await asyncio.gather(*clients)  # raises what a reset raises
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
@@ -124,7 +125,7 @@ async def test_a_drain_waits_for_a_handshake_that_has_begun(start: Start) -> Non
         assert tcp.drop_new_syns(client)  # it drops what answers its SYN, as a slow network would for a while
         client.setblocking(False)
         client.connect_ex((service.host, service.port))
-        drained = asyncio.create_task(service.service.drain())
+        drained = asyncio.create_task(service.service.stop())
         await service.until(lambda: service.service.ready() == (False, "draining"))
         client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         loop = asyncio.get_running_loop()
@@ -141,11 +142,11 @@ async def test_a_shared_listener_is_left_open_and_what_waited_in_it_is_answered(
             Settings(admin_port=0, work_units=1, offload="inline"), listener=ours.dup(), admin=False
         )
         await service.start()
-        assert service.addresses[1] == ""
+        assert service.parts.admin_address == ""
         clients = [socket.create_connection(ours.getsockname()) for _ in range(20)]
         for client in clients:
             client.sendall(KEPT)
-        assert await service.drain() == 0
+        assert await service.stop() == 0
         for client in clients:
             assert client.recv(12) == b"HTTP/1.1 200"
             client.close()
@@ -211,13 +212,13 @@ async def test_a_loop_that_stalls_is_not_alive_while_metrics_are_served(start: S
 
 async def test_a_drain_is_alive_even_if_its_loop_stalls(start: Start) -> None:
     service = await start(loop_stall=0.05, drain_notice=60)
-    notice = asyncio.create_task(service.service.notice())
+    notice = asyncio.create_task(service.service.lame_duck())
     await service.until(lambda: not service.service.ready()[0])
     time.sleep(0.1)  # noqa: ASYNC251
     assert service.service.alive() == (True, "ok")
     service.service.broken.set()
     await notice
-    await service.service.drain()
+    await service.service.stop()
 
 
 def issue(ca: trustme.CA, folder: Path, name: str) -> None:
@@ -261,7 +262,7 @@ async def test_a_reload_changes_the_limit_and_nothing_that_needs_a_restart(start
     first, second = await service.connect(), await service.connect()
     first[1].write(KEPT)
     await head(first[0])
-    await service.until(lambda: service.service.connection_limit.at_capacity)
+    await service.until(lambda: service.service.parts.connection_limit.at_capacity)
     await service.service.reload(
         service.service.settings.model_copy(update={"max_connections": 2, "accept_batch": 7})
     )
@@ -275,9 +276,9 @@ async def test_a_reload_changes_the_limit_and_nothing_that_needs_a_restart(start
 
 async def test_a_reload_without_a_change_changes_nothing(start: Start) -> None:
     service = await start()
-    limit = service.service.connection_limit.limit
+    limit = service.service.parts.connection_limit.limit
     await service.service.reload(service.service.settings)
-    assert service.service.connection_limit.limit == limit
+    assert service.service.parts.connection_limit.limit == limit
     assert b"200 OK" in await service.get()
 
 
@@ -304,7 +305,7 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
     def limit() -> float:
         return metrics.registry.get_sample_value("http_connections_limit") or 0
 
-    serving = asyncio.create_task(serve(settings, control, reread=reread, metrics=metrics))
+    serving = asyncio.create_task(serve(Service(settings, metrics=metrics), control, reread=reread))
     async with asyncio.timeout(20):
         while limit() != 50:
             await asyncio.sleep(0.01)
@@ -316,6 +317,22 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
             await asyncio.sleep(0.01)
         control.stop(Event.INTERRUPT)
         assert await serving == 0
+
+
+async def test_who_calls_serve_is_told_of_the_start_and_keeps_its_garbage_collector() -> None:
+    settings = Settings(port=0, admin_port=0, work_units=1, offload="inline")
+    service, control = Service(settings), Control(force=lambda: None)
+    before = (gc.get_threshold(), gc.get_freeze_count())
+    states: list[State] = []
+
+    def started() -> None:
+        states.append(service.life.state)
+        control.stop(Event.INTERRUPT)
+
+    async with asyncio.timeout(20):
+        assert await serve(service, control, started=started) == 0
+    assert states == [State.SERVING]
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
@@ -333,4 +350,4 @@ async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
 
     monkeypatch.setattr(data, "data_app", build_lingering)
     service = await start(drain_timeout=0.2)
-    assert await service.service.drain() == 1
+    assert await service.service.stop() == 1

@@ -52,7 +52,7 @@ async def busy(start: Start, **more: object) -> tuple[Running, list[asyncio.Task
 
 
 def in_offload(service: Running) -> int:
-    offload = service.service._offload
+    offload = service.service.parts.offload
     return offload.running + offload.waiting
 
 

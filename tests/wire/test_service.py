@@ -154,7 +154,7 @@ async def test_connections_in_the_kernel_queue_are_answered_by_a_drain(start: St
         client = socket.create_connection((service.host, service.port))
         client.sendall(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
         clients.append(client)
-    assert await service.service.drain() == 0
+    assert await service.service.stop() == 0
     for client in clients:
         assert b"200 OK" in client.recv(4096)
         client.close()
@@ -169,7 +169,7 @@ async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start:
     while not (await service.scrape())["offload_running"]:
         await asyncio.sleep(0.001)
     try:
-        assert await service.service.drain() == 2  # the connection and its task
+        assert await service.service.stop() == 2  # the connection and its task
     finally:
         work.RELEASED.set()
     assert (await answer).startswith(b"HTTP/1.1 503 ")
@@ -198,7 +198,7 @@ async def test_no_client_can_hold_up_a_drain(start: Start, sent: bytes, reads: b
     if reads:
         assert reads in await reader.readuntil(b"\r\n")
     began = asyncio.get_running_loop().time()
-    assert await service.service.drain() == 0
+    assert await service.service.stop() == 0
     assert asyncio.get_running_loop().time() - began < 15  # twenty would be the drain's own deadline
     writer.close()
 
@@ -239,7 +239,7 @@ async def test_a_request_that_arrives_during_the_drain_is_answered(start: Start)
     service = await start()
     reader, writer = await service.connect()
     await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
-    drained = asyncio.create_task(service.service.drain())
+    drained = asyncio.create_task(service.service.stop())
     await service.until(lambda: service.service.ready() == (False, "draining"))
     writer.write(KEEP_ALIVE)
     answer = await reader.read()
@@ -299,7 +299,7 @@ async def test_the_admin_port_answers_and_readiness_follows_the_state(start: Sta
         writer.close()
         await writer.wait_closed()
     assert service.service.ready() == (True, "serving")
-    drained = asyncio.create_task(service.service.drain())
+    drained = asyncio.create_task(service.service.stop())
     await service.until(lambda: service.service.ready() == (False, "draining"))
     await drained
     assert service.service.ready() == (False, "stopped")

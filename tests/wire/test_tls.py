@@ -17,7 +17,7 @@ from aiohttp import web
 
 from service.app import data
 from service.app.loading import StartError
-from service.lifecycle import service as server
+from service.lifecycle import parts
 from service.net import tls
 
 from .conftest import Running, Start
@@ -191,7 +191,7 @@ async def test_no_silent_client_holds_up_a_drain(start: Start, files: Files) -> 
     assert b"200 OK" in await reader.readline()
     idle.transport.pause_reading()  # type: ignore[attr-defined]  # pooled, and looked at by nobody
     async with asyncio.timeout(15):
-        assert await service.service.drain() == 0
+        assert await service.service.stop() == 0
     stalled.close()
     idle.transport.abort()
 
@@ -240,7 +240,7 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(files: Fi
 async def test_a_drain_whose_loop_is_busy_waits_for_handshakes_that_it_has_not_read(
     start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "ARRIVE_SECONDS", 0.5)
+    monkeypatch.setattr(parts, "ARRIVE_SECONDS", 0.5)
     service = await start(**files.settings)
 
     def ask() -> bytes:
@@ -253,7 +253,7 @@ async def test_a_drain_whose_loop_is_busy_waits_for_handshakes_that_it_has_not_r
 
     answer = asyncio.get_running_loop().run_in_executor(None, ask)
     await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
-    drained = asyncio.create_task(service.service.drain())
+    drained = asyncio.create_task(service.service.stop())
     for _ in range(8):  # other handshakes, as it were
         time.sleep(0.15)  # noqa: ASYNC251  # a busy loop is what is tried
         await asyncio.sleep(0)

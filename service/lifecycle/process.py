@@ -1,0 +1,60 @@
+"""What every entrance does to its process: before the service starts, and once it has started.
+
+Knows limits, logs and the interpreter's switches. `serve` leaves all of these alone, because a program or a
+test may run it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import MutableMapping
+from typing import Final
+
+import structlog
+
+from service.config.sources import Reading
+from service.log.setup import configure_logging
+from service.net.connection_limit import raise_open_files
+
+log = structlog.get_logger("offloop")
+
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread waits for the GIL each time it needs it; Python's default is 5 ms. A scrape needs it
+about ten times: while inline work computed, it took 58 ms, and takes 15 ms with this."""
+
+FULL_COLLECTION_AFTER: Final = 100
+"""Collections of the middle generation between two full ones; Python's default is 10."""
+
+
+def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None:
+    """Prepare this process for a service.
+
+    Call it before any worker or IO process starts: forks inherit all of it, other processes the environment
+        and
+    the limit on open files. A second call takes over the settings of `reading`.
+
+    Args:
+        environ: of this process; it gets PYTHONWARNINGS, unless that is set.
+    """
+    # After an exit without clean-up multiprocessing's resource tracker cleans up, and warns at length.
+    environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    sys.setswitchinterval(SWITCH_SECONDS)
+    raise_open_files()
+    configure_logging(reading.settings.log_format)
+    if reading.unknown_variables:
+        log.warning("unknown variables", ignored=reading.unknown_variables)
+
+
+def collect_less() -> None:
+    """Keep the garbage collector's full passes, which stop the event loop, short and rare.
+
+    Call it once everything that lives as long as the process exists. A full pass takes 50 to 80 ms with
+    1,000 connections. Frozen objects are not traversed again. And full passes come a tenth as often; what
+    they would have found, cycles that have survived two younger passes, is some 500,000 objects at most by
+    then.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, FULL_COLLECTION_AFTER)
