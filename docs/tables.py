@@ -1,4 +1,4 @@
-"""Rewrites the tables of the README and of docs/proofs.md: `make docs`. A test compares them.
+"""Rewrites the generated tables of the README and of the pages: `make docs`. A test compares them.
 
 Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 """
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.presets import PRESETS
+from loadtests.experiment.verdict import judge
 from loadtests.peers import report
 from loadtests.peers.results import Results
 from metrics.catalogue import CATALOGUE
@@ -22,7 +24,8 @@ from service.lifecycle.states import STATES, TRANSITIONS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PROOFS = ROOT / "docs/proofs.md"
+DOCS = ROOT / "docs"
+QUICK = DOCS / "runs/quick"
 
 
 def settings_table() -> str:
@@ -65,9 +68,23 @@ def presets_table() -> str:
     return "\n".join(["| preset | what it asks |", "| --- | --- |", *rows])
 
 
+def found_table() -> str:
+    """Each claim of the committed run with its verdict and figures."""
+    summary = RunFolder(QUICK).summary()
+    machine = summary.environment
+    lines = [
+        f"`make experiment`, {machine.date[:10]}, {machine.cpu}, {machine.cores:g} cores, with intervals:",
+        "",
+        "| claim | verdict | figures |",
+        "| --- | --- | --- |",
+        *(f"| {one.claim} | {one.verdict} | {one.finding.numbers} |" for one in judge(summary)),
+    ]
+    return "\n".join(lines)
+
+
 def verdict_text() -> str:
     """The verdict of the committed run."""
-    return "```text\n" + (ROOT / "docs/runs/quick/verdict.txt").read_text(encoding="utf-8") + "```"
+    return "```text\n" + (QUICK / "verdict.txt").read_text(encoding="utf-8") + "```"
 
 
 def proof_table(name: str) -> str:
@@ -207,14 +224,12 @@ PROOF_NAMES = (
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
-    README: {
-        "verdict": verdict_text,
-        "presets": presets_table,
-        "states": states_table,
-        "settings": settings_table,
-        "metrics": metrics_table,
-    },
-    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
+    README: {"found": found_table},
+    DOCS / "experiments.md": {"verdict": verdict_text, "presets": presets_table},
+    DOCS / "operations.md": {"states": states_table},
+    DOCS / "settings.md": {"settings": settings_table},
+    DOCS / "metrics.md": {"metrics": metrics_table},
+    DOCS / "proofs.md": {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
     | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table}
     | {"known-answers": known_answers_table},
 }
