@@ -17,10 +17,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 
 from docs import reading
 from loadtests import __main__ as loadtests
 from loadtests.arguments import Parser
+from service.config.settings import Settings
+from service.config.sources import flag
 
 from .support import ROOT, Child, service
 from .tools_support import need
@@ -75,17 +78,22 @@ def serves(words: list[str], _: Child) -> None:
     assert "--accept-batch" in said
 
 
-def measures(words: list[str], _: Child) -> None:
-    """The command line is read; nothing is sent."""
+def instrument() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of `python -m loadtests`, and those of its commands."""
     parser = Parser(prog="python -m loadtests", allow_abbrev=False)
     names = parser.add_subparsers(required=True)
     for name, add in vars(loadtests).items():
         if name.startswith("add_") and add.__module__ == loadtests.__name__:
             add(names)
+    return parser, names.choices
+
+
+def measures(words: list[str], _: Child) -> None:
+    """The command line is read; nothing is sent."""
     if "--help" in words:
         assert "usage: " in ended([sys.executable, *words[1:]])
     else:
-        parser.parse_args(words[words.index("loadtests") + 1 :])
+        instrument()[0].parse_args(words[words.index("loadtests") + 1 :])
 
 
 def asks(words: list[str], child: Child) -> None:
@@ -146,6 +154,22 @@ def test_every_kind_is_there_and_every_other_page_is_followed() -> None:
     for page, test in FOLLOWED.items():
         assert (ROOT / "docs" / page).exists()
         assert page in (Path(__file__).parent / test).read_text("utf-8")
+
+
+def flags() -> set[str]:
+    """All that service, instrument and gunicorn know, and a few of the other tools that pages name."""
+    known = {"--config", "--show-settings", "--build", "--master", "--processes", "--worker"}
+    known |= {flag(name) for name in Settings.model_fields}
+    known |= {word for parser in instrument()[1].values() for word in parser._option_string_actions}
+    return known | {word for setting in KNOWN_SETTINGS for word in setting.cli or ()}
+
+
+def test_every_flag_that_prose_names_exists() -> None:
+    known = flags()
+    for page in reading.PAGES:
+        if page.name != "CHANGELOG.md":  # that tells of what is gone, too
+            for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
+                assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", span)) <= known, span
 
 
 @pytest.mark.parametrize("page", reading.PAGES, ids=lambda page: page.name)
