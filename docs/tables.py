@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import functools
+import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +62,51 @@ def states_table() -> str:
         alive = "if the loop turns" if row.watched else "yes"
         lines.append(f"| {state.value} | {'yes' if row.ready else 'no'} | {alive} | {row.meaning} |")
     return "\n".join([*diagram, "", *lines])
+
+
+def exchange_table() -> str:
+    """The life of a connection as a diagram, and what each of its states means.
+
+    What all states of a group have in common is one arrow; a state that leads to itself is none.
+    """
+    exchange = importlib.import_module("service.web.exchange")
+    moves, event_of = exchange.MOVES, exchange.Event
+    before = [state for state in exchange.State if (state, event_of.REQUEST) in moves]
+    at_work = [
+        state for state in exchange.State if (state, event_of.ANSWERED) in moves and state not in before
+    ]
+    groups = {"waiting": before, "answering": at_work}
+    alike: dict[tuple[str, Any], list[Any]] = {}
+    for (state, event), step in moves.items():
+        if event is not event_of.LOST:  # which leads from everywhere to the end
+            acts = step.action is not exchange.Action.NOTHING
+            action = f" ({step.action.name.lower().replace('_', ' ')})" if acts else ""
+            alike.setdefault((event.value + action, step.state), []).append(state)
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (label, after), states in alike.items():
+        left = list(states)
+        for group, members in groups.items():
+            if set(members) <= set(states):
+                arrows.setdefault((group, after.value), []).append(label)
+                left = [state for state in left if state not in members]
+        for state in left:
+            if state is not after:
+                arrows.setdefault((state.value, after.value), []).append(label)
+    first, *_, last = exchange.State
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}"]
+    for group, members in groups.items():
+        lines += [f"    state {group} {{", *(f"        {state.value}" for state in members), "    }"]
+    lines += [f"    {start} --> {after}: {' / '.join(labels)}" for (start, after), labels in arrows.items()]
+    lines += [
+        f"    {last.value} --> [*]",
+        "```",
+        "",
+        "| state | deadline | what it means |",
+        "| --- | --- | --- |",
+    ]
+    for state, row in exchange.STATES.items():
+        lines.append(f"| {state.value} | {row.stage.value if row.stage else '-'} | {row.meaning} |")
+    return "\n".join(lines)
 
 
 def presets_table() -> str:
@@ -227,6 +274,10 @@ PAGES: dict[Path, Tables] = {
     README: {"found": found_table},
     DOCS / "experiments.md": {"verdict": verdict_text, "presets": presets_table},
     DOCS / "operations.md": {"states": states_table},
+    # The table of exchanges comes into the tree with service/web/exchange.py.
+    DOCS / "design.md": {"exchange": exchange_table}
+    if importlib.util.find_spec("service.web.exchange")
+    else {},
     DOCS / "settings.md": {"settings": settings_table},
     DOCS / "metrics.md": {"metrics": metrics_table},
     DOCS / "proofs.md": {name: functools.partial(proof_table, name) for name in PROOF_NAMES}

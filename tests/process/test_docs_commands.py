@@ -6,6 +6,7 @@ docs/your-own-service.md have tests of their own, which run all of theirs.
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -78,14 +80,24 @@ def serves(words: list[str], _: Child) -> None:
     assert "--accept-batch" in said
 
 
-def instrument() -> tuple[Parser, dict[str, Parser]]:
-    """The parser of `python -m loadtests`, and those of its commands."""
-    parser = Parser(prog="python -m loadtests", allow_abbrev=False)
-    names = parser.add_subparsers(required=True)
-    for name, add in vars(loadtests).items():
-        if name.startswith("add_") and add.__module__ == loadtests.__name__:
-            add(names)
-    return parser, names.choices
+class _ReadError(Exception):
+    """The command line has been read; carries the parser."""
+
+
+def reader(*words: str) -> Parser:
+    """The parser of `python -m loadtests`, once it has read these words; nothing else happens."""
+    parse = Parser.parse_args
+
+    def read(self: Parser, argv: list[str]) -> NoReturn:
+        parse(self, argv)
+        raise _ReadError(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parser, "parse_args", read)
+        with pytest.raises(_ReadError) as found:
+            loadtests.main(words)
+    parser: Parser = found.value.args[0]
+    return parser
 
 
 def measures(words: list[str], _: Child) -> None:
@@ -93,7 +105,7 @@ def measures(words: list[str], _: Child) -> None:
     if "--help" in words:
         assert "usage: " in ended([sys.executable, *words[1:]])
     else:
-        instrument()[0].parse_args(words[words.index("loadtests") + 1 :])
+        reader(*words[words.index("loadtests") + 1 :])
 
 
 def asks(words: list[str], child: Child) -> None:
@@ -160,7 +172,9 @@ def flags() -> set[str]:
     """All that service, instrument and gunicorn know, and a few of the other tools that pages name."""
     known = {"--config", "--show-settings", "--build", "--master", "--processes", "--worker"}
     known |= {flag(name) for name in Settings.model_fields}
-    known |= {word for parser in instrument()[1].values() for word in parser._option_string_actions}
+    for action in reader("self-test")._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known |= {word for parser in action.choices.values() for word in parser._option_string_actions}
     return known | {word for setting in KNOWN_SETTINGS for word in setting.cli or ()}
 
 
