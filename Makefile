@@ -39,7 +39,7 @@ format: $(READY) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY) ## Rewrite the README's tables from the code
+docs: $(READY) ## Rewrite the generated tables of all pages from the code
 	$(BIN)/python docs/tables.py
 
 stack: ## Build and try the Docker stack from a clean clone (needs docker)

@@ -1,4 +1,4 @@
-"""Rewrites the tables of the README and of docs/proofs.md: `make docs`. A test compares them.
+"""Rewrites the generated tables of the README and of the pages: `make docs`. A test compares them.
 
 Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 """
@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.presets import PRESETS
+from loadtests.experiment.verdict import judge
 from loadtests.peers import report
 from loadtests.peers.results import Results
 from metrics.catalogue import CATALOGUE
 from service.config.settings import Settings, shown_default
 from service.config.sources import flag
 from service.lifecycle.states import STATES, TRANSITIONS
+from service.web import exchange
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PROOFS = ROOT / "docs/proofs.md"
+DOCS = ROOT / "docs"
+QUICK = DOCS / "runs/quick"
 
 
 def settings_table() -> str:
@@ -59,15 +63,73 @@ def states_table() -> str:
     return "\n".join([*diagram, "", *lines])
 
 
+def exchange_table() -> str:
+    """The life of a connection as a diagram, and what each of its states means.
+
+    What all states of a group have in common is one arrow; a state that leads to itself is none.
+    """
+    moves, event_of = exchange.MOVES, exchange.Event
+    before = [state for state in exchange.State if (state, event_of.REQUEST) in moves]
+    at_work = [
+        state for state in exchange.State if (state, event_of.ANSWERED) in moves and state not in before
+    ]
+    groups = {"waiting": before, "answering": at_work}
+    alike: dict[tuple[str, Any], list[Any]] = {}
+    for (state, event), step in moves.items():
+        if event is not event_of.LOST:  # which leads from everywhere to the end
+            acts = step.action is not exchange.Action.NOTHING
+            action = f" ({step.action.name.lower().replace('_', ' ')})" if acts else ""
+            alike.setdefault((event.value + action, step.state), []).append(state)
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (label, after), states in alike.items():
+        left = list(states)
+        for group, members in groups.items():
+            if set(members) <= set(states):
+                arrows.setdefault((group, after.value), []).append(label)
+                left = [state for state in left if state not in members]
+        for state in left:
+            if state is not after:
+                arrows.setdefault((state.value, after.value), []).append(label)
+    first, *_, last = exchange.State
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}"]
+    for group, members in groups.items():
+        lines += [f"    state {group} {{", *(f"        {state.value}" for state in members), "    }"]
+    lines += [f"    {start} --> {after}: {' / '.join(labels)}" for (start, after), labels in arrows.items()]
+    lines += [
+        f"    {last.value} --> [*]",
+        "```",
+        "",
+        "| state | deadline | what it means |",
+        "| --- | --- | --- |",
+    ]
+    for state, row in exchange.STATES.items():
+        lines.append(f"| {state.value} | {row.stage.value if row.stage else '-'} | {row.meaning} |")
+    return "\n".join(lines)
+
+
 def presets_table() -> str:
     """The presets of the experiment."""
     rows = [f"| `{name}` | {preset.question} |" for name, preset in PRESETS.items()]
     return "\n".join(["| preset | what it asks |", "| --- | --- |", *rows])
 
 
+def found_table() -> str:
+    """Each claim of the committed run with its verdict and figures."""
+    summary = RunFolder(QUICK).summary()
+    machine = summary.environment
+    lines = [
+        f"`make experiment`, {machine.date[:10]}, {machine.cpu}, {machine.cores:g} cores, with intervals:",
+        "",
+        "| claim | verdict | figures |",
+        "| --- | --- | --- |",
+        *(f"| {one.claim} | {one.verdict} | {one.finding.numbers} |" for one in judge(summary)),
+    ]
+    return "\n".join(lines)
+
+
 def verdict_text() -> str:
     """The verdict of the committed run."""
-    return "```text\n" + (ROOT / "docs/runs/quick/verdict.txt").read_text(encoding="utf-8") + "```"
+    return "```text\n" + (QUICK / "verdict.txt").read_text(encoding="utf-8") + "```"
 
 
 def proof_table(name: str) -> str:
@@ -207,14 +269,13 @@ PROOF_NAMES = (
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
-    README: {
-        "verdict": verdict_text,
-        "presets": presets_table,
-        "states": states_table,
-        "settings": settings_table,
-        "metrics": metrics_table,
-    },
-    PROOFS: {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
+    README: {"found": found_table},
+    DOCS / "experiments.md": {"verdict": verdict_text, "presets": presets_table},
+    DOCS / "operations.md": {"states": states_table},
+    DOCS / "design.md": {"exchange": exchange_table},
+    DOCS / "settings.md": {"settings": settings_table},
+    DOCS / "metrics.md": {"metrics": metrics_table},
+    DOCS / "proofs.md": {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
     | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table}
     | {"known-answers": known_answers_table},
 }

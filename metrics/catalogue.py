@@ -1,6 +1,6 @@
 """Every metric in one table: name, type, help, labels, buckets and the question it answers.
 
-The README's table is drawn from this one and a test compares them. Nothing here runs.
+docs/metrics.md is drawn from this one and a test compares them. Nothing here runs.
 """
 
 from __future__ import annotations

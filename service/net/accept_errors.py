@@ -16,7 +16,7 @@ HINTS = {
     errno.ENOBUFS: "the kernel has no memory for sockets: see net.ipv4.tcp_mem, or lower --max-connections",
     errno.ENOMEM: "the kernel has no memory: give the machine or the cgroup more, or lower --max-connections",
 }
-HELP = "README.md#when-descriptors-run-out"
+HELP = "docs/operations.md#when-descriptors-run-out"
 
 
 class ErrorClass(enum.Enum):
