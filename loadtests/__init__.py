@@ -1,8 +1,11 @@
 """The instrument: a load generator that says what it could not measure, and the experiment made with it.
 
-    __main__.py         argv in, exit code out
-    arguments.py        what its commands have in common
-    machine.py          what was measured on; neighbours.py: who else used the CPU
+    __main__.py         argv and environment in, exit code out
+    report.py           the command `report`, for the folders of every room
+    arguments.py        what the arguments of all commands have in common
+    exits.py            exit codes, and the errors that lead to them
+    machine.py          the machine that a run was measured on
+    neighbours.py       what other processes used of the CPU
     files.py            JSON files, whole or not at all
 
     pages/              what all pages have in common
@@ -10,7 +13,10 @@
       drawing.py          colours and style of drawings, and their SVG
 
     load/               one load against one URL
-      run.py              the command `run`: lays out the run folder, from the order to the summary
+      commands.py         `run` and `ports`: flags in, exit code out
+      flags.py            the flags of a load, a request, this machine
+      order.py            what is asked of a run besides its load
+      run.py              runs one phase: lays out the run folder, from the order to the summary
       steps.py            the same with several rates, one after another
       folder.py           what a run folder holds, read back
       phase.py            what will be sent, checked and written down before anything is
@@ -18,9 +24,10 @@
       generator.py        starts the generator as a child process, passes its progress on, ends it
       driver.py           that process: stdin, stdout, signals, the clock
       facts.py            what it says of itself
-      ports.py            how many connections the local ports allow, and what helps
+      ports.py            how many connections the local ports allow
+      remedies.py         and what helps if they are too few
       port_state.py       the kernel's rules for them, and who has which
-      doctor.py           will they do for this run? also the command `ports`
+      doctor.py           will they suffice for this run?
       witness.py          who else used machine and server meanwhile
       surroundings.py     and what of that spoils a run
       endpoint.py         name resolved, request bytes and TLS made ready, once
@@ -39,6 +46,7 @@
       results.py          the summary as types
       schema.py           and as a JSON Schema
       exports.py          what other tools read of a run
+      ceiling.py          what the generator can send on this machine, kept
       responder.py        a server that costs next to nothing, to measure the generator by
       live.py             what a person sees of all this
       curves.py           what is drawn, as numbers
@@ -68,6 +76,7 @@
       page.py             report.html
       comparable.py       what two run folders have in common
       compare.py          two run folders: better, worse, or no difference
+      commands.py         `experiment` and `compare`: flags in, exit code out
 
     capacity/           how many requests a second a service can take, and the generator itself
       search.py           which load to try next, and between which the capacity lies
@@ -78,13 +87,14 @@
       figure.py           the drawing
       page.py             its report.html
       bench.py            sends the trials, reads S
-      run.py              the command `capacity`
-      self_test.py        the command `self-test`
+      run.py              searches until it is bracketed
+      self_test.py        searches for the generator's own ceiling
+      commands.py         `capacity` and `self-test`: flags in, exit code out
 
     peers/              our service beside the usual designs
-    scripts/            for other people's tools; imported by nobody
+    scripts/            for other tools (k6, wrk, hey, siege, Locust); no module imports them
 
-A room imports only from those above it; arguments.py and __main__.py from all. The run folder is the
-boundary: the plan is written first, each file whole, and whatever is drawn is a pure function of what
-is in it.
+A room imports only from those above it; report.py and __main__.py import from all. Modules named commands.py
+import little: the libraries of a command are loaded when it runs. The run folder is the boundary: the plan is
+written first, each file is written whole, and every drawing is a pure function of what is in the folder.
 """

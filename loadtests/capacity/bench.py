@@ -20,8 +20,8 @@ from loadtests.experiment.counters import scrape
 from loadtests.load.endpoint import make_endpoint
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.generator import Generator, read_samples
+from loadtests.load.order import Machine
 from loadtests.load.phase import Phase, Target
-from loadtests.load.run import Machine
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.load.surroundings import Surroundings

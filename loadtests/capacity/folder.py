@@ -14,8 +14,8 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from loadtests.capacity.results import Capacity
+from loadtests.exits import UsageError
 from loadtests.files import write_json
-from loadtests.load.run import UsageError
 
 RESULT: Final = "capacity.json"
 PAGE: Final = "report.html"

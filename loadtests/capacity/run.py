@@ -19,7 +19,7 @@ from loadtests.capacity.results import Capacity, Saturation, State, stability, u
 from loadtests.capacity.search import WIDTH, Ask, Search
 from loadtests.capacity.tell import told
 from loadtests.capacity.trial import Trial
-from loadtests.load.run import UsageError
+from loadtests.exits import UsageError
 
 START_SHARE: Final = 0.85
 """Of the throughput in a closed loop: where an open load begins to wait, more often than not."""

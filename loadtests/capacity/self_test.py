@@ -1,13 +1,11 @@
 """The command `self-test`: how many connections a second the generator makes on time on this machine.
 
-Knows the null responder and where the answer is kept. Touches a child process, the generator, and one file.
+Knows the null responder. Touches that child process and the generator.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,7 +16,7 @@ from typing import Final
 from rich.console import Console
 
 from loadtests.capacity.search import Search
-from loadtests.files import write_json
+from loadtests.load.ceiling import Ceiling
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.results import RunSummary
@@ -33,19 +31,6 @@ MOST_TRIALS: Final = 30
 # some 10 %, and to know it better than that helps nobody.
 SPREAD: Final = 0.02
 WIDTH: Final = 0.1
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """Up to `per_second` the generator was on time, and from `above_per_second` on it was not.
-
-    `why` it was not. `cpu_seconds`: of the generator, for one request, in the last trial that was on time.
-    """
-
-    per_second: float
-    above_per_second: float
-    cpu_seconds: float
-    why: str
 
 
 def measure(trial: Callable[[float, float], RunSummary], console: Console) -> Ceiling | None:
@@ -99,17 +84,3 @@ def trials() -> Iterator[Callable[[float, float], RunSummary]]:
             yield trial
         finally:
             responder.stdin.close()
-
-
-def keep(ceiling: Ceiling, path: Path) -> None:
-    """Remember the ceiling, for runs to come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, dataclasses.asdict(ceiling), indent=2)
-
-
-def remembered(path: Path) -> Ceiling | None:
-    """The ceiling as last measured; None if it never was, or cannot be read."""
-    try:
-        return Ceiling(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from loadtests.exits import BrokenError
+
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 
 
-class ServiceError(Exception):
+class ServiceError(BrokenError):
     """The service did not start or did not end well; the message is one sentence."""
 
 

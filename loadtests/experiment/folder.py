@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from loadtests.exits import UsageError
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
@@ -34,7 +35,7 @@ T = TypeVar("T")
 SUMMARY: Final = TypeAdapter(Summary)
 
 
-class FolderError(Exception):
+class FolderError(UsageError):
     """The folder cannot be written, or does not hold a run; the message is one sentence."""
 
 

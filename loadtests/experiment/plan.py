@@ -10,6 +10,8 @@ import dataclasses
 import random
 from typing import Final
 
+from loadtests.exits import UsageError
+
 DATA: Final = "service.work:data"
 
 FIRST_LOOK: Final = 12
@@ -17,7 +19,7 @@ FIRST_LOOK: Final = 12
 pairs have no finite exact interval; with a t interval eight were once wrong about inline against inline."""
 
 
-class PlanError(Exception):
+class PlanError(UsageError):
     """The factors make no experiment; the message is one sentence."""
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadtests.load.endpoint import Endpoint
+from loadtests.exits import UsageError
+from loadtests.load.endpoint import Endpoint, make_endpoint
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import held_ports, is_loopback, port_rules, source_for
-from loadtests.load.ports import Demand, Forecast, PortRules, Remedy, forecast, remedies
+from loadtests.load.ports import Demand, Forecast, PortRules, forecast
+from loadtests.load.remedies import Remedy, remedies
 from loadtests.load.schedule import offsets_of
 
 WIDTH: Final = 78
@@ -32,6 +34,21 @@ class Examination:
     def suffices(self) -> bool:
         """Whether every request will find a port."""
         return self.forecast.first_without is None
+
+
+def examined(phases: Sequence[Phase], command: Sequence[str]) -> Examination:
+    """Resolve the server's address and examine the phases; raises `UsageError` if nothing can be sent.
+
+    The generator does the same once more on its own. For the arguments see `examine`.
+    """
+    phase = phases[0]
+    try:
+        return examine(phases, make_endpoint(phase), command)
+    except (OSError, UnicodeError) as error:
+        source = f" from {phase.source}" if phase.source else ""
+        raise UsageError(
+            f"cannot send to {phase.url}{source}: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str]) -> Examination:

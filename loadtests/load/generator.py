@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final, Self
 
+from loadtests.exits import BrokenError
 from loadtests.load.facts import GeneratorFacts, Progress
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample, from_columns
@@ -20,7 +21,7 @@ from loadtests.load.sample import Sample, from_columns
 STOP_SECONDS: Final = 20.0
 
 
-class GeneratorError(Exception):
+class GeneratorError(BrokenError):
     """The driver could not start or broke; the message is one sentence for the user."""
 
 

@@ -8,69 +8,26 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 
+from loadtests.exits import UsageError
 from loadtests.files import dump, write_json, write_whole
 from loadtests.load import doctor, exports
-from loadtests.load.doctor import Examination
-from loadtests.load.endpoint import make_endpoint
+from loadtests.load.doctor import Examination, examined
 from loadtests.load.folder import PLAN, SAMPLES, STEPS, SUMMARY, SURROUNDINGS
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.live import Display, render
+from loadtests.load.order import Keep, Order
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import time_waits
 from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
-from loadtests.load.thresholds import Threshold, check_slo
+from loadtests.load.thresholds import check_slo
 from loadtests.load.witness import Witness
-
-
-class UsageError(Exception):
-    """The command cannot be run as typed; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """Where results go.
-
-    `out`: the run folder; None for one that is thrown away. `json`: a file for the summary, "-" for stdout.
-    `junit`: a file for the thresholds.
-    """
-
-    out: Path | None = None
-    json: str | None = None
-    junit: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What the user says of this machine.
-
-    `server_processes`: names of those that belong to the server, beside those that listen there. `shared`:
-    others use it, and that shall be a caution instead of a reason for INVALID.
-    """
-
-    server_processes: Sequence[str] = ()
-    shared: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is asked of a run beside its load.
-
-    `slo_seconds`: the latest an answer may come to count as goodput. `command`: how the run was typed, word
-    by word, for whoever has to type it otherwise.
-    """
-
-    thresholds: Sequence[Threshold]
-    slo_seconds: float | None
-    keep: Keep
-    command: Sequence[str]
-    machine: Machine
 
 
 def run(phase: Phase, order: Order) -> RunSummary:
@@ -166,22 +123,6 @@ def draw(folder: Path, console: Console) -> None:
     from loadtests.load import page  # matplotlib takes a second, and is needed for this alone
 
     console.print(f"Page: {page.draw(folder)}", markup=False, highlight=False, soft_wrap=True)
-
-
-def examined(phases: Sequence[Phase], command: Sequence[str]) -> Examination:
-    """Try what the generator will do once more on its own, and whether there are ports for all of it.
-
-    `phases`: one after another, with nothing but their rates different. Raises `UsageError` where nothing
-    can be sent.
-    """
-    phase = phases[0]
-    try:
-        return doctor.examine(phases, make_endpoint(phase), command)
-    except (OSError, UnicodeError) as error:
-        source = f" from {phase.source}" if phase.source else ""
-        raise UsageError(
-            f"cannot send to {phase.url}{source}: {getattr(error, 'strerror', None) or error}"
-        ) from None
 
 
 def _files(keep: Keep) -> Iterator[Path]:

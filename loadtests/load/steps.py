@@ -11,14 +11,16 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from loadtests.exits import UsageError
 from loadtests.files import write_json
 from loadtests.load import exports, run
+from loadtests.load.doctor import examined
 from loadtests.load.folder import STEPS, summed_up
 from loadtests.load.generator import Generator, GeneratorError
 from loadtests.load.live import Display, render_steps
+from loadtests.load.order import Order
 from loadtests.load.phase import Phase
 from loadtests.load.results import Step, StepsSummary
-from loadtests.load.run import Order, UsageError
 
 
 def run_steps(phases: Sequence[Phase], order: Order) -> StepsSummary:
@@ -53,7 +55,7 @@ def run_steps(phases: Sequence[Phase], order: Order) -> StepsSummary:
                 summary = run.measure(
                     phase,
                     order,
-                    run.examined([phase], order.command),  # the step before has left its ports in TIME_WAIT
+                    examined([phase], order.command),  # the step before has left its ports in TIME_WAIT
                     folder / name,
                     generator,
                     Display(phase, console, title),

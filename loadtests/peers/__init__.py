@@ -1,5 +1,6 @@
 """Our service beside the usual designs, under overload: `python -m loadtests peers`.
 
+    commands.py    the command: flags in, exit code out
     plan.py        designs, loads, and the order of the blocks
     race.py        the whole comparison, from calibration to results
       contenders.py  the designs as processes: up together, each quiet while another is measured

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests import machine
+from loadtests.exits import UsageError
 from loadtests.experiment.child import ServiceChild
 from loadtests.load.generator import Generator
-from loadtests.load.run import UsageError
 from loadtests.neighbours import effective_cores
 from loadtests.peers.block import Block
 from loadtests.peers.contenders import Contender, Contenders

@@ -20,9 +20,8 @@ from loadtests.load.ports import (
     first_without,
     forecast,
     ports_used,
-    remedies,
-    with_flag,
 )
+from loadtests.load.remedies import remedies, with_flag
 
 ADDRESS = ("127.0.0.1", 80)
 RULES = PortRules(low=40_000, high=40_199, tw_reuse=0)
