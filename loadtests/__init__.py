@@ -68,7 +68,10 @@
       folder.py           the run folder
       statistics.py       exact intervals for a dozen pairs
       evidence.py         which blocks may be used, and how they are paired
-      claims.py           the claims and the rule for each
+      finding.py          what a rule says of a claim
+      amounts.py          rules for claims about an amount: by an interval
+      queues.py           rules for claims about a queue: by every overload phase
+      claims.py           the claims, each with its rule
       verdict.py          all claims of a plan, judged
       tables.py           the tables of a report, as rows
       report.py           verdict.txt, and what else is drawn

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.experiment.blocks import Block
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD, Rule
+from loadtests.experiment.claims import Rule
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.verdict import judge, rules_for

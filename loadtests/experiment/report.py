@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from loadtests.experiment import tables
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.evidence import ledger, ledger_gaps
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.folder import FolderError, RunFolder, holds_experiment
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from loadtests.experiment.claims import INCONCLUSIVE, RULES, Finding, Rule
+from loadtests.experiment.claims import RULES, Rule
 from loadtests.experiment.evidence import Evidence, Gain, UnusableError
+from loadtests.experiment.finding import INCONCLUSIVE, Finding
 from loadtests.experiment.results import Summary
 from loadtests.experiment.statistics import Estimate
 

@@ -18,7 +18,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # What decides by what it is told, and never by the clock.
 TIMELESS = {
     *("statistics", "plan", "presets", "ledger", "blocks", "results"),
-    *("evidence", "claims", "verdict", "tables"),
+    *("evidence", "amounts", "queues", "finding", "claims", "verdict", "tables"),
     *("folder", "figures", "page", "report", "progress"),
 }
 
