@@ -35,6 +35,7 @@
       loop.py             fires what is due, whatever the answers do
       readiness.py        since when an event can have waited for the loop
       effort.py           how busy the loop was
+      attempt.py          gets a request its connection: connect, TLS handshake
       connection.py       one request on a connection of its own
       kept.py             one request on a connection that others use before and after it
       answer.py           where an HTTP answer ends
@@ -48,7 +49,9 @@
       exports.py          what other tools read of a run
       ceiling.py          what the generator can send on this machine, kept
       responder.py        a server that costs next to nothing, to measure the generator by
-      live.py             what a person sees of all this
+      live.py             progress on the terminal
+      tell.py             the figures in words
+      render.py           the summary on the terminal
       curves.py           what is drawn, as numbers
       figures.py          the drawings
       page.py             report.html
@@ -56,6 +59,7 @@
     experiment/         the 2017 experiment, in pairs of blocks
       plan.py             factors, variants, cycles and the plan of them all
       presets.py          which variants an experiment compares
+      calibration.py      what one request costs
       run.py              calibrates, plans, measures until the claims are decided
       testbed.py          all variants up at once; measures a block, a phase, a killed worker
       child.py            the service under test as a child process

@@ -17,9 +17,9 @@ from itertools import pairwise
 from statistics import linear_regression
 from typing import Final
 
-from loadtests.load.live import observed
 from loadtests.load.results import MISSED, RunSummary
 from loadtests.load.sample import Sample, elapsed
+from loadtests.load.tell import observed
 from loadtests.load.thresholds import Threshold
 
 LEAST_SECONDS: Final = 6.0

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from loadtests import machine
 from loadtests.experiment.blocks import Block
-from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.calibration import cost_of
 from loadtests.experiment.evidence import PRESSED
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Cost, Factors, Plan, Variant
+from loadtests.experiment.plan import Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
@@ -28,8 +28,6 @@ from loadtests.experiment.results import Kill, PhaseResult, Status, Summary
 from loadtests.experiment.testbed import Testbed
 from loadtests.experiment.verdict import undecided
 from loadtests.neighbours import effective_cores
-
-CALIBRATIONS: Final = 3
 
 BESIDE_CYCLES: Final = 4
 """Pairs of the stock executor and the lanes: what they cost is a row of the report, and no verdict."""
@@ -90,37 +88,6 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
             summary = folder.build()
             folder.write("summary.json", Summary, summary)
     return summary
-
-
-def cost_of(folder: RunFolder, work: str, factors: Factors, console: Console) -> Cost:
-    """What one request costs: calibrated, or as the factors say."""
-    if factors.work_units is None:
-        return calibrate(folder, work, factors.work_ms, console)
-    return Cost(work_units=factors.work_units, s_seconds=factors.work_ms / 1e3)
-
-
-def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
-    """Units of `work` and their CPU seconds, by the service's own calibration, once for all variants.
-
-    The most of several: a core that is slow at that moment would make every request of the run a small one.
-    """
-    flags = {
-        "port": "0",
-        "admin-port": "0",
-        "log-format": "json",
-        "offload": "inline",
-        "work": work,
-        "work-ms": str(work_ms),
-    }
-    line = [part for name, value in flags.items() for part in (f"--{name}", value)]
-    found = []
-    for _ in range(CALIBRATIONS):
-        with ServiceChild(line, folder.log_of("calibration")) as service:
-            found.append(Cost(work_units=service.work["units"], s_seconds=service.work["cpu_ms"] / 1e3))
-    cost = max(found, key=lambda each: each.work_units)
-    spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
-    console.print(f"One request is {cost.work_units} units of {work}: {spent} where a core is fast.")
-    return cost
 
 
 class Bed(Protocol):

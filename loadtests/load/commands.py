@@ -105,7 +105,7 @@ def redraw(path: Path) -> int:
 
     from loadtests.load import page
     from loadtests.load.folder import holds_steps, read_run, read_steps
-    from loadtests.load.live import render, render_steps
+    from loadtests.load.render import render, render_steps
     from loadtests.load.results import StepsSummary
 
     try:

@@ -22,6 +22,7 @@ from loadtests.load.histogram import Quantiles
 from loadtests.load.results import MISSED, TOO_FEW, RunSummary, StepsSummary, ThresholdResult
 from loadtests.load.sample import OK, STOPPED, Sample
 from loadtests.load.summary import waits
+from loadtests.load.tell import observed
 
 LOG: Final = "latency.hlog"
 TABLE: Final = "latency.hgrm"
@@ -143,8 +144,8 @@ def _add_cases(suite: ElementTree.Element, step: str, summary: RunSummary) -> No
 
 
 def _observed(result: ThresholdResult) -> str:
-    observed = "never" if result.observed is None else f"{result.observed:g}"
-    return f"observed {observed}, with {result.samples} samples of {result.samples_needed} needed"
+    value = observed(result.threshold, result.observed)
+    return f"observed {value}, with {result.samples} samples of {result.samples_needed} needed"
 
 
 def _histogram(samples: Iterable[Sample]) -> HdrHistogram:

@@ -16,10 +16,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from loadtests.load import curves
 from loadtests.load.folder import Record
-from loadtests.load.live import seconds
 from loadtests.load.results import Step, StepsSummary
 from loadtests.load.sample import STOPPED, Sample
 from loadtests.load.summary import waits
+from loadtests.load.tell import seconds
 from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, svg
 
 DECADES_WITH_STEPS: Final = 3.0  # on an axis that is longer only powers of ten have words

@@ -14,7 +14,8 @@ import ssl
 from typing import Final
 
 from loadtests.load.answer import KeptAnswer
-from loadtests.load.connection import RECEIVE_BYTES, Connection, Owner
+from loadtests.load.attempt import Owner
+from loadtests.load.connection import RECEIVE_BYTES, Connection
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.sample import DROPPED, RESET, SHORT
 

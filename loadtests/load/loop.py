@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from loadtests.load.connection import Connection, Owner
+from loadtests.load.attempt import Attempt, Owner
+from loadtests.load.connection import Connection
 from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
@@ -71,9 +72,9 @@ class LoadLoop:
         self._make: Callable[[Endpoint, Owner, float], Connection] = (
             partial(KeptConnection, self._idle) if phase.keep_alive else Connection
         )
-        self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
-        self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
-        self._ending: list[Connection] = []  # of those, where nobody has looked yet
+        self._deadlines: deque[Attempt] = deque()  # in the order of their starts: one time-out for all
+        self._left_open: deque[tuple[float, Attempt]] = deque()  # until when, in that order
+        self._ending: list[Attempt] = []  # of those, where nobody has looked yet
         self.not_closed_by_server = 0
         self._open = self._fired = self._reused = self._connected = self._failed_connects = 0
         self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
@@ -137,7 +138,7 @@ class LoadLoop:
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
 
-    def on_left_open(self, connection: Connection, now: float) -> None:
+    def on_left_open(self, connection: Attempt, now: float) -> None:
         """Give the server a while to close what it has answered.
 
         Its FIN is right behind the answer, as a rule: an open load looks for it when it is awake for

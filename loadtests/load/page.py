@@ -13,8 +13,8 @@ from typing import Final
 from loadtests.files import write_whole
 from loadtests.load import doctor, figures
 from loadtests.load.folder import PAGE, Record, holds_steps, read_run, read_steps
-from loadtests.load.live import COLUMNS, books_of, observed, seconds, times, told, verdict_of
 from loadtests.load.results import MISSED, PASSED, TOO_FEW, StepsSummary
+from loadtests.load.tell import COLUMNS, books_of, observed, seconds, times, told, verdict_of
 from loadtests.pages import frame
 
 RUN: Final = Path(__file__).with_name("run.html.j2")

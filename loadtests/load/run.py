@@ -20,10 +20,11 @@ from loadtests.load import doctor, exports
 from loadtests.load.doctor import Examination, examined
 from loadtests.load.folder import PLAN, SAMPLES, STEPS, SUMMARY, SURROUNDINGS
 from loadtests.load.generator import Generator, read_samples
-from loadtests.load.live import Display, render
+from loadtests.load.live import Display
 from loadtests.load.order import Keep, Order
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import time_waits
+from loadtests.load.render import render
 from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import check_slo

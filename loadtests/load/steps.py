@@ -17,9 +17,10 @@ from loadtests.load import exports, run
 from loadtests.load.doctor import examined
 from loadtests.load.folder import STEPS, summed_up
 from loadtests.load.generator import Generator, GeneratorError
-from loadtests.load.live import Display, render_steps
+from loadtests.load.live import Display
 from loadtests.load.order import Order
 from loadtests.load.phase import Phase
+from loadtests.load.render import render_steps
 from loadtests.load.results import Step, StepsSummary
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from rich.console import Console
 
-from loadtests.experiment import report, run
+from loadtests.experiment import calibration, report, run
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Factors, Plan, Variant
@@ -317,7 +317,7 @@ def beds(monkeypatch: pytest.MonkeyPatch) -> list[FakeBed]:
 
     made_to_spoil: list[Spoil] = [never]
     monkeypatch.setattr(run, "Testbed", testbed)
-    monkeypatch.setattr(run, "calibrate", lambda _folder, work, *_: COSTS[work])
+    monkeypatch.setattr(calibration, "calibrate", lambda _folder, work, *_: COSTS[work])
     monkeypatch.setattr(run, "effective_cores", lambda: 2.0)
     monkeypatch.setattr(FakeBed, "to_spoil", made_to_spoil, raising=False)
     return made

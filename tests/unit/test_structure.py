@@ -37,10 +37,11 @@ OWNERS = {
         "loadtests/capacity/folder.py",
     },
     "rich": {
-        *("loadtests/load/commands.py", "loadtests/load/live.py", "loadtests/load/run.py"),
-        *("loadtests/load/steps.py", "loadtests/peers"),
+        *("loadtests/load/commands.py", "loadtests/load/live.py", "loadtests/load/render.py"),
+        *("loadtests/load/run.py", "loadtests/load/steps.py", "loadtests/peers"),
         *("loadtests/capacity/commands.py", "loadtests/experiment/commands.py"),
         *("loadtests/experiment/progress.py", "loadtests/experiment/run.py"),
+        "loadtests/experiment/calibration.py",
         *("loadtests/capacity/run.py", "loadtests/capacity/self_test.py"),
     },
     "prometheus_client": {"metrics"},
