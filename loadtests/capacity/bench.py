@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from loadtests.capacity.results import Saturation
-from loadtests.capacity.trial import WAIT_SECONDS, Trial, Work, demand, seconds_needed, trial_of
+from loadtests.capacity.trial import WAIT_SECONDS, Trial, Watched, Work, demand, seconds_needed, trial_of
 from loadtests.experiment.child import ServiceError
 from loadtests.experiment.counters import scrape
 from loadtests.load.endpoint import make_endpoint
@@ -100,9 +100,13 @@ class Bench:
             samples,
             facts.started_monotonic,
             hold=hold,
-            readings=readings,
-            workers=self.workers,
-            wait=min((each.bound for each in thresholds if each.is_latency), default=WAIT_SECONDS),
+            watched=Watched(
+                readings=readings,
+                workers=self.workers,
+                wait_seconds=min(
+                    (each.bound for each in thresholds if each.is_latency), default=WAIT_SECONDS
+                ),
+            ),
         )
 
     def _send(self, phase: Phase) -> tuple[list[Sample], GeneratorFacts, list[Work], Surroundings]:

@@ -47,6 +47,23 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What was read of a service of ours, from before a trial to after it; nothing of any other service.
+
+    `workers`: None if it does not tell. `wait_seconds`: how long a client may wait.
+    """
+
+    readings: Sequence[Work] = ()
+    workers: int | None = None
+    wait_seconds: float = WAIT_SECONDS
+
+    @property
+    def demand_seconds(self) -> float | None:
+        """S over the whole trial; None: the service does not tell."""
+        return demand(self.readings[0], self.readings[-1]) if self.readings else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One trial. Rates are per second.
 
@@ -122,15 +139,9 @@ def trial_of(
     started: float,
     *,
     hold: bool,
-    readings: Sequence[Work] = (),
-    workers: int | None = None,
-    wait: float = WAIT_SECONDS,
+    watched: Watched,
 ) -> Trial:
-    """Judge one run.
-
-    `started`: of the run, by the clock of the samples. `readings`: of a service that tells them, from before
-    the run to after it, with `workers`. `wait`: how long a client may wait, in seconds.
-    """
+    """Judge one run. `started`: its start, by the clock of the samples."""
     offered = summary.offered_per_second or 0.0
     means = in_flight(samples, started, summary.window_seconds)
     stable = not grows(means, summary.window_seconds / PARTS, offered)
@@ -138,7 +149,9 @@ def trial_of(
     why = [f"{one.threshold} missed: {observed(one.threshold, one.observed)}" for one in missed[:1]]
     if not stable:
         why.append(f"in flight grew from {means[0]:.0f} to {means[-1]:.0f}")
-    share = share_offered(readings, offered, workers, wait) if workers else None
+    share = None
+    if watched.workers:
+        share = share_offered(watched.readings, offered, watched.workers, watched.wait_seconds)
     return Trial(
         load=offered if share is None else share,
         rate_per_second=offered,
@@ -150,7 +163,7 @@ def trial_of(
         why="; ".join(why),
         p99_seconds=summary.latency_seconds.p99,
         error_share=summary.error_share or 0.0,
-        demand_seconds=demand(readings[0], readings[-1]) if readings else None,
+        demand_seconds=watched.demand_seconds,
         invalid_because=summary.invalid_because[0] if summary.invalid_because else "",
     )
 

@@ -121,31 +121,39 @@ class Block:
         return self.offered_per_second * self.demand_seconds / self.workers
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A stretch of load: two readings, and what generator and clients say of the time between them.
+
+    `spoilt`: what went wrong in measuring it. The other fields are those of `Block`.
+    """
+
+    before: Reading
+    after: Reading
+    facts: GeneratorFacts
+    offered_per_second: float | None = None
+    outcomes: dict[str, int] = dataclasses.field(default_factory=dict)
+    ledger: Ledger | None = None
+    piece_seconds: float | None = None
+    spoilt: Sequence[str] = ()
+
+
 def block(
     variant: Variant,
-    before: Reading,
-    after: Reading,
+    stretch: Stretch,
     *,
     part: Literal["cycle", "beside", "ramp"],
     cycle: int,
     cores: float,
-    facts: GeneratorFacts,
-    offered_per_second: float | None = None,
-    outcomes: dict[str, int] | None = None,
-    ledger: Ledger | None = None,
-    piece_seconds: float | None = None,
-    spoilt: Sequence[str] = (),
 ) -> Block:
-    """What happened between two readings, and whether it may be judged.
-
-    `spoilt`: what else the measuring itself went wrong with.
-    """
+    """What happened in a stretch of load, and whether it may be judged."""
+    before, after = stretch.before, stretch.after
     seconds = after.seconds - before.seconds
-    generator = generator_share(facts)
+    generator = generator_share(stretch.facts)
     work = after.task_cpu_seconds - before.task_cpu_seconds
     io = after.io_cpu_seconds - before.io_cpu_seconds
     shares = inputs(before, after, cores, generator)
-    faults = [*shares.faults(), *spoilt]
+    faults = [*shares.faults(), *stretch.spoilt]
     tasks = after.tasks - before.tasks
     if tasks < 1 or work <= 0:
         faults.append("not one unit of work was done")
@@ -154,15 +162,15 @@ def block(
         cycle=cycle,
         variant=variant.name,
         workers=variant.workers,
-        offered_per_second=offered_per_second,
+        offered_per_second=stretch.offered_per_second,
         seconds=seconds,
         tasks=tasks,
         work_cpu_seconds=work,
         io_cpu_seconds=max(io - work, 0.0) if variant.offload in ("inline", "thread") else io,
         generator_cpu_seconds=generator * seconds,
         inputs=shares,
-        outcomes=outcomes or {},
-        ledger=ledger,
-        piece_seconds=piece_seconds,
+        outcomes=stretch.outcomes,
+        ledger=stretch.ledger,
+        piece_seconds=stretch.piece_seconds,
         void_because=tuple(faults),
     )

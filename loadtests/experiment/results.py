@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, block, generator_share, inputs
+from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, Stretch, block, generator_share, inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
@@ -182,14 +182,16 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
     return [
         block(
             plan.variant(raw.variant),
-            before,
-            after,
+            Stretch(
+                before=before,
+                after=after,
+                facts=facts,
+                offered_per_second=raw.phase.rate,
+                spoilt=[ENDED_EARLY] if facts.interrupted and after.seconds > sent_until else [],
+            ),
             part="ramp",
             cycle=number * STRETCHES + k,
             cores=plan.cores,
-            facts=facts,
-            offered_per_second=raw.phase.rate,
-            spoilt=[ENDED_EARLY] if facts.interrupted and after.seconds > sent_until else [],
         )
         for k, (before, after) in enumerate(itertools.pairwise(edges))
         if after.seconds > before.seconds

@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 
 import psutil
 
-from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, block
+from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, Stretch, block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.counters import Watch, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
@@ -135,19 +135,16 @@ class Testbed:
         outcomes: dict[str, int] = {}
         for sample in samples:
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
-        return block(
-            variant,
-            before,
-            after,
-            part=part,
-            cycle=cycle,
-            cores=self.plan.cores,
+        stretch = Stretch(
+            before=before,
+            after=after,
             facts=facts,
             outcomes=outcomes,
             ledger=reconcile(samples, first, last, HalfOpen()),
             piece_seconds=speed.seconds,
             spoilt=spoilt,
         )
+        return block(variant, stretch, part=part, cycle=cycle, cores=self.plan.cores)
 
     def phase(
         self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
