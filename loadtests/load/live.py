@@ -20,7 +20,7 @@ from loadtests.load.phase import Phase
 class Display:
     """A context in which `update` shows progress: redrawn on a terminal, else a line per second.
 
-    `step`: which of several phases it is.
+    `step`: a title, if the phase is one of several.
     """
 
     def __init__(self, phase: Phase, console: Console, step: str = "") -> None:
@@ -47,7 +47,7 @@ class Display:
             self._live.stop()
 
     def update(self, progress: Progress, time_waits: int) -> None:
-        """Show where the phase stands. `time_waits`: sockets of this machine in TIME_WAIT."""
+        """Show how far the phase has come. `time_waits`: sockets of this machine in TIME_WAIT."""
         if self._live is not None:
             self._live.update(_panel(self._title, progress, time_waits), refresh=True)
         elif progress.elapsed_seconds >= self._next_line:
@@ -64,7 +64,7 @@ def _line(progress: Progress) -> str:
 
 def _ports(progress: Progress, time_waits: int) -> str:
     half = progress.half_ports_after
-    warning = "" if half is None else f", half the range gone after {half:,} connections"
+    warning = "" if half is None else f", half of the range used after {half:,} connections"
     return f"ports used {progress.ports:,}, TIME_WAIT {time_waits:,}{warning}"
 
 

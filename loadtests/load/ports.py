@@ -1,14 +1,12 @@
 """How many connections a client can make before its local ports run out. Pure.
 
-Knows how Linux hands local ports out and takes them back. Touches nothing: port_state.py reads what this
-decides by.
+Knows how Linux assigns local ports and frees them. Touches nothing: port_state.py reads what this needs.
 
-A connection is told apart by four things: both addresses and both ports. Against one server a client with
-one address therefore has as many connections as it has local ports (`ip_local_port_range`), and a port is
-not free again when its connection ends: whoever sends the first FIN keeps it in TIME_WAIT for a minute (RFC
-9293, 3.6). A client that closes first runs dry at ports / 60 s, some 470 connections per second, and what
-fails then is the client while the server idles: the trap that many a load test has taken for a limit of its
-server.
+A connection is identified by both addresses and both ports. So a client with one address can have as many
+connections to one server as it has local ports (`ip_local_port_range`). A port is not free again when its
+connection ends: the side that sends the first FIN keeps it in TIME_WAIT for a minute (RFC 9293, 3.6). A
+client that closes first runs out of ports at ports / 60 s, some 470 connections per second. Then the client
+fails while the server idles, which many a load test has taken for a limit of its server.
 """
 
 import dataclasses
@@ -26,10 +24,10 @@ LOOPBACK_ONLY: Final = 2
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PortRules:
-    """What the kernel of this network namespace says about local ports.
+    """The kernel's rules for local ports in this network namespace.
 
-    `reserved`: how many of the range are never handed out (ip_local_reserved_ports). `reuse_delay_seconds`:
-    how long a port in TIME_WAIT is kept where its reuse is allowed at all.
+    `reserved`: how many of the range are never assigned (ip_local_reserved_ports). `reuse_delay_seconds`: for
+    how long a port stays in TIME_WAIT if its reuse is allowed at all.
     """
 
     low: int
@@ -41,16 +39,16 @@ class PortRules:
 
     @property
     def ports(self) -> int:
-        """How many there are for each address."""
+        """The number of ports for each address."""
         return max(0, self.high - self.low + 1 - self.reserved)
 
     @property
     def late_parity(self) -> int:
-        """Of the ports that connect() hands out when it finds none of the others: not that of the lowest."""
+        """Parity of the ports that connect() assigns last: the opposite of the lowest port's."""
         return (self.low + 1) & 1
 
     def within(self, span: tuple[int, int]) -> Self:
-        """The same for sockets that ask for a range of their own (IP_LOCAL_PORT_RANGE).
+        """The rules for sockets with a range of their own (IP_LOCAL_PORT_RANGE).
 
         A bound outside the range of the namespace has no effect (ip(7)).
         """
@@ -58,11 +56,11 @@ class PortRules:
         return dataclasses.replace(self, low=low or self.low, high=high or self.high)
 
     def quarantine_seconds(self, *, client_closes: bool, loopback: bool) -> float:
-        """How long a port stays out of use after its connection has ended.
+        """For how long a port cannot be used after its connection has ended.
 
-        None at all where the server sends the first FIN. Else a minute, or a second where tcp_tw_reuse
-        lets connect() take a port out of TIME_WAIT, which it does by the timestamps of TCP alone
-        (tcp_twsk_unique in net/ipv4/tcp_ipv4.c).
+        Not at all if the server sends the first FIN. Else for a minute, or for a second if tcp_tw_reuse lets
+        connect() take a port out of TIME_WAIT, which needs TCP timestamps (tcp_twsk_unique in
+        net/ipv4/tcp_ipv4.c).
         """
         if not client_closes:
             return 0.0
@@ -72,7 +70,7 @@ class PortRules:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPort:
-    """A port that a connection to the same server has, or had.
+    """A local port of a connection to the same server, open or ended.
 
     `remaining_seconds`: of its TIME_WAIT; None: it is in use.
     """
@@ -84,18 +82,18 @@ class HeldPort:
         """Seconds until a connect() may take it; inf while it is in use."""
         if self.remaining_seconds is None:
             return math.inf
-        # A connection that ended before the run may be reused by the rule for those that end in it; one that
-        # is in TIME_WAIT on our side was closed by us, whoever closes first now.
+        # The rule for ports of this run holds for those of earlier connections too. One that is in TIME_WAIT
+        # here was closed first from here, whichever side closes first in this run.
         spent = TIME_WAIT_SECONDS - self.remaining_seconds
         return max(0.0, quarantine_seconds - spent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What a run will ask of the ports.
+    """What a run needs of the ports.
 
-    `offsets`: when connections start, in seconds, ascending; none where that depends on the answers.
-    `most_at_once`: of connections that are kept for the next request; None: each serves one.
+    `offsets`: when connections start, in seconds, ascending; empty if that depends on the answers.
+    `most_at_once`: of connections that are kept for the next request; None: each serves one request.
     """
 
     offsets: Sequence[float]
@@ -107,11 +105,11 @@ class Demand:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What will become of the ports.
+    """What a run will find of ports.
 
     `first_without`: number, from 1, of the first request that finds none; None: all find one. `at_seconds`:
-    when that will be. `sustained_per_second`: what can go on for ever; None where ports come back at once.
-    `most_at_once`: as demanded.
+    when that will be. `sustained_per_second`: the rate that can go on without end; None: ports are free again
+    at once. `most_at_once`: as in `Demand`.
     """
 
     ports: int
@@ -128,13 +126,13 @@ class Forecast:
 def forecast(
     demand: Demand, rules: PortRules, held: Iterable[HeldPort], answer_seconds: float = 0.0
 ) -> Forecast:
-    """Play the run through: each request takes a port of its source, the sources taking turns.
+    """Simulate the run: each request takes a port of its source; sources are used in turn.
 
-    `answer_seconds`: how long a request holds its port before that is in quarantine. It is not known before
-    the run, and is short beside a quarantine.
+    `answer_seconds`: for how long a request holds its port before the quarantine begins. It is not known
+    before the run, and is short compared with a quarantine.
     """
     quarantine = rules.quarantine_seconds(client_closes=demand.client_closes, loopback=demand.loopback)
-    # What lies in TIME_WAIT here lies there because we closed it, whoever closes first this time.
+    # A port is in TIME_WAIT here because it was closed first from here, whichever side closes first now.
     left_over = rules.quarantine_seconds(client_closes=True, loopback=demand.loopback)
     returns: dict[str, list[float]] = {source: [] for source in demand.sources}
     for port in held:
@@ -160,8 +158,8 @@ def first_without(
 ) -> int | None:
     """The number, from 1, of the first request that finds no port; None if all find one.
 
-    `returns`: for each source, when each of its busy ports is free again. `kept_seconds`: how long a request
-    keeps its own.
+    `returns`: for each source, when each of its busy ports is free again. `kept_seconds`: for how long a
+    request keeps its port.
     """
     waiting = [sorted(each) for each in returns]  # an ascending list is a heap
     for number, offset in enumerate(offsets):
@@ -179,10 +177,10 @@ def first_without(
 class PortUse:
     """What a run did to the ports.
 
-    `half_gone_after`: how many connections had been tried when the first port of the other parity was handed
-    out. connect() prefers every second port of the range and takes one of the others when it finds none of
-    those (inet_hash_connect), so that is the moment at which half of them are in use or in TIME_WAIT. None:
-    it did not come. `first_without`: number of the first that found none.
+    `half_gone_after`: the number of connections tried when the first port of the other parity was assigned.
+    connect() prefers every second port of the range and takes another one only if none of those is free
+    (inet_hash_connect), so at that moment half of the ports are in use or in TIME_WAIT. None: that did not
+    happen. `first_without`: number of the first connection that found no port.
     """
 
     connections: int
@@ -192,10 +190,10 @@ class PortUse:
 
 
 def ports_used(ports: Sequence[int | None], without: Sequence[bool], late_parity: int | None) -> PortUse:
-    """Sum up the ports of connections in the order of their starts.
+    """Sum up the ports of connections, in the order in which they started.
 
-    `ports`: None for one that got none. `without`: whether it got none because there was none. `late_parity`:
-    of those that the kernel hands out last; None: it has no preference.
+    `ports`: None for a connection without one. `without`: whether none was free. `late_parity`: parity of the
+    ports that the kernel assigns last; None: it has no preference.
     """
     half_gone = (
         number for number, port in enumerate(ports, 1) if port is not None and port & 1 == late_parity

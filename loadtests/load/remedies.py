@@ -9,15 +9,15 @@ from loadtests.load.ports import Demand, HeldPort, PortRules, forecast
 
 WIDEST: Final = (1024, 65535)
 SPARE_ADDRESSES: Final = tuple(f"127.0.0.{last}" for last in range(2, 255))
-"""Of loopback, every one of which is this machine's; IPv6 has only ::1."""
+"""Addresses of loopback, all of which belong to this machine; IPv6 has only ::1."""
 
 ANSWER_SECONDS: Final = 0.1
-"""How long a request may hold its port while it is answered, for a remedy to be one."""
+"""For how long a request may hold its port while it is answered; a remedy must suffice for that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """What makes the ports suffice: a command to paste, and its effect. `needs_root`: to run it."""
+    """A command to paste that makes the ports suffice, and its effect. `needs_root`: to run the command."""
 
     command: str
     effect: str
@@ -27,9 +27,9 @@ class Remedy:
 def remedies(
     demand: Demand, rules: PortRules, held: Sequence[HeldPort], command: Sequence[str]
 ) -> list[Remedy]:
-    """What would cure a forecast that fails, each tried by a forecast of its own, the simplest first.
+    """All remedies for a forecast that fails, each tested by a forecast of its own, the simplest first.
 
-    `command`: how the run was typed, word by word.
+    `command`: the run as it was typed, word by word.
     """
 
     def cures(changed: Demand, by: PortRules = rules) -> bool:
@@ -57,7 +57,7 @@ def remedies(
 
 
 def _enough_sources(demand: Demand, cures: Callable[[Demand], bool]) -> tuple[str, ...] | None:
-    """The fewest loopback addresses that suffice; None if not even a whole net of them does."""
+    """The fewest loopback addresses that suffice; None if even 253 of them do not."""
     few, many = 1, len(SPARE_ADDRESSES)
     if not cures(dataclasses.replace(demand, sources=SPARE_ADDRESSES)):
         return None
@@ -71,7 +71,7 @@ def _enough_sources(demand: Demand, cures: Callable[[Demand], bool]) -> tuple[st
 
 
 def with_flag(command: Sequence[str], flag: str, value: str) -> str:
-    """A command line, for a shell, with one flag set instead of what it said before."""
+    """A command line for a shell, with one flag set to a new value."""
     return shlex.join([*without_flag(command, flag), flag, value])
 
 

@@ -14,7 +14,7 @@ VERDICT_STYLES: Final[dict[ThresholdState, str]] = {PASSED: "green", MISSED: "re
 
 
 def render(summary: RunSummary) -> RenderableType:
-    """Return the summary for the terminal: about twenty lines, 80 columns, units everywhere."""
+    """Return the summary for the terminal: about twenty lines of 80 columns, with units."""
     failed = summary.error_share
     state = Text.assemble(
         (summary.state.upper(), STATE_STYLES[summary.state]),
@@ -44,7 +44,7 @@ def render(summary: RunSummary) -> RenderableType:
 
 
 def render_steps(found: StepsSummary) -> RenderableType:
-    """Return several steps for the terminal: a row for each, and what has to be said of it."""
+    """Return several steps for the terminal: a row for each, then their verdicts."""
     missing = found.planned - len(found.steps)
     state = Text.assemble(
         (found.state.upper(), STATE_STYLES[found.state]),
@@ -61,7 +61,7 @@ def render_steps(found: StepsSummary) -> RenderableType:
         ]
         said += [(f"INVALID: {sentence}", "yellow") for sentence in summary.invalid_because]
         parts += [_fact(step.name if not n else "", *words) for n, words in enumerate(said)]
-    # One by one they would be the same sentences again and again, and hide the faults among them.
+    # In full they would be the same sentences again and again, and hide the faults among them.
     numbers = [(len(step.summary.cautions), step.name) for step in found.steps]
     if cautions := [f"{number} of {name}" for number, name in numbers if number]:
         parts.append(_fact("cautions", f"{', '.join(cautions)}: --json and --out tell them", "yellow"))

@@ -17,14 +17,14 @@ COLUMNS: Final = (
 
 
 def verdict_of(result: ThresholdResult) -> str:
-    """A threshold's verdict; that it was missed catches the eye."""
+    """The verdict of a threshold; capitals if it was missed."""
     if result.state == TOO_FEW:
         return f"{TOO_FEW} ({result.samples} of {result.samples_needed})"
     return "passed" if result.passed else "MISSED"
 
 
 def observed(threshold: str, value: float | None) -> str:
-    """What was observed of a threshold's metric, with its unit."""
+    """The observed value of a threshold's metric, with its unit."""
     if value is None:
         return "never"
     if threshold.startswith("errors"):
@@ -44,7 +44,7 @@ def seconds(value: float | None) -> str:
 
 
 def told(summary: RunSummary) -> str:
-    """What was offered and what came of it, in a line."""
+    """What was offered and what was achieved, in one line."""
     slo = summary.slo_seconds
     goodput = f"  goodput {summary.goodput_per_second:.1f}/s within {seconds(slo)}" if slo else ""
     offered = summary.offered_per_second
@@ -56,7 +56,7 @@ def told(summary: RunSummary) -> str:
 
 
 def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
-    """What took how long, by name: the words for each of `COLUMNS`."""
+    """The rows of the table of times: a name, and a cell for each of `COLUMNS`."""
     failed = summary.infinitely_late > 0
     rows: list[tuple[str, Quantiles, bool]] = [
         ("latency (from due time)", summary.latency_seconds, failed),
@@ -70,7 +70,7 @@ def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
         ("late receiving, at most", summary.receive_lateness_seconds, False),
     ]
     hidden = []
-    if summary.clients is not None:  # due and sent are one moment there
+    if summary.clients is not None:  # in a closed loop due and sent are the same moment
         hidden += [summary.latency_seconds, summary.lateness_seconds]
     if not failed:
         hidden.append(summary.answered_latency_seconds)
@@ -83,7 +83,7 @@ def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
 
 
 def books_of(summary: RunSummary) -> str:
-    """The client's books, three lines that add up; of kept connections one more."""
+    """The client's ledger: three lines that add up, and a fourth for kept connections."""
     books = summary.ledger
     parts = {"connected": books.connected}
     for name in ("connect_failed", "connect_timeout", "connect_aborted"):

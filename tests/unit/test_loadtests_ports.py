@@ -167,7 +167,7 @@ def test_the_examination_is_told_with_figures_and_commands() -> None:
     assert "(as root)" in text
     fine = Examination(ADDRESS, forecast(demand(10), RULES, []), ())
     assert "All of 10 requests will find one." in "\n".join(lines(fine))
-    assert " 3/s for ever" in "\n".join(state_lines(RULES, Counter()))
+    assert " 3/s sustained" in "\n".join(state_lines(RULES, Counter()))
 
 
 TABLE = """\
