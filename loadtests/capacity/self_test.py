@@ -1,4 +1,4 @@
-"""The command `self-test`: how many connections a second the generator makes on time on this machine.
+"""Searches for the ceiling of the generator: how many connections a second it makes on time.
 
 Knows the null responder. Touches that child process and the generator.
 """
@@ -27,8 +27,8 @@ TRIAL_SECONDS: Final = 2.0
 HOLD_SECONDS: Final = 6.0
 MOST_TRIALS: Final = 30
 
-# A generator's own ceiling moves with the speed of its core: its trials switch between on time and late over
-# some 10 %, and to know it better than that helps nobody.
+# The ceiling moves with the speed of the generator's core: trials switch between on time and late over some
+# 10 %, so a narrower result means nothing.
 SPREAD: Final = 0.02
 WIDTH: Final = 0.1
 
@@ -36,7 +36,7 @@ WIDTH: Final = 0.1
 def measure(trial: Callable[[float, float], RunSummary], console: Console) -> Ceiling | None:
     """Search for the ceiling; None if no trial was on time, or all were.
 
-    `trial`: of a rate and a number of seconds.
+    `trial`: sends a rate for a number of seconds.
     """
     search = Search(START, spread=SPREAD, width=WIDTH)
     cpu, why = 0.0, ""
@@ -60,7 +60,7 @@ def measure(trial: Callable[[float, float], RunSummary], console: Console) -> Ce
 
 @contextlib.contextmanager
 def trials() -> Iterator[Callable[[float, float], RunSummary]]:
-    """Trials against a null responder in a process of its own; both are gone afterwards."""
+    """Trials against a null responder in a process of its own; stops it and the generator afterwards."""
     command = [sys.executable, "-m", "loadtests.load.responder"]
     with (
         tempfile.TemporaryDirectory(prefix="offloop-self-test-") as folder,
