@@ -14,26 +14,25 @@ from loadtests.experiment.presets import PLANTED
 from loadtests.experiment.statistics import Estimate, Region, more_needed
 
 INLINE_CAP: Final = Region(0.7, 1.02)
-"""U of one loop that does all the work itself. It cannot be above 1, for a core has one second a second (2 %
-for the moments of two readings); what accepting and answering cost is missing, some 0.3 to 1 ms beside 4."""
+"""U of one loop that does all the work itself. It cannot exceed 1, as a core has one second per second (2 %
+for the error of two readings); accepting and answering take their part, some 0.3 to 1 ms beside 4."""
 
 PUBLISHED: Final = Region(4.0, 6.0)
 """About five times: a fifth of the work, a quarter of an octave either way."""
 
 RAISES: Final = Region(1.5, math.inf)
-"""Offloading "raises capacity" from half as much again. One worker can gain 1 / U of inline, which is what
-accepting and answering took from the loop: some 1.2; a gain of 1.5 would need another cause."""
+"""Offloading "raises capacity" if it gains half as much again or more. One worker can gain 1 / U of inline,
+as accepting and answering leave the loop: some 1.2; a gain of 1.5 needs another cause."""
 
 NOTHING_LEFT: Final = Region(0.9, math.inf)
-"""U over the cores that generator and IO process leave over: above it, nothing worth having is unused. A
-worker's own part of the hand-over, a few per cent at 4 ms, is not work and therefore missing."""
+"""U over the cores that generator and IO process leave: above this, next to nothing is unused. A worker's own
+part of the hand-over, a few per cent at 4 ms, is not work and therefore missing."""
 
 SUFFICE: Final = Region(0.8, math.inf)
-"""The same for threads: a fifth is the price of sharing one interpreter with the loop."""
+"""The same for threads: sharing one interpreter with the loop may cost a fifth."""
 
 NO_HELP: Final = Region(0.0, 1.2)
-"""A gain that one core alone explains: what accepting and answering took from the loop, and no second
-core."""
+"""A gain that needs no second core: the share of the loop that accepting and answering took."""
 
 NOTHING: Final = Region(0.97, 1.03)
 """Inline beside itself."""
@@ -42,7 +41,7 @@ FOUND: Final = Region(0.95 * PLANTED, 1.05 * PLANTED)
 """What was planted, within 5 %."""
 
 WORTH_MEASURING: Final = 200
-"""Cycles, a quarter of an hour of them; the truth lies too near to the end of a region if it takes more."""
+"""Cycles, in a quarter of an hour; if more are needed, the truth is too close to the end of a region."""
 
 
 def inline_cap(evidence: Evidence) -> Finding:
@@ -163,7 +162,7 @@ def _interval(estimate: Estimate, region: Region, numbers: str, held: str, did_n
 
 
 def _split(gain: Gain) -> str:
-    """A gain in throughput, taken apart."""
+    """A gain in throughput, split into its factors."""
     parts = f"{gain.steady} = U {gain.utilisation} / S {gain.demand}"
     if gain.steady == gain.throughput:  # no speed was measured
         return f"throughput {parts}"

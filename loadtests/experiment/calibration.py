@@ -17,7 +17,7 @@ CALIBRATIONS: Final = 3
 
 
 def cost_of(folder: RunFolder, work: str, factors: Factors, console: Console) -> Cost:
-    """What one request costs: calibrated, or as the factors say."""
+    """The cost of one request: calibrated, or as the factors say."""
     if factors.work_units is None:
         return calibrate(folder, work, factors.work_ms, console)
     return Cost(work_units=factors.work_units, s_seconds=factors.work_ms / 1e3)
@@ -26,7 +26,8 @@ def cost_of(folder: RunFolder, work: str, factors: Factors, console: Console) ->
 def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
     """Units of `work` and their CPU seconds, by the service's own calibration, once for all variants.
 
-    The most of several: a core that is slow at that moment would make every request of the run a small one.
+    The largest of several results: a core that is slow at that moment would make every request of the run
+    too small.
     """
     flags = {
         "port": "0",
@@ -43,5 +44,5 @@ def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) ->
             found.append(Cost(work_units=service.work["units"], s_seconds=service.work["cpu_ms"] / 1e3))
     cost = max(found, key=lambda each: each.work_units)
     spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
-    console.print(f"One request is {cost.work_units} units of {work}: {spent} where a core is fast.")
+    console.print(f"One request is {cost.work_units} units of {work}: {spent} on a fast core.")
     return cost

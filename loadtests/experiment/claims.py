@@ -17,9 +17,9 @@ from loadtests.experiment.finding import Finding
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A claim, its source, the variants it needs, how it is judged, and whether by an interval.
+    """A claim, its source, the variants that it needs, its rule, and whether that judges by an interval.
 
-    `short`: what the interval is of, where a table of 80 columns shows it.
+    `short`: what the interval is of, for a table of 80 columns.
     """
 
     claim: str

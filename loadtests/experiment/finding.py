@@ -14,7 +14,7 @@ INCONCLUSIVE: Final = "inconclusive"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a rule found. `numbers` is what it saw, `why` one sentence; an interval where one judged."""
+    """What a rule found. `numbers`: what it saw; `why`: one sentence; the interval, if one was judged."""
 
     verdict: str
     numbers: str

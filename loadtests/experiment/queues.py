@@ -13,22 +13,22 @@ from loadtests.experiment.presets import ALL_AT_ONCE
 from loadtests.experiment.results import PhaseResult
 
 TRACKS_BATCHES: Final = 8
-"""Accepted "tracks" completed when at most this many accept batches are in flight: a connection passes
-through about five turns of the loop from accept to its end, and each turn takes one batch."""
+"""Accepted "tracks" completed if at most this many accept batches are in flight: a connection takes about
+five turns of the loop from accept to its end, and each turn accepts one batch."""
 
 OUTRUNS: Final = 100
-"""Accepted "outruns" completed from a hundred connections in flight: "hundreds" in the post's plots."""
+"""Accepted "outruns" completed if at least this many connections are in flight: "hundreds" in the post."""
 
 STANDS: Final = 100
-"""The queue "stands in the kernel" from as many connections, or if it is nearly full."""
+"""The queue "stands in the kernel" if it has at least this many connections, or is nearly full."""
 
 FULL: Final = 0.9
 SOME: Final = 0.05
-"""The queue stands in the service if the kernel holds at most this share of all who wait, or fewer than one
-turn of the loop may find: with a backlog of 4, the 4 that come within one turn fill it."""
+"""The queue stands in the service if at most this share of the waiting connections is in the kernel, or fewer
+than one turn of the loop may find there: a backlog of 4 is filled by 4 that arrive within one turn."""
 
 KEPT: Final = 0.8
-"""Of the limit, answered in time under overload: what a service keeps that protects itself."""
+"""Share of the limit that a protected service answers in time under overload."""
 
 
 def _agreed(verdicts: list[str], numbers: str, whys: dict[str, str]) -> Finding:
@@ -102,7 +102,7 @@ def batch_decides(evidence: Evidence) -> Finding:
 
 
 def _kept(phase: PhaseResult) -> float:
-    """Of workers / S, answered in time."""
+    """The share of workers / S that was answered in time."""
     return phase.goodput_per_second * (phase.demand_seconds or 0.0) / phase.workers
 
 
