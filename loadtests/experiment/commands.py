@@ -48,7 +48,12 @@ def _add_experiment(commands: Commands) -> None:
     factor = parser.add_argument_group("factors", "what the preset sets, unless given here").add_argument
     factor("--work-ms", type=positive, metavar="MS", help="CPU time of one request")
     factor("--work-units", type=count, metavar="N", help="units of work per request (default: calibrated)")
-    factor("--cycles", type=count, metavar="N", help="cycles before claims are judged; below 12 few can be")
+    factor(
+        "--cycles",
+        type=count,
+        metavar="N",
+        help="cycles before claims are judged; with fewer than 12 few can be decided",
+    )
     factor("--more-cycles", type=whole, metavar="N", help="most cycles to add while a claim is undecided")
     factor("--block-seconds", type=positive, metavar="SECONDS", help="measured length of a block")
     factor("--settle-seconds", type=positive, metavar="SECONDS", help="start of a block, not measured")
