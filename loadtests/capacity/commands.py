@@ -46,8 +46,8 @@ def _add_capacity(commands: Commands) -> None:
         help="find how many requests a second a service can take",
         description="Search for the highest rate at which the service meets the SLO, by trials at fixed "
         "rates, and print the two rates between which it lies (3 minutes). If the service is offloop, loads "
-        "are also given as a share of its limit, workers / S, where S, the service demand, is the CPU time of "
-        "a request: this takes out the drift of the machine's speed.",
+        "are also given as a share of its limit, workers / S, where S (the service demand) is the CPU time "
+        "of a request: this takes out the drift of the machine's speed.",
         epilog="Exit codes: 0 the capacity is bracketed, 2 the command cannot be run as typed, 3 INVALID or "
         "out of time, 130 interrupted.",
     )
