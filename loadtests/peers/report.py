@@ -48,7 +48,7 @@ def notes(results: Results) -> Iterator[str]:
     if any(row.at_least or row.kept_working for row in rows):
         yield (
             ">: the true ratio is larger, because a block had no answer in time, or because the design was "
-            "started anew before its work for departed clients was done."
+            "restarted before its work for disconnected clients was done."
         )
     if void := sum(row.void for row in rows):
         yield f"{void} of {sum(row.blocks for row in rows)} blocks were void and do not count."
