@@ -107,8 +107,8 @@ def sentences(found: Forecast) -> Iterator[str]:
     busy = f", {found.busy:,} of them busy now" if found.busy else ""
     if found.most_at_once is not None:
         back = (
-            "Connections are kept, so a run needs as many as it has requests under way at the same time: at "
-            f"most {found.most_at_once:,}, depending on the server."
+            "Connections are kept, so a run needs as many as it has requests under way at a time, which "
+            f"depends on the server; at most {found.most_at_once:,}."
         )
     elif found.sustained_per_second is None:
         back = "The server closes first, so a port is free again as soon as its connection ends."

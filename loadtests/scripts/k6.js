@@ -1,8 +1,9 @@
 // k6 run -e URL=http://127.0.0.1:8080/data loadtests/scripts/k6.js
 //
-// Shows how long clients wait under the loads of the published experiment: it starts a request when one is due,
-// whether or not earlier ones are answered (an open loop). There is a limit: each request in flight occupies a VU, and
-// a request without a free VU counts in dropped_iterations and is never measured. If that is not 0, ignore latencies.
+// Tells how long clients wait under the loads of the published experiment: it starts a request when one is due,
+// whether or not earlier ones are answered (an open loop). It cannot do so without limit: each request in flight
+// occupies a VU, and a request without a free VU counts in dropped_iterations and is never measured. If that is not
+// 0, ignore the latencies.
 //
 // The tests of this project do not run k6, which is not available there: node checks the syntax and the phases below.
 

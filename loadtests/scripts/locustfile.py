@@ -1,7 +1,7 @@
 # locust -f loadtests/scripts/locustfile.py --headless -u 20 -r 20 -t 10s -s 10 -H http://127.0.0.1:8080
 #
-# Shows how long users wait that do one thing after the other, here 10 requests a second each. To be extended:
-# sessions, several pages, several machines. Cannot show the effect of a given load: a user that waits sends
+# Tells how long users wait that do one thing after the other, here 10 requests a second each. To be extended:
+# sessions, several pages, several machines. Cannot tell what a given load does: a user that waits sends
 # nothing, so a service that stalls gets no more requests than there are users (a closed loop). The response
 # time begins before name resolution and includes connecting.
 """One request per connection with Locust."""

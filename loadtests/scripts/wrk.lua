@@ -1,6 +1,6 @@
 -- wrk -t2 -c8 -d5s --latency -s loadtests/scripts/wrk.lua http://127.0.0.1:8080/data
 --
--- Shows how much the service answers at most, with few clients that never pause. Cannot show how long clients
+-- Tells how much the service answers at most, with few clients that never pause. Cannot tell how long clients
 -- wait under a given load: each connection sends only after its last answer (a closed loop), so a slow service
 -- gets less load, and the waits of the requests that are not sent are never measured.
 
