@@ -1,4 +1,4 @@
-"""Keeps a JSON file whole. Touches only the file it is told to write."""
+"""Writes JSON files whole. Touches only the file that it is given."""
 
 import json
 import os
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def dump(value: object, indent: int | None = None) -> str:
-    """Return `value` as JSON that every reader takes; Python alone would write `Infinity`."""
+    """Return `value` as JSON that every reader accepts; Python would also write `Infinity`."""
     separators = (",", ":") if indent is None else None
     return json.dumps(value, separators=separators, indent=indent, allow_nan=False)
 
 
 def by_line(value: object, *, deeper: bool = True) -> str:
-    """Return `value` as JSON with a line for each of its items, and for each item of a list in it.
+    """Return `value` as JSON with one line for each of its items, and for each item of a list among them.
 
-    As short as without an indent, and yet two files can be compared by eye.
+    As short as without an indent, and two files can still be compared by eye.
     """
     if isinstance(value, list) and value:
         return "[\n" + ",\n".join(dump(item) for item in value) + "\n]"
@@ -25,9 +25,9 @@ def by_line(value: object, *, deeper: bool = True) -> str:
 
 
 def write_json(path: Path, value: object, *, indent: int | None = None) -> None:
-    """Write `value` so that a reader sees the whole new file or the old one, never a half.
+    """Write `value`; a reader sees the whole old file or the whole new one, never a part.
 
-    Raises `ValueError` for a number that JSON cannot hold (an infinity, not a number).
+    Raises `ValueError` for a number that JSON does not have (infinite or not a number).
     """
     write_whole(path, dump(value, indent))
 

@@ -1,6 +1,6 @@
-"""What the numbers were measured on: hardware, kernel, settings, versions, and who else was busy.
+"""The machine that a run was measured on: hardware, kernel, settings, versions, load before the run.
 
-Touches /proc and package metadata. Nothing in it names the machine or its user.
+Touches /proc and package metadata. Contains no name of the machine or of its user.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("aiohttp", "uvloop", "prometheus-client", "httptools")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Facts that a reader needs to judge or repeat a run; what cannot be read is None."""
+    """Facts that a reader needs to judge or repeat a run; None for what cannot be read."""
 
     date: str
     cpu: str | None
@@ -42,7 +42,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """The facts of this moment."""
+    """The facts as they are now."""
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu=_cpu_model(),

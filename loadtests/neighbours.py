@@ -1,7 +1,7 @@
-"""Who else used the CPU: what the machine spent, less what we and our children did.
+"""What other processes used of the CPU: what the machine spent, less this process and its children.
 
-Knows /proc through psutil, and cgroups. Touches nothing. It tells a block that may be judged from one that a
-neighbour spoilt, by what went in and never by what came out.
+Knows /proc through psutil, and cgroups. Changes nothing. It separates blocks that may be judged from those
+that a neighbour spoilt, by their inputs and never by their results.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class Usage:
     """CPU seconds since boot, of all cores that we may run on, at one moment of the monotonic clock."""
 
     seconds: float
-    busy_seconds: float  # by whomever
+    busy_seconds: float  # of all processes
     idle_seconds: float
-    ours_seconds: float  # by this process and those below it
+    ours_seconds: float  # of this process and those below it
     stolen_seconds: float  # given to another guest by the hypervisor
-    throttled_seconds: float  # kept from us by a quota
+    throttled_seconds: float  # for which a quota held us up
 
 
 MOST_STOLEN: Final = 0.01
-"""Of the machine's CPU time. A hypervisor that takes more strikes one side of a pair and not the other, for
-it takes turns of tens of milliseconds."""
+"""Of the machine's CPU time. A hypervisor that takes more does so in turns of tens of milliseconds, and so
+hits one side of a pair and not the other."""
 
 MOST_OTHERS: Final = 0.05
-"""The same for processes that are not ours. Below it is the machine's own house-keeping, and the error of a
-figure that the kernel counts in ticks of 10 ms."""
+"""The same for processes that are not ours. Less than this is the machine's own housekeeping, and the error
+of a figure that the kernel counts in ticks of 10 ms."""
 
 MOST_THROTTLED: Final = 0.01
 
@@ -48,23 +48,23 @@ Share = Literal["stolen", "others", "throttled"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Who used the machine between two moments, as shares of all its CPU time; `throttled` of the time."""
+    """Use of the machine between two moments, as shares of all its CPU time; `throttled`: of the time."""
 
     stolen: float
     others: float
     throttled: float
-    idle_cores: float = 0.0  # how many nobody wanted
+    idle_cores: float = 0.0  # cores that were idle
 
     def faults(self) -> tuple[str, ...]:
         """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
 
-        By what went in alone, never by what came out: who drops figures for what they say finds what he
-        seeks.
+        By the inputs alone, never by the results: dropping figures for what they say is a way to find what
+        one expects.
         """
         found = []
         if self.stolen > MOST_STOLEN:
             found.append(self.told(f"the hypervisor took {self.stolen:.0%} of the CPU time", "stolen"))
-        # A neighbour on a core that nobody else wants disturbs nobody: this machine may be a large one.
+        # A neighbour on a core that would be idle disturbs nothing: this may be a large machine.
         if self.others > MOST_OTHERS and self.idle_cores < 1:
             sentence = f"other processes of this machine used {self.others:.0%} of its CPU time"
             found.append(self.told(sentence, "others"))
@@ -74,7 +74,7 @@ class Shares:
         return tuple(found)
 
     def told(self, sentence: str, _share: Share) -> str:
-        """A fault with what else there is to say of it."""
+        """The sentence of a fault, completed by what a kind of run adds to it."""
         return sentence
 
 
@@ -93,10 +93,10 @@ def shares(before: Usage, after: Usage, cores: float) -> Shares:
 
 
 class Neighbours:
-    """Reads usage. `refresh()` whenever processes of ours have come or gone.
+    """Reads usage. Call `refresh()` whenever processes of ours have started or ended.
 
-    `cgroups`: those whose quotas bind us; as a rule the kernel is asked. `also`: processes that count as
-    ours, with those below them, such as the server under test.
+    `cgroups`: those whose quotas apply to us; by default those that the kernel names. `also`: processes that
+    count as ours, with those below them, such as the server under test.
     """
 
     def __init__(self, cgroups: Iterable[Path] | None = None, also: Iterable[int] = ()) -> None:
@@ -106,7 +106,7 @@ class Neighbours:
         self.refresh()
 
     def refresh(self) -> None:
-        """Find out which processes are ours; looking through them all takes milliseconds."""
+        """Find out which processes are ours; takes milliseconds, for it reads all processes."""
         found: dict[int, psutil.Process] = {}
         for pid in (os.getpid(), *self._also):
             with contextlib.suppress(psutil.Error):  # it has ended
@@ -118,7 +118,7 @@ class Neighbours:
         """Usage at this moment; about a millisecond of CPU."""
         ours = 0.0
         for process in self._ours:
-            # A process that has ended is in the time of its parent's children from then on.
+            # The time of a process that has ended counts as its parent's children's from then on.
             with contextlib.suppress(psutil.Error):
                 spent = process.cpu_times()
                 ours += spent.user + spent.system + spent.children_user + spent.children_system
@@ -139,7 +139,7 @@ class Neighbours:
         )
 
     def _throttled_seconds(self) -> float:
-        """Of all levels together: a group is held up by its own quota alone, and names no other's."""
+        """Of all levels together: each group counts only what its own quota held up."""
         seconds = 0.0
         for file in self._throttled:
             for line in file.read_text(encoding="ascii").splitlines():
@@ -157,11 +157,11 @@ class Neighbours:
 
 
 def cpu_by_process() -> dict[int, tuple[str, float]]:
-    """Name and CPU seconds of each process; some tens of microseconds for each."""
+    """Name and CPU seconds of each process; takes some tens of microseconds per process."""
     found = {}
     for process in psutil.process_iter(["name", "cpu_times"]):
         times = process.info["cpu_times"]
-        if times is not None:  # or it is another user's, who hides it
+        if times is not None:  # else it is another user's process, and hidden
             found[process.pid] = (str(process.info["name"]), float(times.user + times.system))
     return found
 
@@ -179,7 +179,7 @@ def busiest(
 
 
 def effective_cores(cgroups: Iterable[Path] | None = None) -> float:
-    """Cores that we may keep busy: the affinity mask and the quotas of all cgroups above us count.
+    """Cores that we may keep busy, by the affinity mask and the quotas of all cgroups above us.
 
     `os.cpu_count()` knows neither (cgroups(7); Documentation/admin-guide/cgroup-v2, cpu.max).
     """
@@ -191,7 +191,7 @@ def _quotas(cgroups: Iterable[Path]) -> Iterator[float]:
     for path in cgroups:
         with contextlib.suppress(OSError, ValueError):
             quota, period = (path / "cpu.max").read_text(encoding="ascii").split()
-            yield int(quota) / int(period)  # "max" is no number: there is none
+            yield int(quota) / int(period)  # "max" is no number: no quota
         with contextlib.suppress(OSError, ValueError):
             quota_us = int((path / "cpu.cfs_quota_us").read_text(encoding="ascii"))
             if quota_us > 0:
@@ -199,7 +199,7 @@ def _quotas(cgroups: Iterable[Path]) -> Iterator[float]:
 
 
 def own_cgroups() -> list[Path]:
-    """Folders of the cgroups that we are in, and of all above them; none where there are no cgroups."""
+    """Folders of our cgroups and of all above them; none on a system without cgroups."""
     try:
         listing = Path("/proc/self/cgroup").read_text(encoding="ascii")
     except OSError:

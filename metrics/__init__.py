@@ -2,10 +2,10 @@
 
     catalogue.py    every metric in one table: name, type, help, labels, the question it answers
     instruments.py  the `Metrics` object that the service is given and calls
-    slots.py        where each of several processes keeps its book, and how a later one goes on with it
+    slots.py        where each of several processes keeps its connection counts; its successor takes them over
     shared.py       the same instruments in files, and one exposition for all processes
     admin.py        /metrics, /healthz and /readyz on a port and thread of their own
-    exposition.py   reads an exposition back into numbers, for whoever watches the service
+    exposition.py   reads an exposition back into numbers, for programs that watch the service
 
-A leaf: it is passed in and imports nothing of the service.
+A leaf: it imports nothing of the service, which is given a `Metrics` object.
 """

@@ -1,8 +1,8 @@
 """The admin endpoint: /metrics, /healthz and /readyz on a port and thread of their own.
 
-Separate from the serving loop for two reasons. A scrape rendered on the loop stalls every client for
-the time it takes; and a loop that is blocked or at its limit could not answer the scrape, just when
-somebody needs it. Knows WSGI and prometheus_client's own exposition app; never touches the loop.
+Separate from the serving loop for two reasons. A scrape that is rendered on the loop stalls every client
+meanwhile; and a loop that is blocked or at its limit cannot answer a scrape, which is when operators need
+one. Knows WSGI and prometheus_client's own exposition app; never touches the loop.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 Probe = Callable[[], tuple[bool, str]]
-"""Answers (healthy?, one line that says why) from any thread."""
+"""Returns (healthy, one line with the reason); called from any thread."""
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 5  # seconds: a silent client may hold its thread no longer
+    timeout = 5  # seconds after which a silent client loses its thread
 
     def log_message(self, format: str, *args: object) -> None:
-        """Scrapes every second are not worth a log line each."""
+        """Log nothing: there may be a scrape every second."""
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def get_request(self) -> tuple[socket.socket, object]:
-        """Accept; in a shortage of descriptors wait a little, or serve_forever would spin a core."""
+        """Accept; wait a little when descriptors run out, or serve_forever would keep a core busy."""
         try:
             return super().get_request()
         except OSError:
@@ -43,7 +43,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
             raise
 
     def server_bind(self) -> None:
-        """Bind; `::` means all addresses of both families where the kernel can do that."""
+        """Bind; `::` means all addresses of both families if the kernel supports that."""
         if self.server_address[0] == "::" and socket.has_dualstack_ipv6():
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # HTTPServer looks the address up in DNS here (socket.getfqdn), which can take seconds.
@@ -53,11 +53,11 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves in the middle of a scrape is no event."""
+        """Ignore a client that disconnects during a scrape."""
 
 
 class Admin:
-    """Serves the three paths from the moment it is made until `close()`.
+    """Serves the three paths from construction until `close()`.
 
     Raises:
         OSError: the address cannot be bound.
@@ -70,7 +70,7 @@ class Admin:
         server = type("_Server", (_Server,), {"address_family": family})
         self._server: _Server = server(address[:2], _Handler)
         self._server.set_app(_application(registry, {"/healthz": alive, "/readyz": ready}))
-        # The poll interval only bounds how long close() takes; requests wake the thread at once.
+        # The poll interval bounds how long close() takes, and nothing else: requests wake the thread at once.
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="admin", daemon=True
         )

@@ -1,6 +1,6 @@
 """Every metric in one table: name, type, help, labels, buckets and the question it answers.
 
-docs/metrics.md is drawn from this one and a test compares them. Nothing here runs.
+The metrics table of the docs is generated from it, and a test compares them. Pure data.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Buckets from half a millisecond (an idle answer) to ten seconds (a queue nobody should stand in)."""
+"""Buckets from half a millisecond (an idle answer) to ten seconds (a queue that is far too long)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric. `question` is what an operator asks when they look at it."""
+    """One metric. `question`: what an operator wants to know from it."""
 
     name: str
     type: Literal["counter", "gauge", "histogram", "info"]
@@ -23,7 +23,7 @@ class Row:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     across: Literal["sum", "max"] = "sum"
-    """What the gauges of several processes make together; counters and histograms are always added."""
+    """How the gauges of several processes combine; counters and histograms are always added."""
 
 
 CATALOGUE = (
@@ -31,47 +31,47 @@ CATALOGUE = (
         "http_connections_accepted_total",
         "counter",
         "Connections taken from the kernel's accept queue, counted at accept.",
-        "How many clients got in?",
+        "How many connections were accepted?",
     ),
     Row(
         "http_connections_completed_total",
         "counter",
         "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle at the limit), "
-        "abandoned (by a drain), handover, tls (no handshake); of several IO processes also killed.",
-        "How many of them are done, and did they end well?",
+        "abandoned (by a drain), handover, tls (no handshake); with several IO processes also killed.",
+        "How many of them have ended, and did they end well?",
         ("reason",),
     ),
     Row(
         "http_connections_active",
         "gauge",
         "Live connection records; accepted = completed + active in every scrape.",
-        "How many clients are we holding right now?",
+        "How many connections are open now?",
     ),
     Row(
         "http_connections_active_peak",
         "gauge",
-        "Most connection records that lived at the same time in the last 10 seconds, never less than "
-        "active. Several IO processes: the sum of the living ones' peaks, an upper bound of the whole.",
-        "How many did we hold between two scrapes?",
+        "Most live connection records at the same time in the last 10 seconds, never less than active. With "
+        "several IO processes: the sum of the peaks of those that run, an upper bound of the true peak.",
+        "How many were open at most, between two scrapes too?",
     ),
     Row(
         "http_connections_limit",
         "gauge",
         "Most connections held at the same time; more wait in the kernel's accept queue.",
-        "How near are we to being full?",
+        "How close is the service to its connection limit?",
     ),
     Row(
         "tls_handshakes_total",
         "counter",
         "TLS handshakes by outcome: ok, failed.",
-        "Do clients get through the handshake?",
+        "Do TLS handshakes succeed?",
         ("outcome",),
     ),
     Row(
         "tls_handshake_seconds",
         "histogram",
-        "From accept to the end of the handshake, however it ended.",
-        "What does encryption cost a new client?",
+        "From accept to the end of the handshake, whether it succeeded or failed.",
+        "What does encryption cost a new connection?",
         (),
         FAST_SECONDS,
     ),
@@ -79,48 +79,48 @@ CATALOGUE = (
         "listener_accept_errors_total",
         "counter",
         "Failed accepts by class (connection, shortage, unknown, broken) and errno name.",
-        "Is it their connection or our machine?",
+        "Is a failed accept due to the connection or to this machine?",
         ("class", "errno"),
     ),
     Row(
         "listener_accept_pauses_total",
         "counter",
-        "Times the listener paused for a shortage.",
-        "How often did we run out of descriptors or memory?",
+        "Times the listener paused because of a shortage.",
+        "How often did descriptors or memory run out?",
     ),
     Row(
         "listener_accept_paused",
         "gauge",
-        "1 while the listener is paused for a shortage.",
-        "Are we refusing to look at the queue right now?",
+        "1 while the listener is paused because of a shortage.",
+        "Is accepting paused now?",
         across="max",  # they share one listener
     ),
     Row(
         "listener_backlog_connections",
         "gauge",
         "Connections waiting in the kernel's accept queue (TCP_INFO, Linux).",
-        "Does the queue stand before the service?",
+        "Is there a queue in front of the service?",
         across="max",  # they share one listener
     ),
     Row(
         "listener_backlog_limit",
         "gauge",
         "Size of the kernel's accept queue (TCP_INFO, Linux).",
-        "When will the kernel start to drop handshakes?",
+        "From how many on does the kernel drop handshakes?",
         across="max",  # they share one listener
     ),
     Row(
         "http_requests_total",
         "counter",
-        "Answers written, by method, route and status; unknown ones are OTHER.",
-        "What do clients get?",
+        "Responses written, by method, route and status; unknown methods and routes are OTHER.",
+        "Which responses do clients get?",
         ("method", "route", "status"),
     ),
     Row(
         "http_request_duration_seconds",
         "histogram",
-        "From the request's first byte read to its answer written.",
-        "How long do clients wait once we have read them?",
+        "From the first byte of the request read to its response written.",
+        "How long does a request take once its first byte is read?",
         ("route",),
         FAST_SECONDS,
     ),
@@ -128,15 +128,15 @@ CATALOGUE = (
         "offload_queue_depth",
         "gauge",
         "Tasks waiting for a worker.",
-        "Does the queue stand inside the service?",
+        "Is there a queue inside the service?",
     ),
     Row(
         "offload_queue_limit",
         "gauge",
-        "Most tasks that may wait, at the service time just measured; +Inf is unbounded.",
-        "When do we say no?",
+        "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
+        "From how many on are requests refused?",
     ),
-    Row("offload_running", "gauge", "Tasks that a worker is running.", "Are all workers busy?"),
+    Row("offload_running", "gauge", "Tasks that workers are running.", "Are all workers busy?"),
     Row(
         "offload_workers",
         "gauge",
@@ -146,16 +146,16 @@ CATALOGUE = (
     Row(
         "offload_queue_wait_seconds",
         "histogram",
-        "From submitted to started on a worker, measured by the worker.",
-        "How long does work wait for a worker?",
+        "From submission to start on a worker, measured by the worker.",
+        "How long do tasks wait for a worker?",
         (),
         FAST_SECONDS,
     ),
     Row(
         "offload_task_cpu_seconds",
         "histogram",
-        "CPU seconds of one task, measured by the worker; sum / count is S.",
-        "What does one unit of work cost?",
+        "CPU seconds of one task, measured by the worker; sum / count is S, the service demand.",
+        "How much CPU does one task take?",
         (),
         FAST_SECONDS,
     ),
@@ -163,13 +163,13 @@ CATALOGUE = (
         "offload_tasks_total",
         "counter",
         "Tasks by outcome: completed, rejected, expired, cancelled, failed, killed.",
-        "What became of the work?",
+        "How do tasks end?",
         ("outcome",),
     ),
     Row(
         "offload_worker_restarts_total",
         "counter",
-        "Workers replaced, by reason: crashed, deadline (killed for it), recycled.",
+        "Workers replaced, by reason: crashed, deadline (killed at a task's deadline), recycled.",
         "Do workers die?",
         ("reason",),
     ),
@@ -177,15 +177,15 @@ CATALOGUE = (
         "event_loop_lag_seconds",
         "histogram",
         "How late a timer due every 100 ms fired (1 ms resolution under uvloop).",
-        "Is something blocking the loop?",
+        "Is the event loop blocked?",
         (),
         FAST_SECONDS,
     ),
     Row(
         "service_info",
         "info",
-        "Always 1; labels say what runs.",
-        "Which version and strategy is this?",
+        "Always 1; the labels say what runs.",
+        "Which version runs, with which offload and loop?",
         ("version", "offload", "loop"),
         across="max",
     ),

@@ -1,6 +1,6 @@
-"""Reads a text exposition back into numbers, for whoever watches the service from outside.
+"""Reads a text exposition back into numbers, for programs that watch the service from outside.
 
-Here and not in the load tests because prometheus_client has one owner. Pure: text in, numbers out.
+It is here and not in the load tests because prometheus_client has one owner. Pure: text in, numbers out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def total(values: dict[str, float], name: str, **labels: str) -> float:
-    """Sum of all samples of `name` that have these labels; 0.0 when there is none."""
+    """Sum of all samples of `name` that have these labels; 0.0 if there is none."""
     wanted = {f"{label}={value}" for label, value in labels.items()}
     found = 0.0
     for key, value in values.items():

@@ -1,7 +1,7 @@
-"""The `Metrics` object: every instrument of the catalogue, made once and passed in everywhere.
+"""The `Metrics` object: every instrument of the catalogue, made once and passed to the parts of a service.
 
-Knows prometheus_client and the catalogue. Holds its own registry, so two services in one process
-(or two tests) never share a number. Never opens a socket, and reads no clock but the one handed in.
+Knows prometheus_client and the catalogue. Has its own registry, so two services in one process (or two
+tests) never share a number. Never opens a socket, and reads no clock but the one it is given.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metrics.catalogue import BY_NAME
 from metrics.peaks import CELLS, Cells, fell, highest
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-# A `_created` series for every counter would nearly double the scrape and answers no question here.
+# A `_created` series for every counter would nearly double the scrape, and nothing here uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -50,7 +50,7 @@ class ConnectionEnd(enum.StrEnum):
 
 
 class TaskOutcome(enum.StrEnum):
-    """What became of a task; the value is the label `outcome`."""
+    """How a task ended; the value is the label `outcome`."""
 
     COMPLETED = "completed"
     REJECTED = "rejected"
@@ -72,7 +72,8 @@ class RestartReason(enum.StrEnum):
 class Snapshot:
     """Connections at one instant: `accepted == sum(completed.values()) + active`, always.
 
-    `peak`, the most that were active in the last seconds (peaks.py), is never less than `active`.
+    `peak`: peak in flight, the most that were active in the last seconds (peaks.py); never less than
+    `active`.
     """
 
     accepted: int
@@ -82,18 +83,18 @@ class Snapshot:
 
 
 class Connections:
-    """The book of connections: who was accepted, who has ended, who is live.
+    """Counts connections: accepted, completed by reason, active.
 
-    `active` is the size of the set of live records, not accepted minus completed: if the code ever
-    loses a connection, the invariant breaks and a test sees it. Ending a record that has already
-    ended changes nothing, so the first reason wins and each connection is counted once.
+    `active` is the size of the set of live records and not accepted - completed: if the code ever loses a
+    connection, the invariant breaks and a test sees it. Ending a record twice changes nothing: the first
+    reason stays, and each connection is counted once.
 
-    The lock makes one snapshot of all numbers; the loop's thread holds it for well under a
-    microsecond and the admin thread for one copy.
+    A lock makes the numbers of a snapshot consistent; the loop's thread holds it for well under a
+    microsecond, the admin thread for the time of one copy.
 
     Args:
         peaks: where the peaks are kept.
-        clock: in seconds, never set back; for all processes the same one, if they share the peaks.
+        clock: monotonic, in seconds; processes that share the peaks must share the clock.
     """
 
     def __init__(self, peaks: Cells | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,7 +122,7 @@ class Connections:
             return True
 
     def snapshot(self) -> Snapshot:
-        """The numbers of one instant; safe from any thread."""
+        """The numbers of one instant; may be called from any thread."""
         with self._lock:
             active = len(self._live)
             peak = highest(self._peaks, active, self._clock())
@@ -129,13 +130,13 @@ class Connections:
 
 
 class _ConnectionsCollector(Collector):
-    """Publishes the book's numbers from one snapshot, so no scrape can tear them apart."""
+    """Publishes the counts from one snapshot, so that they agree in every scrape."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     def describe(self) -> Iterable[Metric]:
-        """Names alone: what lets a scrape ask for some of these with `?name[]=`."""
+        """The names alone, by which a scrape can ask for some of them (`?name[]=`)."""
         return families(Snapshot(0, {}, 0, 0))
 
     def collect(self) -> Iterable[Metric]:
@@ -144,7 +145,7 @@ class _ConnectionsCollector(Collector):
 
 
 def families(now: Snapshot) -> Iterable[Metric]:
-    """The book's numbers as an exposition has them."""
+    """The metric families of a snapshot."""
     row = BY_NAME["http_connections_accepted_total"]
     yield CounterMetricFamily(row.name, row.help, value=now.accepted)
     row = BY_NAME["http_connections_completed_total"]
@@ -159,11 +160,11 @@ def families(now: Snapshot) -> Iterable[Metric]:
 
 
 class Metrics:
-    """Every instrument, by a short name. `registry` is what the admin endpoint renders."""
+    """Every instrument under a short name. The admin endpoint renders `registry`."""
 
     def __init__(self, connections: Connections | None = None) -> None:
-        # auto_describe, because the standard collectors do not say their names, and a scrape that asks
-        # for some names only (`?name[]=`) would silently leave theirs out.
+        # auto_describe, because the standard collectors do not describe themselves: a scrape that asks for
+        # some names only (`?name[]=`) would leave theirs out without a word.
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -185,7 +186,7 @@ class Metrics:
         requests = self._counter("http_requests_total")
         request_durations = self._histogram("http_request_duration_seconds")
 
-        @functools.cache  # looking children up by their labels costs more than counting; labels are bounded
+        @functools.cache  # looking up children by labels costs more than counting; labels are bounded
         def children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
             return requests.labels(method, route, str(status)), request_durations.labels(route)
 
@@ -203,7 +204,7 @@ class Metrics:
         self.restarts = {reason: restarts.labels(reason) for reason in RestartReason}
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """Count one answer. Unknown methods and routes share the label OTHER, so labels stay bounded."""
+        """Count one response. Unknown methods and routes share the label OTHER, so labels stay bounded."""
         answers, durations = self._children(
             method if method in METHODS else "OTHER", route or "OTHER", status
         )
@@ -222,7 +223,7 @@ class Metrics:
         info.info({"version": version, "offload": offload, "loop": loop})
 
     def watch_backlog(self, backlog: Callable[[], tuple[int, int]]) -> None:
-        """Read the accept queue (connections waiting, limit) anew at every scrape."""
+        """Read the accept queue at every scrape; `backlog` returns (connections that wait, limit)."""
         self.backlog_connections.set_function(lambda: backlog()[0])
         self.backlog_limit.set_function(lambda: backlog()[1])
 

@@ -1,10 +1,10 @@
-"""The high-water mark of a number over the last seconds: what it was at most, whoever looks and how often.
+"""The high-water mark of a number over the last seconds.
 
-Pure: is told the number and the time. A mark that a reader resets would belong to one reader; this one is
-forgotten by time alone, so two scrapers see the same.
+Pure: it is given the number and the time. A mark that is reset when it is read would serve one reader only;
+this one is forgotten by time alone, so all scrapers see the same.
 
-Only falls are noted. A number is at most what it is now or what it was before one of its falls, so nothing is
-missed, and who rises pays nothing.
+Only decreases are noted. The maximum of a number is its present value or the value before one of its
+decreases, so nothing is missed, and an increase costs nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 WINDOW_SECONDS: Final = 10
-"""For how long a peak is seen at least. Whoever scrapes at this interval or a shorter one misses none."""
+"""For how long a peak is visible at least. Scrapes at this interval or a shorter one miss none."""
 
 CELLS: Final = WINDOW_SECONDS + 1
-"""One for each second, and one more: the present second has only begun. So a peak is seen for 10 to 11
+"""One for each second, and one more, for the present second has only begun: a peak is visible for 10 to 11
 seconds, never for less."""
 
 CELL_BITS: Final = 32
@@ -24,10 +24,10 @@ LEVEL: Final = (1 << CELL_BITS) - 1
 
 
 class Cells(Protocol):
-    """Where peaks are kept: `CELLS` unsigned numbers of 64 bits, zeros at first, a list or shared memory.
+    """Where peaks are kept: `CELLS` unsigned numbers of 64 bits, zeros at first, in a list or shared memory.
 
-    Each holds a second of the clock in its upper half and the peak of that second in its lower half. So it is
-    read and written as one, and the later second or the higher peak is the greater number.
+    Each has a second of the clock in its upper half and the peak of that second in its lower half. So both
+    are read and written at once, and a later second or a higher peak is a greater number.
     """
 
     def __iter__(self) -> Iterator[int]: ...
@@ -44,6 +44,6 @@ def fell(cells: Cells, level: int, now: float) -> None:
 
 
 def highest(cells: Iterable[int], level: int, now: float) -> int:
-    """What the number was at most in the last `WINDOW_SECONDS`; `level` is what it is now."""
+    """The maximum of the number over the last `WINDOW_SECONDS`; `level` is its present value."""
     oldest = int(now) - WINDOW_SECONDS << CELL_BITS
     return max((level, *(cell & LEVEL for cell in cells if cell >= oldest)))

@@ -1,11 +1,11 @@
 """The metrics of several processes as those of one service.
 
 Each process keeps its instruments in files: counters, gauges and histograms in prometheus_client's own
-(https://prometheus.github.io/client_python/multiprocess/), the book of connections in its slot (slots.py).
+(https://prometheus.github.io/client_python/multiprocess/), the connection counts in its slot (slots.py).
 Files are named by slot and not by pid. Another process, the exporter, reads all of them at each scrape.
 
-What is different from one process: gauges that a function answers are asked four times a second and not at
-the scrape; the standard process and Python collectors, which would speak of the exporter, are missing.
+Two things differ from a single process: a gauge with a function is sampled four times a second and not at
+the scrape; the standard process and Python collectors are missing, as they would describe the exporter.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from metrics.instruments import ConnectionEnd, Connections, Metrics, families
 from metrics.slots import Look, Slot, look, total
 
 SAMPLE_SECONDS: Final = 0.25
-"""How old an answer of a function may be: fresher than any scrape needs, and microseconds each."""
+"""How old the value of a function may be: fresher than any scrape needs; a sample takes microseconds."""
 
 MODES: Final[dict[str, Literal["livesum", "livemax"]]] = {"sum": "livesum", "max": "livemax"}
 
 
 class KeptConnections(Connections):
-    """The book of connections, of which every line is in the slot before anything else happens."""
+    """Connection counts that are written to the slot with every change, before anything else happens."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot.peaks)
@@ -51,16 +51,16 @@ class KeptConnections(Connections):
 
 
 class SampledGauge(Gauge):
-    """A gauge whose function is asked now and then: who reads the file cannot ask it."""
+    """A gauge whose function is sampled: a process that reads the file cannot call it."""
 
     ask: Callable[[], float] | None = None
 
     def set_function(self, f: Callable[[], float]) -> None:
-        """Let `f` answer, from any thread."""
+        """Take the value from `f`, which may be called from any thread."""
         self.ask = f
 
     def sample(self) -> None:
-        """Write the function's answer down, if there is a function."""
+        """Write down the value of the function, if there is one."""
         if self.ask is not None:
             self.set(self.ask())
 
@@ -68,18 +68,18 @@ class SampledGauge(Gauge):
 class SharedMetrics(Metrics):
     """The instruments of one of several processes.
 
-    prometheus_client has one kind of value for the whole process, so this may be made once in each, and finds
-    the folder in PROMETHEUS_MULTIPROC_DIR alone: it must be the one of the slot.
+    prometheus_client has one kind of value for the whole process, so this can be made only once in each. It
+    takes the folder from PROMETHEUS_MULTIPROC_DIR alone, which must be the folder of the slot.
     """
 
     def __init__(self, slot: Slot) -> None:
-        # What the former process of this slot had waiting or running is gone with it.
+        # What the former process of this slot had waiting or running has ended with it.
         for gauges in slot.folder.glob(f"gauge_*_{slot.number}.db"):
             gauges.unlink()
         values.ValueClass = values.MultiProcessValue(lambda: slot.number)  # type: ignore[no-untyped-call]
         self.slot = slot
         self.answered = 0
-        """By this process alone."""
+        """Responses of this process alone."""
         self._gauges: list[SampledGauge] = []
         super().__init__(KeptConnections(slot))
 
@@ -89,11 +89,11 @@ class SharedMetrics(Metrics):
         self.answered += 1
 
     def info(self, *, version: str, offload: str, loop: str) -> None:
-        """Publish `service_info`, as the gauge that it is on the wire; an `Info` has no file."""
+        """Publish `service_info` as a gauge, which it is on the wire; an `Info` has no file."""
         self._gauge("service_info").labels(version, offload, loop).set(1)
 
     def sample(self) -> None:
-        """Write down what functions answer."""
+        """Write down the values of all functions."""
         for gauge in self._gauges:
             gauge.sample()
 
@@ -107,10 +107,10 @@ class SharedMetrics(Metrics):
 
 
 class Sampler:
-    """Samples from its making until `close()`.
+    """Samples from construction until `close()`.
 
-    On a thread, as the admin endpoint of a single process is: a loop that is blocked is just when somebody
-    wants to know.
+    On a thread of its own, like the admin endpoint of a single process: it must not stop when the loop is
+    blocked.
     """
 
     def __init__(self, metrics: SharedMetrics) -> None:
@@ -120,7 +120,7 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Sample a last time."""
+        """Sample a last time and stop."""
         self._end.set()
         self._thread.join()
 
@@ -132,7 +132,7 @@ class Sampler:
 
 
 class Together(Collector):
-    """What the processes of a folder have counted, and what the living ones hold: `registry` renders it."""
+    """Counters of all processes of a folder, and gauges of those that run; `registry` renders them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -141,25 +141,25 @@ class Together(Collector):
         self.registry.register(self)
 
     def ready(self) -> tuple[bool, str]:
-        """Whether any process is ready, and in which states they are; safe from any thread."""
+        """Whether any process is ready, and the states of all; may be called from any thread."""
         living = [slot for slot in self._look() if slot.alive]
         return any(slot.ready for slot in living), ", ".join(slot.why for slot in living) or "no process"
 
     def describe(self) -> Iterable[Metric]:
-        """Names alone: what lets a scrape ask for some with `?name[]=`."""
+        """The names alone, by which a scrape can ask for some of them (`?name[]=`)."""
         for row in CATALOGUE:
             name = row.name.removesuffix("_total") if row.type == "counter" else row.name
             yield Metric(name, row.help, "gauge" if row.type == "info" else row.type)
 
     def collect(self) -> Iterable[Metric]:
-        """The families of one moment; those without a sample, too."""
+        """The families of one moment, those without a sample too."""
         slots = self._look()
         merged = MultiProcessCollector.merge(self._files(slots))  # type: ignore[no-untyped-call]
         book = families(total(slot.book for slot in slots))
         return {family.name: family for family in (*self.describe(), *merged, *book)}.values()
 
     def _look(self) -> list[Look]:
-        with self._lock:  # two that look at dead slots at a time could keep a new process out of two
+        with self._lock:  # two looks at once could lock two dead slots, and keep new processes out of them
             return look(self._folder)
 
     def _files(self, slots: list[Look]) -> list[str]:
@@ -173,7 +173,7 @@ class Together(Collector):
 
 
 def _is_begun(path: Path) -> bool:
-    """Whether there is anything in the file. Else its process is about to make it, or has just removed it."""
+    """Whether the file has content; if not, its process is about to write it or has just removed it."""
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:

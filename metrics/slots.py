@@ -1,9 +1,9 @@
-"""Slots in a folder: where each of several processes keeps its book of connections, and shows that it lives.
+"""Slots in a folder: where each of several processes keeps its connection counts, and shows that it runs.
 
-A process takes the lowest free slot and holds its lock for as long as it lives. The kernel opens the lock
-however the process ends, kill -9 included, and the next process takes the slot over and counts on from
-where the other stopped. So no counter ever goes back, and there are never more slots than processes
-that lived at the same time (and one, if a start meets a scrape).
+A process takes the lowest free slot and holds its lock for as long as it runs. The kernel releases the lock
+however the process ends, kill -9 included; the next process takes the slot over and continues its counts. So
+no counter ever decreases, and there are never more slots than processes that ran at the same time (plus one
+if a start coincides with a scrape).
 
 Knows files, flock(2), mmap(2) and the clock that all processes of a machine share. A file is one page:
 
@@ -12,9 +12,9 @@ Knows files, flock(2), mmap(2) and the clock that all processes of a machine sha
     88 bytes   the peaks of the last seconds (peaks.py)
     2 records  accepted, active, completed by reason
 
-The last record written is the one at `count % 2`, and the other one is the next to be written. Whenever a
-process is killed, the last record is whole; and whoever reads knows by the count whether it still is. Peaks
-need no such care: each is one number, written at once, and says of which second it is.
+The last record written is the one at `count % 2`; the other one is written next. So the last record is whole
+whenever a process is killed, and a reader sees by the count whether it was overwritten meanwhile. Peaks need
+no such care: each is one number, written at once, which includes its second.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from metrics.instruments import ConnectionEnd, Snapshot
 from metrics.peaks import CELLS, highest
 
 REASONS: Final = ("killed", *ConnectionEnd)
-"""Why a connection ended, in the order of the record. To be added to at its end alone: after a USR2 a newer
-version goes on with the slots of an older one."""
+"""Why a connection ended, in the order of the record. Add to its end only: after a USR2 a newer version takes
+over the slots of an older one."""
 
 COUNT: Final = struct.Struct("=Q")
 STATE: Final = struct.Struct("=?63s")
@@ -48,13 +48,13 @@ RECORD_BYTES: Final = 1024
 FILE_BYTES: Final = 4096
 
 TRIES: Final = 100
-"""How often a record is read anew because others were written meanwhile. A read takes microseconds and a
-connection hundreds, so a second try is rare, and there is no hundredth."""
+"""Most reads of a record, if others are written meanwhile. A read takes microseconds and a connection
+hundreds, so a second try is rare, and a hundredth does not happen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What somebody else sees in a slot."""
+    """What another process sees in a slot."""
 
     number: int
     alive: bool
@@ -64,14 +64,14 @@ class Look:
 
 
 class Slot:
-    """The slot of this process, from its start to its end. `close()` is for tests: a process just ends."""
+    """The slot of this process, for as long as it runs. `close()` is for tests: a process just exits."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.number, self._file = _take(folder)
         self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
         self.peaks = memoryview(self._map)[PEAKS_AT : PEAKS_AT + PEAKS.size].cast("Q")
-        """Of this process alone: what the former one of this slot had held is gone with it."""
+        """Of this process alone: the connections of the former process of this slot ended with it."""
         self.peaks[:] = memoryview(bytes(PEAKS.size)).cast("Q")
         self._count = _count(self._file)
         self._before = settled(_record(self._file))
@@ -79,7 +79,7 @@ class Slot:
         self.say(False, "starting")
 
     def write(self, accepted: int, active: int, completed: Mapping[str, int]) -> None:
-        """Write down what this process has counted; what was in the slot before it is added."""
+        """Write down the counts of this process, plus those that were in the slot before."""
         before, self._count = self._before, self._count + 1
         RECORD.pack_into(
             self._map,
@@ -88,33 +88,33 @@ class Slot:
             active,
             *[count + completed.get(reason, 0) for reason, count in before.completed.items()],
         )
-        # Not by pack_into, which clears what it is about to write: a reader would see a count of zero.
+        # Not by pack_into, which clears the bytes first: a reader would see a count of zero.
         self._map[: COUNT.size] = COUNT.pack(self._count)
 
     def say(self, ready: bool, why: str) -> None:
-        """Write down whether the process is ready, and why (not)."""
+        """Write down whether the process is ready, and the reason."""
         self._map[STATE_AT : STATE_AT + STATE.size] = STATE.pack(ready, why.encode()[:63])
 
     def close(self) -> None:
-        """Give the slot up, as the end of the process does."""
+        """Give up the slot, as the exit of the process does."""
         self.peaks.release()
         self._map.close()
         self._file.close()
 
 
 def look(folder: Path) -> list[Look]:
-    """All slots of the folder, living or dead."""
+    """All slots of the folder, of processes that run and of those that have ended."""
     return list(filter(None, map(_look, sorted(folder.glob("slot-*")))))
 
 
 def settled(book: Snapshot) -> Snapshot:
-    """The book of a process that has ended: what was active then has ended with it."""
+    """The counts of a process that has ended: its active connections count as killed."""
     completed = book.completed | {"killed": book.completed["killed"] + book.active}
     return Snapshot(book.accepted, completed, 0, 0)
 
 
 def total(books: Iterator[Snapshot]) -> Snapshot:
-    """The sum of several books."""
+    """The sum of several processes' counts."""
     accepted, active, peak = 0, 0, 0
     completed = dict.fromkeys(REASONS, 0)
     for book in books:
@@ -138,10 +138,10 @@ def _take(folder: Path) -> tuple[int, BinaryIO]:
 
 def _look(path: Path) -> Look | None:
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < FILE_BYTES:  # its process has just begun
+        if os.fstat(file.fileno()).st_size < FILE_BYTES:  # its process has just started
             return None
         try:
-            # Held to the end of this look, so that nobody takes a dead slot over meanwhile.
+            # Held until the end of this look, so that no process takes over a dead slot meanwhile.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             alive = False
         except BlockingIOError:
@@ -160,7 +160,7 @@ def _look(path: Path) -> Look | None:
 def _record(file: BinaryIO) -> Snapshot:
     descriptor = file.fileno()
     for _ in range(TRIES):
-        # Right after each other: in between is all the time that a writer has to interfere.
+        # One right after the other: a writer can interfere only in between.
         page = os.pread(descriptor, FILE_BYTES, 0)
         after = os.pread(descriptor, COUNT.size, 0)
         if page.startswith(after):

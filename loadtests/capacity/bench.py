@@ -1,7 +1,7 @@
-"""Trials against a service: sends one load after another, and reads what a service of ours says of its work.
+"""Trials against a service: sends one load after another, and reads the metrics of an offloop service.
 
-Knows what to measure together. Touches the generator, the service's admin port if there is one, and /proc by
-way of the witness. Never decides which load comes next.
+Knows what to measure together. Touches the generator, the service's admin port if there is one, and /proc
+through the witness. Never decides which load comes next.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final, Self
 
 from loadtests.capacity.results import Saturation
-from loadtests.capacity.trial import WAIT_SECONDS, Trial, Work, demand, seconds_needed, trial_of
+from loadtests.capacity.trial import WAIT_SECONDS, Trial, Watched, Work, demand, seconds_needed, trial_of
 from loadtests.experiment.child import ServiceError
 from loadtests.experiment.counters import scrape
 from loadtests.load.endpoint import make_endpoint
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.generator import Generator, read_samples
+from loadtests.load.order import Machine
 from loadtests.load.phase import Phase, Target
-from loadtests.load.run import Machine
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.load.surroundings import Surroundings
@@ -30,7 +30,7 @@ from loadtests.load.witness import Witness
 
 SATURATION_SECONDS: Final = 2.0
 HOLD: Final = 3.0
-"""How many times as long as another trial the one is that must hold."""
+"""The length of a hold, in trials."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,8 @@ class Order:
     """What to find.
 
     `phase`: the request, and how long to wait for its answer; its rate and duration are replaced. `clients`:
-    of the closed loop. `admin_url`: of a service of ours, which tells S; None: of any other.
+    of the closed loop. `admin_url`: of an offloop service, which reports its service demand S; None for any
+    other service.
     """
 
     phase: Phase
@@ -50,9 +51,9 @@ class Order:
 
 
 class Bench:
-    """Trials by one load generator that stays; a context manager.
+    """Trials with one load generator; a context manager.
 
-    Raises `ServiceError` when an admin port stops answering, `GeneratorError` when the generator breaks.
+    Raises `ServiceError` if an admin port stops answering, `GeneratorError` if the generator breaks.
     """
 
     def __init__(self, order: Order) -> None:
@@ -71,7 +72,7 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the generator."""
+        """Stop the generator."""
         self._stack.close()
 
     def saturate(self) -> Saturation:
@@ -100,9 +101,13 @@ class Bench:
             samples,
             facts.started_monotonic,
             hold=hold,
-            readings=readings,
-            workers=self.workers,
-            wait=min((each.bound for each in thresholds if each.is_latency), default=WAIT_SECONDS),
+            watched=Watched(
+                readings=readings,
+                workers=self.workers,
+                wait_seconds=min(
+                    (each.bound for each in thresholds if each.is_latency), default=WAIT_SECONDS
+                ),
+            ),
         )
 
     def _send(self, phase: Phase) -> tuple[list[Sample], GeneratorFacts, list[Work], Surroundings]:
@@ -130,7 +135,7 @@ class Bench:
 
 
 def admin_url_of(url: str) -> str | None:
-    """The admin port of a service of ours: the next one, if its metrics are there. None: another service."""
+    """The admin endpoint of an offloop service: the next port, if it has our metrics; else None."""
     target = Target.parse(url)
     guess = f"http://{target.authority.rpartition(':')[0] or target.host}:{target.port + 1}"
     try:

@@ -1,4 +1,4 @@
-"""The drawing of a search: what each trial found, and what was offered while S moved.
+"""The drawing of a search: the outcome of each trial, and what was offered while S moved.
 
 Knows matplotlib. Touches nothing.
 """
@@ -18,7 +18,7 @@ from loadtests.pages.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION,
 
 SIZE: Final = (9.0, 3.6)
 NEVER: Final = 1.6
-"""Where trials without a p99 stand, as a multiple of the largest there is."""
+"""Where trials without a p99 are drawn, as a multiple of the largest p99."""
 
 KINDS: Final = (
     ("passed", GREEN, "o"),
@@ -58,7 +58,7 @@ def _by_load(axes: Axes, found: Capacity) -> None:
     if found.bracket.low is not None and found.bracket.high is not None:
         axes.axvspan(found.bracket.low * scale, found.bracket.high * scale, color=BLUE, alpha=0.15, lw=0)
     axes.set_yscale("log")
-    axes.set_title("What each trial found")
+    axes.set_title("The outcome of each trial")
     axes.set_xlabel("offered, requests/s" if scale == 1.0 else "offered, % of the limit (workers / S)")
     axes.set_ylabel("p99, ms; at the top: never")
     axes.legend(loc="upper left", fontsize=8)

@@ -14,8 +14,8 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from loadtests.capacity.results import Capacity
+from loadtests.exits import UsageError
 from loadtests.files import write_json
-from loadtests.load.run import UsageError
 
 RESULT: Final = "capacity.json"
 PAGE: Final = "report.html"
@@ -23,9 +23,9 @@ PAGE: Final = "report.html"
 
 @contextlib.contextmanager
 def kept(out: Path | None) -> Iterator[Callable[[Capacity], None]]:
-    """Give what writes the result into a folder, which is made before anything is measured.
+    """A function that writes the result into a folder, which is made before anything is measured.
 
-    Raises `UsageError` when it cannot be written to, or holds a result already.
+    Raises `UsageError` if the folder cannot be written, or already holds a result.
     """
     if out is None:
         yield lambda _: None
@@ -41,12 +41,12 @@ def kept(out: Path | None) -> Iterator[Callable[[Capacity], None]]:
 
 
 def holds_capacity(folder: Path) -> bool:
-    """Whether a folder is one of a search."""
+    """Whether `capacity` wrote a folder."""
     return (folder / RESULT).exists()
 
 
 def read(folder: Path) -> Capacity:
-    """What `kept` wrote; `ValueError` says why it cannot be read."""
+    """The result that `kept` wrote; a `ValueError` says why it cannot be read."""
     try:
         return TypeAdapter(Capacity).validate_json((folder / RESULT).read_bytes())
     except (OSError, ValidationError) as error:

@@ -24,7 +24,7 @@ CLASSES: Final = {
 
 
 def draw(path: Path) -> Path:
-    """Write the page; returns where it is. `ValueError` when the folder holds no readable result."""
+    """Write the page; returns its path. `ValueError` if the folder holds no readable result."""
     write_whole(path / folder.PAGE, of(folder.read(path)))
     return path / folder.PAGE
 

@@ -1,4 +1,4 @@
-"""What a search for the capacity came to, as types. Pure.
+"""The result of a search for the capacity, as types. Pure.
 
 All times are in seconds, rates per second, shares of 1.
 """
@@ -17,7 +17,7 @@ State = Literal["complete", "out of time", "invalid", "interrupted"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Saturation:
-    """What clients in a closed loop get out of the service, which never offer more than it takes."""
+    """The throughput of clients in a closed loop, which never offer more than the service takes."""
 
     clients: int
     throughput_per_second: float
@@ -26,20 +26,20 @@ class Saturation:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """The three meanings of capacity, kept apart, and what they were concluded from.
+    """The three meanings of capacity, kept apart, and the trials that they follow from.
 
-    `bracket`: in requests per second, or in shares of the limit (workers / S) where the service tells S:
-    then drift is taken out, and `limit_per_second` is the limit by the S of all trials together.
+    `bracket`: in requests per second, or if the service reports S, in shares of the limit (workers / S): then
+    drift is taken out, and `limit_per_second` is the limit by the S of all trials together.
     """
 
     url: str
     thresholds: tuple[str, ...]
     bracket: Bracket
-    upper_end: str  # why the load at the upper end did not pass; empty: there is no such load
-    stable_load: float | None  # the highest below the first that was not
+    upper_end: str  # why the load at the upper end did not pass; empty if there is none
+    stable_load: float | None  # the highest stable one below the first unstable one
     unstable_load: float | None
     saturations: tuple[Saturation, ...]  # before the search, and after it
-    workers: int | None  # None: nobody told S
+    workers: int | None  # None: S is unknown
     demand_seconds: float | None
     trials: tuple[Trial, ...]
     seconds: float
@@ -63,7 +63,7 @@ class Capacity:
 
 
 def stability(trials: Sequence[Trial]) -> tuple[float | None, float | None]:
-    """The highest load at which in flight did not grow, below the lowest at which it did; and that one."""
+    """The highest stable load below the lowest unstable one, and that unstable one."""
     unstable = min((trial.load for trial in trials if not trial.stable), default=None)
     stable = max(
         (trial.load for trial in trials if trial.stable and (unstable is None or trial.load < unstable)),

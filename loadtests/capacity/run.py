@@ -1,4 +1,4 @@
-"""The command `capacity`: searches by trials until the capacity is bracketed, and sums up.
+"""Searches by trials until the capacity is bracketed, and sums up.
 
 Knows the order of things and when to stop. Touches the terminal. Never measures, and never decides which load
 comes next: bench.py and search.py do.
@@ -19,20 +19,20 @@ from loadtests.capacity.results import Capacity, Saturation, State, stability, u
 from loadtests.capacity.search import WIDTH, Ask, Search
 from loadtests.capacity.tell import told
 from loadtests.capacity.trial import Trial
-from loadtests.load.run import UsageError
+from loadtests.exits import UsageError
 
 START_SHARE: Final = 0.85
-"""Of the throughput in a closed loop: where an open load begins to wait, more often than not."""
+"""Of the throughput in a closed loop: about where requests of an open load begin to wait."""
 
 SHARE_WIDTH: Final = 0.045
-"""Of a bracket of shares. No trial hits the share that it was meant to, for S has moved on by then; to narrow
-it down further takes longer than anybody wants to wait."""
+"""Of a bracket of shares. No trial hits the intended share exactly, because S has moved by then; a narrower
+bracket would take too long."""
 
 INVALID_IN_A_ROW: Final = 3
 
 
 class Measures(Protocol):
-    """What measures; `Bench` does."""
+    """What the search needs of a bench."""
 
     workers: int | None
 
@@ -48,15 +48,17 @@ def find(
 ) -> Capacity:
     """Search until the capacity is bracketed, the time is over, or nothing valid can be measured.
 
-    Ctrl-C ends it with what is known. Raises `UsageError` when there is nothing to start from.
+    Ctrl-C ends the search with the result so far. Raises `UsageError` if the closed loop gets no answer.
     """
     began = clock()
     saturations = [bench.saturate()]
     throughput, demand = saturations[0].throughput_per_second, saturations[0].demand_seconds
     if not throughput:
-        raise UsageError(f"no answer as expected from {order.phase.url} to clients in a closed loop")
+        raise UsageError(f"clients in a closed loop got no expected answer from {order.phase.url}")
     workers = bench.workers if demand is not None else None
-    share = demand / workers if demand is not None and workers is not None else 1.0  # of one request a second
+    share = (
+        demand / workers if demand is not None and workers is not None else 1.0
+    )  # of the limit, per request a second
     _say(console, f"closed loop, {order.clients} clients: {throughput:.0f}/s")
     search = Search(START_SHARE * throughput * share, width=WIDTH if workers is None else SHARE_WIDTH)
     trials: list[Trial] = []
@@ -72,7 +74,7 @@ def find(
             with _status(console, f"{_kind(ask)} {rate:.1f}/s, {spent:.0f} of {order.budget_seconds:.0f} s"):
                 trial = bench.trial(rate, hold=ask.hold)
             trials.append(trial)
-            share = trial.load / trial.rate_per_second  # 1 of a service that does not tell S
+            share = trial.load / trial.rate_per_second  # 1 if the service does not report S
             _say(console, _told(trial, ask))
             if not trial.invalid_because:
                 search.note(trial.load, passed=trial.passed, hold=ask.hold)
@@ -119,5 +121,5 @@ def _say(console: Console, text: str) -> None:
 
 
 def _status(console: Console, text: str) -> contextlib.AbstractContextManager[object]:
-    """Something that moves while a trial runs, on a terminal."""
+    """A spinner while a trial runs, on a terminal."""
     return console.status(text) if console.is_terminal else contextlib.nullcontext()

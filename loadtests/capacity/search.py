@@ -1,16 +1,17 @@
 """Which load to try next, and between which loads the capacity lies. Pure.
 
-Knows how a search bears trials that are wrong now and then. Touches nothing, reads no clock: whoever holds
-it asks, tries, and tells.
+Knows how to search with trials that are wrong now and then. Touches nothing and reads no clock: the caller
+asks for a load, tries it, and notes the outcome.
 
 Near its capacity a service passes one trial and fails the next at the same rate. A bisection that believes
-each single trial goes astray for good with the first wrong one (nighthawk#460 describes such a controller).
-So every load keeps a probability of being the capacity. A trial multiplies those above it, or below it, by
-how likely its outcome would be; the next one is where half of the probability lies on either side
-(probabilistic bisection: Horstein 1963, Waeber, Frazier and Henderson 2013; psychophysics does the same with
-thresholds of perception: QUEST, Watson and Pelli 1983). The bracket holds nearly all of the probability.
+every single trial goes wrong for good with the first wrong one (nighthawk#460 describes such a controller).
+So every load keeps a probability of being the capacity. A trial multiplies the probabilities above it, or
+below it, by the likelihood of its outcome; the next trial is at the median (probabilistic bisection: Horstein
+1963, Waeber, Frazier and Henderson 2013; psychophysics does the same with thresholds of perception: QUEST,
+Watson and Pelli 1983). The bracket holds nearly all of the probability.
 
-Loads need not be hit: a share of a limit that drifts is known only afterwards, and counts as what it was.
+A trial need not hit the load that was asked for: a share of a drifting limit is known only afterwards, and
+counts as what it was.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ SPREAD: Final = 0.006
 logistic curve of this scale has 92 % at its centre less 1.5 %."""
 
 LAPSE: Final = 0.03
-"""Share of the trials that are wrong wherever they are: something that nobody saw."""
+"""Share of trials that are wrong at any load, by a disturbance that was not noticed."""
 
 FIRST_WIDTH: Final = 0.3
-"""The start may be wrong by a third, or by far more: the prior is a Cauchy curve of this scale."""
+"""The start may be off by a third, or by far more: the prior is a Cauchy curve of this scale."""
 
 CREDIBLE: Final = 0.96
 WIDTH: Final = 0.03
-"""The bracket holds so much of the probability, and is complete when it is so narrow."""
+"""The bracket holds a probability of `CREDIBLE`, and is complete when it is as narrow as `WIDTH`."""
 
 FAR: Final = 20.0
-"""Scales from the load of a trial, beyond which its curve is flat to a millionth."""
+"""Distance from the load of a trial, in scales, beyond which its curve is flat to a millionth."""
 
 HOLD_SHARPER: Final = 1.5
-"""A hold is as long as several trials, so it tells the better on which side it was."""
+"""A hold is as long as several trials, so its curve is steeper."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """What to try next. `hold`: for longer, because it would be the answer."""
+    """What to try next. `hold`: for longer, because it would be the result."""
 
     load: float
     hold: bool = False
@@ -58,7 +59,8 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bracket:
-    """Where the capacity lies; None: no trial has failed, or passed. `complete`: narrow, and held."""
+    """Where the capacity lies. `low`, `high`: None while no trial has passed, or failed. `complete`: narrow
+    enough, and confirmed by a hold."""
 
     low: float | None
     high: float | None
@@ -66,15 +68,15 @@ class Bracket:
 
     @property
     def width(self) -> float:
-        """How much larger the upper end is, as a share of the lower one; inf while an end is missing."""
+        """The width as a share of the lower end; inf while an end is missing."""
         return self.high / self.low - 1 if self.low and self.high else math.inf
 
 
 class Search:
-    """Between which loads the capacity lies.
+    """A search for the two loads between which the capacity lies.
 
-    `start`: the first to try; the nearer, the shorter the search. `spread` and `width`: as the constants say,
-    for trials of another kind. Raises `ValueError` for a start that is not positive.
+    `start`: the first load to try; the nearer, the shorter the search. `spread`, `width`: see the constants;
+    trials of another kind have others. Raises `ValueError` for a start that is not positive.
     """
 
     def __init__(self, start: float, *, spread: float = SPREAD, width: float = WIDTH) -> None:
@@ -89,7 +91,7 @@ class Search:
     def note(self, load: float, *, passed: bool, hold: bool = False) -> None:
         """Take the outcome of a trial at `load`."""
         at = math.log(load / self._start)
-        # Likelihoods of the outcome by how far the capacity lies on the side that it speaks for, in scales.
+        # Likelihood of the outcome, by the distance of the capacity on the side it speaks for, in scales.
         scale = self._spread / (HOLD_SHARPER if hold else 1.0) * (1 if passed else -1)
         sure, wrong = math.log(1 - LAPSE / 2), math.log(LAPSE / 2)
         for index, place in enumerate(self._places):
@@ -113,7 +115,7 @@ class Search:
 
     @property
     def bracket(self) -> Bracket:
-        """Where the capacity lies as far as is known."""
+        """Where the capacity lies, as far as known."""
         low, _, high = self._quantiles()
         return Bracket(
             low if self._passed else None,
@@ -122,7 +124,7 @@ class Search:
         )
 
     def _quantiles(self) -> tuple[float, float, float]:
-        """The loads between which nearly all of the probability lies, and the one in its middle."""
+        """The two loads between which nearly all of the probability lies, and the median between them."""
         most = max(self._belief)
         total = list(itertools.accumulate(math.exp(belief - most) for belief in self._belief))
 

@@ -1,13 +1,11 @@
-"""The command `self-test`: how many connections a second the generator makes on time on this machine.
+"""Searches for the ceiling of the generator: how many connections a second it makes on time.
 
-Knows the null responder and where the answer is kept. Touches a child process, the generator, and one file.
+Knows the null responder. Touches that child process and the generator.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,7 +16,7 @@ from typing import Final
 from rich.console import Console
 
 from loadtests.capacity.search import Search
-from loadtests.files import write_json
+from loadtests.load.ceiling import Ceiling
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.results import RunSummary
@@ -29,29 +27,16 @@ TRIAL_SECONDS: Final = 2.0
 HOLD_SECONDS: Final = 6.0
 MOST_TRIALS: Final = 30
 
-# A generator's own ceiling moves with the speed of its core: its trials switch between on time and late over
-# some 10 %, and to know it better than that helps nobody.
+# The ceiling moves with the speed of the generator's core: trials switch between on time and late over some
+# 10 %, so a narrower result means nothing.
 SPREAD: Final = 0.02
 WIDTH: Final = 0.1
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """Up to `per_second` the generator was on time, and from `above_per_second` on it was not.
-
-    `why` it was not. `cpu_seconds`: of the generator, for one request, in the last trial that was on time.
-    """
-
-    per_second: float
-    above_per_second: float
-    cpu_seconds: float
-    why: str
 
 
 def measure(trial: Callable[[float, float], RunSummary], console: Console) -> Ceiling | None:
     """Search for the ceiling; None if no trial was on time, or all were.
 
-    `trial`: of a rate and a number of seconds.
+    `trial`: sends a rate for a number of seconds.
     """
     search = Search(START, spread=SPREAD, width=WIDTH)
     cpu, why = 0.0, ""
@@ -75,7 +60,7 @@ def measure(trial: Callable[[float, float], RunSummary], console: Console) -> Ce
 
 @contextlib.contextmanager
 def trials() -> Iterator[Callable[[float, float], RunSummary]]:
-    """Trials against a null responder in a process of its own; both are gone afterwards."""
+    """Trials against a null responder in a process of its own; stops it and the generator afterwards."""
     command = [sys.executable, "-m", "loadtests.load.responder"]
     with (
         tempfile.TemporaryDirectory(prefix="offloop-self-test-") as folder,
@@ -99,17 +84,3 @@ def trials() -> Iterator[Callable[[float, float], RunSummary]]:
             yield trial
         finally:
             responder.stdin.close()
-
-
-def keep(ceiling: Ceiling, path: Path) -> None:
-    """Remember the ceiling, for runs to come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, dataclasses.asdict(ceiling), indent=2)
-
-
-def remembered(path: Path) -> Ceiling | None:
-    """The ceiling as last measured; None if it never was, or cannot be read."""
-    try:
-        return Ceiling(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

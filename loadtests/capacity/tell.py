@@ -1,7 +1,4 @@
-"""What a person is told of a search. Pure.
-
-Knows how the three meanings of capacity are kept apart in words. Touches nothing.
-"""
+"""The result of a search in words. Pure. Keeps the three meanings of capacity apart."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ COLUMNS: Final = 78
 
 
 def lines(found: Capacity) -> Iterator[str]:
-    """The answer for a terminal of 80 columns: the three meanings, then what they rest on."""
+    """The result for a terminal of 80 columns: the three meanings, then what they are based on."""
     for head, sentence in sentences(found):
         yield from textwrap.wrap(sentence, COLUMNS, initial_indent=f"{head:14}", subsequent_indent=" " * 14)
 
 
 def sentences(found: Capacity) -> Iterator[tuple[str, str]]:
-    """Each with its head; one without continues the one before it."""
+    """Sentences with their headings; one without a heading continues the one before it."""
     bracket, limit = found.bracket, found.limit_per_second
 
     def load(value: float | None) -> str:
@@ -40,7 +37,7 @@ def sentences(found: Capacity) -> Iterator[tuple[str, str]]:
     if not bracket.complete:
         yield "", f"not narrowed down any further: {found.state}"
     if found.unstable_load is None:
-        yield "stability", f"no load that was tried let in flight grow, up to {load(found.stable_load)}"
+        yield "stability", f"in flight did not grow at any load tried, up to {load(found.stable_load)}"
     else:
         yield (
             "stability",
@@ -68,5 +65,5 @@ def _rate(per_second: float) -> str:
 
 
 def told(trial: Trial) -> str:
-    """What came of a trial."""
+    """The outcome of a trial."""
     return f"INVALID: {trial.invalid_because}" if trial.invalid_because else trial.why or "passed"

@@ -2,10 +2,10 @@
 
 Knows what passing means. Touches nothing.
 
-Three meanings of "too much" are kept apart. A load misses the *SLO* when clients wait too long or are
-refused. It is *unstable* when more and more requests are in flight, so that every latency is a matter of how
-long one looks. And what a service answers at most, it answers when *saturated*: clients in a closed loop find
-that out, and no trial.
+Three meanings of "too much" are kept apart. A load misses the *SLO* if requests wait too long or are refused.
+It is *unstable* if more and more requests are in flight, so that every latency depends on the length of the
+trial. And a service answers most requests when it is *saturated*: clients in a closed loop measure that, and
+no trial does.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from itertools import pairwise
 from statistics import linear_regression
 from typing import Final
 
-from loadtests.load.live import observed
 from loadtests.load.results import MISSED, RunSummary
 from loadtests.load.sample import Sample, elapsed
+from loadtests.load.tell import observed
 from loadtests.load.thresholds import Threshold
 
 LEAST_SECONDS: Final = 6.0
-"""Of a trial, whose arrivals are constant. Such trials switch between passed and failed within 2 % of the
-truth; shorter ones, and Poisson arrivals, slide over a tenth of it."""
+"""Of a trial, with constant arrivals. Such trials switch from passed to failed within 2 % of the load;
+shorter ones, and Poisson arrivals, take a tenth of it."""
 
 WAIT_SECONDS: Final = 0.1
-"""How long a client may wait, where no threshold says so."""
+"""How long a client may wait if no threshold says so."""
 
 PARTS: Final = 6
 GROWTH: Final = 0.003
 STEADY: Final = 4.0
-"""In flight grows if a straight line through its means in so many parts of a trial rises by so much of what
-is offered, and by so many of its own standard errors. A queue that is fed 1 % more than it is relieved of
-rises on a line from the first second, long before anybody waits for long; one in balance comes and goes."""
+"""In flight grows if a straight line through its means in `PARTS` parts of a trial rises by more than
+`GROWTH` of the offered rate, and by more than `STEADY` of its own standard errors. A queue that gets 1 % more
+than it can serve rises on a line from the first second, long before requests wait for long; one in balance
+varies."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a service of ours says of its work at one moment of the monotonic clock."""
+    """What an offloop service reports of its work at one moment of the monotonic clock."""
 
     seconds: float
     tasks: float
@@ -47,11 +48,28 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """The reports of an offloop service, from before a trial to after it; empty for any other service.
+
+    `workers`: None if it does not report them. `wait_seconds`: how long a client may wait.
+    """
+
+    readings: Sequence[Work] = ()
+    workers: int | None = None
+    wait_seconds: float = WAIT_SECONDS
+
+    @property
+    def demand_seconds(self) -> float | None:
+        """S over the whole trial; None: not reported."""
+        return demand(self.readings[0], self.readings[-1]) if self.readings else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One trial. Rates are per second.
 
-    `load`: what was offered; requests per second, or where the service tells S the share of its limit,
-    rate x S / workers, as `share_offered` has it.
+    `load`: what was offered, in requests per second; or if the service reports S, as the share of its limit
+    that `share_offered` computes.
     """
 
     load: float
@@ -61,34 +79,34 @@ class Trial:
     hold: bool
     passed: bool
     stable: bool
-    why: str  # it did not pass; empty if it did
+    why: str  # why it did not pass; empty if it did
     p99_seconds: float | None
     error_share: float
-    demand_seconds: float | None  # S over the whole trial; None: the service does not tell
-    invalid_because: str  # the trial says nothing; empty if it does
+    demand_seconds: float | None  # S over the whole trial; None: not reported
+    invalid_because: str  # why the trial says nothing; empty if it is valid
 
 
 def seconds_needed(rate: float, thresholds: Iterable[Threshold]) -> float:
-    """How long a trial at `rate` must be for each threshold to have its samples."""
+    """How long a trial at `rate` must be for every threshold to have enough samples."""
     needed = max((threshold.samples_needed for threshold in thresholds), default=0)
     return max(LEAST_SECONDS, math.ceil(needed * 1.05 / rate))
 
 
 def demand(before: Work, after: Work) -> float | None:
-    """S between two readings, in seconds; None: nothing was worked on."""
+    """S between two readings, in seconds; None: no task ended between them."""
     tasks = after.tasks - before.tasks
     return (after.cpu_seconds - before.cpu_seconds) / tasks if tasks > 0 else None
 
 
 def share_offered(readings: Sequence[Work], rate: float, workers: int, wait: float) -> float | None:
-    """The share of the limit, workers / S, that a trial at `rate` offered while S moved; None: S is not told.
+    """The share of the limit, workers / S, that a trial at `rate` offered while S moved; None: S is unknown.
 
-    With a steady S that is rate x S / workers. Else a short time in which S is large decides: the queue that
-    grows there makes clients wait, however fast the rest of the trial is. So a queue is played through with
-    the S that was measured five times a second, and asked by which factor the rate could be multiplied until
-    somebody waits for `wait` seconds. The share is that of a steady S with the same factor. Of 40 trials on a
-    machine whose S moved between 3.8 and 6.9 ms it told all that passed from all that failed, where the S of
-    the whole trial was wrong about six and that of its slowest second about one.
+    With a steady S that is rate x S / workers. Otherwise a short time with a large S decides: the queue that
+    grows then makes requests wait, however fast the rest of the trial is. So a queue is simulated with the S
+    that was measured five times a second, to find the factor by which the rate can be multiplied until a
+    request waits for `wait` seconds. The result is the share that has this factor with a steady S. On a
+    machine whose S moved between 3.8 and 6.9 ms it separated all passed from all failed ones of 40 trials;
+    the S of the whole trial was wrong for six of them, and that of its slowest second for one.
     """
     steps = [
         (after.seconds - before.seconds, one)
@@ -108,7 +126,7 @@ def share_offered(readings: Sequence[Work], rate: float, workers: int, wait: flo
 
 
 def _longest_wait(steps: Sequence[tuple[float, float]], rate: float) -> float:
-    """In the queue of one worker, as a fluid; `steps`: seconds, and S meanwhile."""
+    """In the queue of one worker, as a fluid model; `steps`: seconds, and S meanwhile."""
     queue = longest = 0.0
     for seconds, demand_seconds in steps:
         queue = max(0.0, queue + seconds * (rate * demand_seconds - 1))
@@ -122,15 +140,9 @@ def trial_of(
     started: float,
     *,
     hold: bool,
-    readings: Sequence[Work] = (),
-    workers: int | None = None,
-    wait: float = WAIT_SECONDS,
+    watched: Watched,
 ) -> Trial:
-    """Judge one run.
-
-    `started`: of the run, by the clock of the samples. `readings`: of a service that tells them, from before
-    the run to after it, with `workers`. `wait`: how long a client may wait, in seconds.
-    """
+    """Judge one run. `started`: its start, by the clock of the samples."""
     offered = summary.offered_per_second or 0.0
     means = in_flight(samples, started, summary.window_seconds)
     stable = not grows(means, summary.window_seconds / PARTS, offered)
@@ -138,7 +150,9 @@ def trial_of(
     why = [f"{one.threshold} missed: {observed(one.threshold, one.observed)}" for one in missed[:1]]
     if not stable:
         why.append(f"in flight grew from {means[0]:.0f} to {means[-1]:.0f}")
-    share = share_offered(readings, offered, workers, wait) if workers else None
+    share = None
+    if watched.workers:
+        share = share_offered(watched.readings, offered, watched.workers, watched.wait_seconds)
     return Trial(
         load=offered if share is None else share,
         rate_per_second=offered,
@@ -150,7 +164,7 @@ def trial_of(
         why="; ".join(why),
         p99_seconds=summary.latency_seconds.p99,
         error_share=summary.error_share or 0.0,
-        demand_seconds=demand(readings[0], readings[-1]) if readings else None,
+        demand_seconds=watched.demand_seconds,
         invalid_because=summary.invalid_because[0] if summary.invalid_because else "",
     )
 

@@ -1,7 +1,7 @@
 """A block: a saturated service between two readings, and whether it may be judged. Pure.
 
-Knows what throughput, utilisation and service demand are, and which inputs spoil a block. Never looks at what
-came out of it to decide that.
+Knows what throughput, utilisation and service demand are, and which inputs spoil a block. Its results never
+decide whether a block is void.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from loadtests.neighbours import Shares, shares
 
 ENDED_EARLY: Final = "a reading came after the load had ended: the machine stood still"
 NO_SPEED: Final = "the worker could not be followed: it was replaced meanwhile"
-"""One block without a speed among others that have one would make a ratio of two different figures."""
+"""A block without a speed, paired with one that has a speed, would be a ratio of two different figures."""
 
 MOST_GENERATOR: Final = 0.8
-"""Of one core while sending: one thread that is busier has begun to queue up its own work."""
+"""Of one core while sending: a busier thread queues its own sends."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs(Shares):
-    """Who used the machine between two readings, and how busy the generator was."""
+    """Use of the machine between two readings, and how busy the generator was."""
 
-    generator: float  # of one core, while it sent
+    generator: float  # share of one core, while it sent
 
     def faults(self) -> tuple[str, ...]:
         """Why what was measured meanwhile says nothing about the service; empty if it may be judged."""
@@ -44,7 +44,7 @@ def inputs(before: Reading, after: Reading, cores: float, generator: float) -> I
 
 
 def generator_share(facts: GeneratorFacts) -> float:
-    """Of one core, while the generator sent; one that was stopped before it began has used none."""
+    """Share of one core while the generator sent; 0 if it was stopped before it began."""
     return facts.sending_cpu_seconds / facts.sending_seconds if facts.sending_seconds else 0.0
 
 
@@ -52,8 +52,8 @@ def generator_share(facts: GeneratorFacts) -> float:
 class Block:
     """A saturated service between two readings of its own counters.
 
-    `cycle`: what it is paired by. `part`: "cycle"; "beside", which no claim needs; or "ramp", a stretch of a
-    phase of the ramp. `offered_per_second`: None in a closed loop, which always asks for more.
+    `cycle`: blocks of the same cycle are paired. `part`: "cycle"; "beside", which no claim needs; or "ramp",
+    a stretch of a phase of the ramp. `offered_per_second`: None in a closed loop, which always asks for more.
     `piece_seconds`: CPU seconds of a fixed piece of work on the worker's core meanwhile (speed.py); None: not
     measured.
     """
@@ -66,11 +66,11 @@ class Block:
     seconds: float
     tasks: int
     work_cpu_seconds: float
-    io_cpu_seconds: float  # of the IO process without work that ran in it
+    io_cpu_seconds: float  # of the IO process, without the work that ran in it
     generator_cpu_seconds: float
     inputs: Inputs
     outcomes: dict[str, int]
-    ledger: Ledger | None  # of a stretch of a phase the phase has it
+    ledger: Ledger | None  # None for a stretch of a phase, which has its own
     piece_seconds: float | None = None
     void_because: tuple[str, ...] = ()
 
@@ -81,25 +81,25 @@ class Block:
 
     @property
     def utilisation(self) -> float:
-        """U = X x S: CPU seconds that the workers spent on the work, per second; cores' worth of work."""
+        """U = X x S: CPU seconds of work per second, in cores."""
         return self.work_cpu_seconds / self.seconds
 
     @property
     def demand_seconds(self) -> float:
-        """S: CPU seconds of one unit of work."""
+        """S, the service demand: CPU seconds of one unit of work."""
         return self.work_cpu_seconds / self.tasks
 
     @property
     def steady_throughput(self) -> float:
         """X at equal speed: units of work done in the time of one piece on the worker's core.
 
-        Only its ratio to another block's means something. Where no speed was measured it is X itself.
+        Only its ratio to another block's has a meaning. Without a measured speed it is X itself.
         """
         return self.throughput_per_second * (self.piece_seconds or 1.0)
 
     @property
     def steady_demand(self) -> float:
-        """S at equal speed: pieces that one unit of work is worth; S itself where no speed was measured."""
+        """S at equal speed: one unit of work in pieces; S itself without a measured speed."""
         return self.demand_seconds / (self.piece_seconds or 1.0)
 
     @property
@@ -121,31 +121,39 @@ class Block:
         return self.offered_per_second * self.demand_seconds / self.workers
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A stretch of load: two readings, and what generator and clients report of the time between them.
+
+    `spoilt`: what went wrong in measuring it. The other fields are those of `Block`.
+    """
+
+    before: Reading
+    after: Reading
+    facts: GeneratorFacts
+    offered_per_second: float | None = None
+    outcomes: dict[str, int] = dataclasses.field(default_factory=dict)
+    ledger: Ledger | None = None
+    piece_seconds: float | None = None
+    spoilt: Sequence[str] = ()
+
+
 def block(
     variant: Variant,
-    before: Reading,
-    after: Reading,
+    stretch: Stretch,
     *,
     part: Literal["cycle", "beside", "ramp"],
     cycle: int,
     cores: float,
-    facts: GeneratorFacts,
-    offered_per_second: float | None = None,
-    outcomes: dict[str, int] | None = None,
-    ledger: Ledger | None = None,
-    piece_seconds: float | None = None,
-    spoilt: Sequence[str] = (),
 ) -> Block:
-    """What happened between two readings, and whether it may be judged.
-
-    `spoilt`: what else the measuring itself went wrong with.
-    """
+    """What happened in a stretch of load, and whether it may be judged."""
+    before, after = stretch.before, stretch.after
     seconds = after.seconds - before.seconds
-    generator = generator_share(facts)
+    generator = generator_share(stretch.facts)
     work = after.task_cpu_seconds - before.task_cpu_seconds
     io = after.io_cpu_seconds - before.io_cpu_seconds
     shares = inputs(before, after, cores, generator)
-    faults = [*shares.faults(), *spoilt]
+    faults = [*shares.faults(), *stretch.spoilt]
     tasks = after.tasks - before.tasks
     if tasks < 1 or work <= 0:
         faults.append("not one unit of work was done")
@@ -154,15 +162,15 @@ def block(
         cycle=cycle,
         variant=variant.name,
         workers=variant.workers,
-        offered_per_second=offered_per_second,
+        offered_per_second=stretch.offered_per_second,
         seconds=seconds,
         tasks=tasks,
         work_cpu_seconds=work,
         io_cpu_seconds=max(io - work, 0.0) if variant.offload in ("inline", "thread") else io,
         generator_cpu_seconds=generator * seconds,
         inputs=shares,
-        outcomes=outcomes or {},
-        ledger=ledger,
-        piece_seconds=piece_seconds,
+        outcomes=stretch.outcomes,
+        ledger=stretch.ledger,
+        piece_seconds=stretch.piece_seconds,
         void_because=tuple(faults),
     )

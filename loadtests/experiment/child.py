@@ -13,24 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from loadtests.exits import BrokenError
+
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 
 
-class ServiceError(Exception):
-    """The service did not start or did not end well; the message is one sentence."""
+class ServiceError(BrokenError):
+    """The service did not start, or ended with an error; the message is one sentence."""
 
 
 class ServiceChild:
-    """`python -m service FLAGS` with its log in a file; a context manager that always ends it.
+    """`python -m service FLAGS` with its log in a file; a context manager that always stops it.
 
-    A session of its own keeps Ctrl-C from it: the service ends when we say so, after the last scrape.
+    It has a session of its own, so Ctrl-C does not reach it: it is stopped after the last scrape.
     """
 
     def __init__(self, flags: Sequence[str], log: Path) -> None:
         self._log = log
         self._flags = list(flags)
-        self._offset = log.stat().st_size if log.exists() else 0  # several children may share a log
+        self._offset = log.stat().st_size if log.exists() else 0  # several children may write to one log
         self._process: subprocess.Popen[bytes] | None = None
         self.url = self.admin_url = ""
         self.work: dict[str, Any] = {}
@@ -39,7 +41,7 @@ class ServiceChild:
         """Start it and wait until it is ready.
 
         Raises:
-            ServiceError: it ended or stayed silent instead.
+            ServiceError: it exited, or was not ready in time.
         """
         try:
             self.launch()
@@ -50,13 +52,13 @@ class ServiceChild:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End it with SIGTERM, if it was launched; a bad end is an error unless one is under way already."""
+        """Stop it with SIGTERM if it was launched; a bad exit code is an error unless one is under way."""
         code = self._end()
         if code and kind is None:
             raise ServiceError(f"the service ended with exit code {code}; its log is {self._log}")
 
     def launch(self) -> None:
-        """Start the process and do not wait: several can then start side by side."""
+        """Start the process without waiting, so that several can start at the same time."""
         with self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", *self._flags],
@@ -67,15 +69,15 @@ class ServiceChild:
 
     @property
     def pid(self) -> int:
-        """Of the service's own process."""
+        """The pid of the service's own process."""
         assert self._process is not None
         return self._process.pid
 
     def wait_ready(self) -> None:
-        """Wait for its ready line, which tells its addresses.
+        """Wait for its ready line, which has its addresses.
 
         Raises:
-            ServiceError: it ended or stayed silent instead.
+            ServiceError: it exited, or was not ready in time.
         """
         assert self._process is not None
         deadline = time.monotonic() + READY_SECONDS

@@ -1,6 +1,6 @@
-"""What a run folder has that can be compared: figures with their values, and what must be the same.
+"""What can be compared of a run folder: figures with their values, and what must be equal.
 
-Knows both kinds of run folder, that of `experiment` and that of `run --out`. Reads them and touches nothing.
+Knows both kinds of run folder, that of `experiment` and that of `run --out`. Only reads them.
 """
 
 from __future__ import annotations
@@ -26,34 +26,33 @@ from loadtests.load.sample import STOPPED, Sample, elapsed
 from loadtests.load.summary import in_time, summarise, waits
 
 FEWEST_SLICES: Final = 5
-"""With fewer on each side three intervals have no ends."""
+"""Per side; with fewer, three intervals at once have no ends."""
 
 MOST_SLICES: Final = 20
-"""Ten to thirty batches are enough for an interval, and the longer each of them is, the less it resembles
-its neighbour (Schmeiser, Batch Size Effects in the Analysis of Simulation Output, Operations Research 30,
-1982)."""
+"""Ten to thirty batches are enough for an interval; the longer a batch, the less it correlates with the next
+(Schmeiser, Batch Size Effects in the Analysis of Simulation Output, Operations Research 30, 1982)."""
 
 SLICE_SECONDS: Final = 1.0
-"""The shortest slice. Requests share a queue, so neighbours in time are alike, and the interval takes slices
-for independent. What one slice leaves to the next is the queue's memory, about S / (1 - sqrt(load)) ** 2
-(the relaxation time of M/M/1): 0.05 s at half the limit with 4 ms, 0.4 s at 0.8 of it, 1.5 s at 0.9. So a
-second is long enough at a comfortable load; above, the slices tell of themselves that they are alike."""
+"""The shortest slice. Requests share a queue, so neighbours in time correlate, while the interval assumes
+independent slices. The memory of the queue is about S / (1 - sqrt(load)) ** 2 (the relaxation time of M/M/1):
+0.05 s at half the limit with 4 ms, 0.4 s at 0.8 of it, 1.5 s at 0.9. So a second is long enough at a moderate
+load; above, the correlation of the slices is measured and reported."""
 
 SAME_PLAN: Final = ("work_ms", "clients", "settle_seconds", "block_seconds")
-"""Factors that say what a block asks of the service."""
+"""Factors that determine what a block asks of the service."""
 
 TOLD_OF_VARIANT: Final = ("accept_batch", "backlog", "loop")
-"""What a variant may have differently in B: perhaps it is what one wants to compare."""
+"""What may differ in a variant of B: it may be what is compared."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One figure of a run, measured again and again.
 
-    `values`: positive, one for each block or slice. `of`: what it was measured on; two figures are compared
-    if it is the same. `beside`: it stands beside the one above it, and is not judged. `in_a_row`: one value
-    begins where the one before it ended. `work_units`: how much work a request is, where that matters.
-    `workers`: of U, which depends on it.
+    `values`: positive, one for each block or slice. `of`: what it was measured on; figures are compared only
+    if it is equal. `beside`: shown with the figure before it, and not judged. `in_a_row`: each value begins
+    where the one before it ended. `work_units`: the work of a request, if that matters. `workers`: of U,
+    which depends on it.
     """
 
     unit: str
@@ -67,7 +66,7 @@ class Figure:
 
     @property
     def alike(self) -> bool:
-        """Whether neighbouring values resemble each other more than one independent series in twenty does."""
+        """Whether neighbouring values correlate more than in 95 % of independent series."""
         logarithms = [math.log(value) for value in self.values]
         middle = math.fsum(logarithms) / len(logarithms)
         off = [value - middle for value in logarithms]
@@ -78,10 +77,11 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as far as comparing goes.
+    """What is compared of a run.
 
-    `same`: what both runs must have in common, or the same name means two things. `told`: what may differ,
-    and is told if it does. `cut_short`: how, if it was. `unusable`: what cannot be compared, with the reason.
+    `same`: what must be equal in both runs, or equal names would mean different things. `told`: what may
+    differ, and is reported if it does. `cut_short`: how the run was cut short; empty if it was not.
+    `unusable`: what cannot be compared, with the reason.
     """
 
     path: Path
@@ -121,7 +121,7 @@ class Run:
 
     @classmethod
     def of_experiment(cls, path: Path, summary: Summary) -> Self:
-        """U of each variant that has blocks, which judges, with X and S beside it."""
+        """U of each variant with blocks, which is judged, and X and S beside it."""
         plan, status = summary.plan, summary.status
         unusable: dict[str, str] = {}
         if status.state == "invalid":
@@ -165,12 +165,12 @@ class Run:
             more = name == "answers"
             if len(values) < FEWEST_SLICES:
                 unusable[name] = (
-                    f"{len(values)} slices have samples enough, {FEWEST_SLICES} are needed: let it run longer"
+                    f"{len(values)} slices have enough samples and {FEWEST_SLICES} are needed: run longer"
                 )
             elif phase.clients is not None and not more:
                 unusable[name] = "clients in a closed loop wait for the service and offer no load"
             elif lost := values.count(math.inf):
-                unusable[name] = f"in {lost} of {len(values)} slices it is that of a request that failed"
+                unusable[name] = f"in {lost} of {len(values)} slices it falls on a request that failed"
             else:
                 figures[name] = Figure(
                     unit="/s" if more else "s", more_is_better=more, values=tuple(values), in_a_row=True
@@ -227,7 +227,7 @@ def _of_blocks(variant: Variant, blocks: Sequence[Block]) -> dict[str, Figure]:
 
 
 def _rates(due: Sequence[Sample], start: float, window_seconds: float) -> list[float]:
-    """Answers per second in each slice of the window. Half an answer stands for none: a ratio needs one."""
+    """Answers per second in each slice of the window; half an answer if there is none, for the ratio."""
     slices = min(MOST_SLICES, int(window_seconds / SLICE_SECONDS))
     length = window_seconds / max(slices, 1)
     counts = [0] * slices
@@ -237,9 +237,9 @@ def _rates(due: Sequence[Sample], start: float, window_seconds: float) -> list[f
 
 
 def _quantiles(due: Sequence[Sample], window_seconds: float, share: float) -> list[float]:
-    """A quantile of the latencies of each slice: of equally many requests, as they came due.
+    """A quantile of the latencies of each slice; slices have equally many requests, as they came due.
 
-    At least a microsecond, which is how finely samples tell the time: a ratio needs more than nothing.
+    At least a microsecond, the resolution of the samples: a ratio needs a positive value.
     """
     slices = min(MOST_SLICES, int(window_seconds / SLICE_SECONDS), len(due) // minimum_samples(share))
     ordered = list(waits(sorted(due, key=lambda sample: sample.intended)))
@@ -248,7 +248,7 @@ def _quantiles(due: Sequence[Sample], window_seconds: float, share: float) -> li
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What describes the machine, a name for each fact; its moment and its load are other each time."""
+    """The facts about the machine by name; without its date and load, which always differ."""
     flat: dict[str, Any] = {}
     for name, value in environment.items():
         if isinstance(value, dict):

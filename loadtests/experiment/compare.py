@@ -1,10 +1,10 @@
 """Compares two run folders: each figure's difference with an interval, and one of three sentences. Pure.
 
-Knows how far chance alone could move a figure, and what moves U besides the service. It sees what varied
-*within* the two runs. What differed between them it can only name.
+Knows how far chance alone can move a figure, and what moves U besides the service. It measures the variation
+*within* the two runs; differences between them it can only name.
 
-U judges, and throughput does not: X = U / S, and S is the machine's. On one and the same machine it has been
-3.4 ms and 7.9 ms within minutes.
+U is judged and throughput is not: X = U / S, and the service demand S depends on the machine. On the same
+machine it has been 3.4 ms and 7.9 ms within minutes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ WORSE: Final = "worse"
 SAME: Final = "no difference beyond noise"
 
 CONFIDENCE: Final = 0.95
-"""Of all intervals of a comparison together: with k figures each is drawn at 1 - 0.05/k (Bonferroni), or
-one of twelve figures would differ by chance in every second comparison of a thing with itself."""
+"""Of all intervals of a comparison together: with k figures each has 1 - 0.05/k (Bonferroni). Otherwise, of
+twelve figures, one would differ by chance in every second comparison of a service with itself."""
 
 MOST_WORK: Final = 1.25
-"""Between the amounts of work of a request in two runs. Beyond it they are two experiments: with half the
-work a worker of 0.8 ms waits for its IO process, which no formula from the other run foretells."""
+"""Most ratio of the work of a request in two runs. Beyond it they are two experiments: with half the work a
+worker of 0.8 ms waits for its IO process, which no formula predicts from the other run."""
 
 WIDTH: Final = 78
 
@@ -39,8 +39,8 @@ WIDTH: Final = 78
 class Difference:
     """One figure in both runs. `change`, `low` and `high` are shares: 0.1 is B ten per cent above A.
 
-    `a`, `b`: medians of the values. `explained`: by how much, as a share, the figure would change because a
-    request is another amount of work in B. `verdict`: empty for a figure that stands beside another.
+    `a`, `b`: medians of the values. `explained`: the change, as a share, that follows from a different amount
+    of work per request in B. `verdict`: empty for a figure that is not judged.
     """
 
     name: str
@@ -110,7 +110,7 @@ def compare(a: Run, b: Run) -> Comparison:
 
 
 def _other_thing(a: Figure, b: Figure) -> str | None:
-    """Why two figures of the same name are of different things, if they are."""
+    """Why two figures of the same name measure different things; None if they do not."""
     if a.of != b.of:
         return f"of {a.of} in A and of {b.of} in B"
     if max(a.work_units, b.work_units) > MOST_WORK * min(a.work_units, b.work_units):
@@ -122,11 +122,11 @@ def _other_thing(a: Figure, b: Figure) -> str | None:
 
 
 def difference(name: str, a: Figure, b: Figure, alpha: float) -> Difference | None:
-    """The change from `a` to `b` and its interval, which misses the truth with probability `alpha`; None if
-    there are too few values for one.
+    """The change from `a` to `b` with its interval, which misses the truth with probability `alpha`; None if
+    there are too few values for an interval.
 
-    A figure that depends on how much work a request is differs only if its interval leaves out everything
-    between no change and the change that the amount of work explains.
+    A figure that depends on the work of a request differs only if its interval excludes everything between no
+    change and the change that the amount of work explains.
     """
     ratio = geometric_ratio(a.values, b.values, alpha)
     if not ratio.finite:
@@ -149,10 +149,10 @@ def difference(name: str, a: Figure, b: Figure, alpha: float) -> Difference | No
 
 
 def _explained(a: Figure, b: Figure) -> float:
-    """How many times as large U is in `b` if nothing but the amount of work differs.
+    """How many times as large U is in `b` if only the amount of work differs.
 
-    Unless it is told, each run calibrates for itself, on a machine whose speed drifts. What a request takes
-    beside the work stays: 1 / U - 1 (of one worker) times the work at A's amount.
+    By default each run calibrates for itself, on a machine whose speed drifts. The time of a request besides
+    its work stays: 1 / U - 1 (of one worker) times the work in A.
     """
     if not a.workers or a.work_units == b.work_units:
         return 1.0
@@ -166,7 +166,7 @@ def as_text(a: Run, b: Run, comparison: Comparison) -> str:
     lines = [
         f"A  {a.path}",
         f"B  {b.path}",
-        f"B against A, with a {CONFIDENCE:.0%} interval of all rows together",
+        f"B against A, with a {CONFIDENCE:.0%} interval for all rows together",
     ]
     for row in comparison.differences:
         if row.verdict:
@@ -183,7 +183,7 @@ def as_text(a: Run, b: Run, comparison: Comparison) -> str:
 def _cautions(
     a: Run, b: Run, differences: Sequence[Difference], unusable: Mapping[str, str]
 ) -> Iterator[str]:
-    """What differed between the runs besides what is compared, and what could not be compared."""
+    """Other differences of the runs, and what could not be compared."""
     for label, run in (("A", a), ("B", b)):
         if run.cut_short:
             yield f"{label} was cut short: {run.cut_short}."
@@ -201,13 +201,13 @@ def _cautions(
         if was.in_a_row and (was.alike or now.alike):
             yield (
                 f"{row.name}: neighbouring slices resemble each other, so the interval is too narrow; "
-                "let both runs be longer."
+                "make both runs longer."
             )
     for reason in _reasons(unusable):
         yield f"Not compared: {reason}."
     yield (
-        "The interval holds what varied within the two runs. For what varies between runs, compare a run "
-        "with another of the same kind first."
+        "The interval covers what varied within the two runs. To see what varies between runs, first compare "
+        "a run with another one of the same kind."
     )
 
 

@@ -1,7 +1,7 @@
 """Reads the counters of the service under test and of the machine: once, or ten times a second.
 
-Knows the names of the metrics and /proc/net. Touches the admin port only, which is another port than the one
-under load, so reading adds nothing to what is accepted.
+Knows the names of the metrics and /proc/net. Touches the admin port only, not the port under load, so a
+reading adds no accepted connection.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ METRICS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reading(Usage):
-    """What service and machine say of themselves at one moment of the monotonic clock; counters grow only.
+    """Figures of service and machine at one moment of the monotonic clock; counters never decrease.
 
-    `peak`: the most connections held in the last ten seconds. `io_cpu_seconds`: of the service's own process,
-    in which inline work and threads run as well.
+    `peak`: peak in flight, the most connections held in the last ten seconds. `io_cpu_seconds`: of the
+    service's own process, in which inline work and threads run as well.
     """
 
     accepted: int
@@ -62,7 +62,7 @@ class Reading(Usage):
 
 
 def read(admin_url: str, neighbours: Neighbours) -> Reading:
-    """One reading; its moment is the middle of the call.
+    """One reading; its moment is the middle of the scrape.
 
     Raises:
         ServiceError: the service does not answer.
@@ -76,10 +76,10 @@ def read(admin_url: str, neighbours: Neighbours) -> Reading:
 
 
 def scrape(admin_url: str) -> dict[str, float]:
-    """The service's own figures by their short names.
+    """The service's own figures under their short names.
 
     Raises:
-        ServiceError: it does not answer.
+        ServiceError: the service does not answer.
     """
     address = urlsplit(admin_url)
     names = [("name[]", name) for name in METRICS.values()]
@@ -88,7 +88,7 @@ def scrape(admin_url: str) -> dict[str, float]:
         connection.request("GET", f"/metrics?{urlencode(names)}")
         values = parse(connection.getresponse().read().decode())
     except (OSError, http.client.HTTPException) as error:
-        raise ServiceError(f"the service's admin port does not answer any more: {error!r}") from error
+        raise ServiceError(f"the service's admin port no longer answers: {error!r}") from error
     finally:
         connection.close()
     return {short: total(values, name) for short, name in METRICS.items()}
@@ -107,7 +107,7 @@ def listen_overflows() -> int:
 
 
 class Watch:
-    """A thread that reads while the `with` block runs; `rows` in the order of time."""
+    """A thread that takes readings during the `with` block; `rows` are in order of time."""
 
     def __init__(self, admin_url: str, neighbours: Neighbours) -> None:
         self._admin_url = admin_url
@@ -124,15 +124,15 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the thread; `settle` may have taken the last reading already."""
+        """Stop the thread, if `settle` has not done so."""
         self._stop.set()
         self._thread.join()
 
     def settle(self, connected: int) -> None:
-        """Wait until the service is done with what the clients connected, then take the last reading.
+        """Wait until the service has completed the clients' connections, then take the last reading.
 
         Raises:
-            ServiceError: the admin port stopped answering, now or while the phase ran.
+            ServiceError: the admin port stopped answering, now or during the phase.
         """
         self._stop.set()
         self._thread.join()
@@ -160,13 +160,13 @@ def settled(
     connected: int,
     pause: Callable[[float], None] = time.sleep,
 ) -> Reading:
-    """The reading once the service is done with `connected` connections, having `accepted` before them.
+    """The reading once the service has completed `connected` connections, after `accepted` earlier ones.
 
-    Done: nothing is active or queued, and as many were accepted as the clients saw connected; or nothing has
-    moved for a second, and the ledger names what is missing.
+    That is when nothing is active or queued and as many connections were accepted as the clients saw
+    connected; or when nothing has changed for a second: then the ledger names what is missing.
 
     Args:
-        once: takes one reading; the readings bring the clock.
+        once: takes one reading; the readings have the time.
 
     Raises:
         ServiceError: the admin port does not answer.

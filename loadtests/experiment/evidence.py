@@ -1,4 +1,4 @@
-"""Reads the numbers that verdicts and drawings need out of a summary. Pure.
+"""Reads from a summary the numbers that verdicts and drawings need. Pure.
 
 Knows which blocks and phases may be used, how blocks are paired, and the level at which all claims of a plan
 together are judged. Judges nothing.
@@ -17,22 +17,23 @@ from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.statistics import Estimate, Region, geometric
 
 ALPHA: Final = 0.05
-"""How often a whole run may be wrong: one claim or more, at one look or another (Bonferroni over both)."""
+"""How often a whole run may be wrong, in any claim at any look (Bonferroni over both)."""
 
 PRESSED: Final = 1.2
-"""An overload offers at least this share of workers / S, or a queue may not build up."""
+"""Least share of workers / S that an overload offers; with less, a queue may not build up."""
 
 SATURATED: Final = 1.1
-"""The same for a stretch of the ramp: from here on the workers never run out of work."""
+"""The same for a stretch of the ramp: from this share on the workers never run out of work."""
 
 SAME_DEMAND: Final = Region(0.9, 1 / 0.9)
-"""Equal units should cost the same CPU everywhere; within this they do, and U speaks for throughput."""
+"""Equal units should cost the same CPU everywhere; within this region they do, and U stands for
+throughput."""
 
 Figure = Callable[[Block], float]
 
 
 class UnusableError(Exception):
-    """The data cannot decide; the message says why in one sentence."""
+    """The data do not suffice; the message says why in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,20 +54,20 @@ class Gain:
 
     @property
     def speed_differs(self) -> bool:
-        """Whether one side met slower cores than the other, by chance or by its own doing."""
+        """Whether one side had slower cores than the other, by chance or by its own load."""
         return self.slowness.finite and SAME_DEMAND.excludes(self.slowness)
 
     @property
     def demand_differs(self) -> bool:
-        """Whether a unit costs another amount of CPU on one side than on the other, interval and all."""
+        """Whether a unit certainly costs a different amount of CPU on one side than on the other."""
         return self.demand.finite and SAME_DEMAND.excludes(self.demand)
 
 
 class Evidence:
-    """Reads what the rules need out of a summary; refuses what says nothing about the service.
+    """Reads from a summary what the rules need; rejects what says nothing about the service.
 
     Args:
-        claims: how many claims are judged by an interval; the level is shared out among them.
+        claims: the number of claims that are judged by an interval; they share the level.
     """
 
     def __init__(self, summary: Summary, claims: int = 1) -> None:
@@ -134,10 +135,10 @@ class Evidence:
         return self.typical(variant, lambda block: block.share_of_left(self.plan.cores))
 
     def overloads(self, variant: str) -> list[PhaseResult]:
-        """The valid phases that pressed a variant well above its limit.
+        """The valid phases that loaded a variant well above its limit.
 
         Raises:
-            UnusableError: there is none; the message says what became of them.
+            UnusableError: there is none; the message says why.
         """
         found = [p for p in self._phases if p.variant == variant and p.kind in ("overload", "ramp")]
         valid = [p for p in found if not p.invalid_because and not p.interrupted]
@@ -154,12 +155,12 @@ class Evidence:
 
 
 def ledger(summary: Summary) -> Ledger:
-    """The books of all blocks and phases, void and invalid ones too, added up by class."""
+    """The sum of the ledgers of all blocks and phases, void and invalid ones too."""
     return Ledger.total(book for _, book in _books(summary))
 
 
 def ledger_gaps(summary: Summary) -> list[str]:
-    """One sentence for each part whose books do not close; empty when all do."""
+    """One sentence for each block or phase whose ledger does not close; empty if all do."""
     names = {
         "unexplained": "unexplained",
         "server_gap": "missing from the service's own books",

@@ -1,7 +1,7 @@
 """Draws the figures of an experiment from its summary.
 
-Knows matplotlib and how to say a thing without a legend hunt: direct labels, units. The same summary gives
-the same bytes.
+Knows matplotlib. Curves are labelled directly if possible, axes have units. The same summary gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PALETTE: Final = (BLUE, VERMILION, GREEN, ORANGE, GREY, INK)
 
 
 def draw(summary: Summary, folder: Path) -> None:
-    """Write each figure that the summary has data for into `folder`, as PNG and SVG."""
+    """Write each figure for which the summary has data into `folder`, as PNG and SVG."""
     for name, figure in _figures(summary):
         figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
         (folder / f"{name}.svg").write_text(svg(name, figure, transparent=False), encoding="utf-8")
 
 
 def as_svg(summary: Summary) -> dict[str, str]:
-    """The figures as SVG text without a background, by name, for a page to take in."""
+    """The figures as SVG text without a background, by name, for a page."""
     return {name: svg(name, figure, transparent=True) for name, figure in _figures(summary)}
 
 
@@ -141,7 +141,7 @@ def queues(summary: Summary) -> Figure | None:
         waiting.set_xlabel("seconds since the phase began")
         counts.set_xlim(0, 2 * phase.seconds)
     highest = max(max(phase.peak, phase.kernel_queue_max) for phase, _ in shown)
-    axes[0][0].set_ylim(bottom=0)  # after all curves: it ends the scaling by itself
+    axes[0][0].set_ylim(bottom=0)  # after all curves: it switches automatic scaling off
     axes[1][0].set_ylim(0, max(highest, 1) * 1.55)  # room for the legend
     axes[0][0].set_ylabel("connections, cumulative")
     axes[1][0].set_ylabel("connections waiting")
@@ -152,7 +152,7 @@ def queues(summary: Summary) -> Figure | None:
 
 
 def ramp(summary: Summary) -> Figure | None:
-    """The post's own picture: rates over the rising phases, inline above, offloaded below."""
+    """The picture of the post: rates over the rising phases, inline above, offloaded below."""
     by_variant: dict[str, list[PhaseResult]] = {}
     for phase in summary.phases:
         if phase.kind == "ramp":

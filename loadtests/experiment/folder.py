@@ -1,14 +1,14 @@
-"""The run folder: the boundary between measuring and everything that is drawn from it.
+"""The run folder: the boundary between measuring and drawing.
 
     plan.json          what will be done; written before the first connection
     environment.json   what it was measured on
     status.json        running, complete, invalid, interrupted or failed
-    blocks.json        every block so far, void ones too
-    phases/ID/         raw.json (what was ordered, the readings), load.json (the samples)
-    kills.json         what one killed worker cost
-    NAME.log           what the service of that variant logged
-    summary.json       all of that as figures, without the samples
-    verdict.txt, report.html, *.png, *.svg   what report.py makes of the summary
+    blocks.json        all blocks so far, void ones too
+    phases/ID/         raw.json (the order and the readings), load.json (the samples)
+    kills.json         what clients saw of a killed worker
+    NAME.log           the log of the service of that variant
+    summary.json       the figures that follow from these, without the samples
+    verdict.txt, report.html, *.png, *.svg   what report.py draws from the summary
 
 Touches files below one folder. Computes nothing.
 """
@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from loadtests.exits import UsageError
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
@@ -34,7 +35,7 @@ T = TypeVar("T")
 SUMMARY: Final = TypeAdapter(Summary)
 
 
-class FolderError(Exception):
+class FolderError(UsageError):
     """The folder cannot be written, or does not hold a run; the message is one sentence."""
 
 
@@ -46,10 +47,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Make a new folder; one that already holds a run is left alone.
+        """Make a new folder; one that already holds a run is left unchanged.
 
         Raises:
-            FolderError: it cannot be written, or a run is in it.
+            FolderError: it cannot be written, or already holds a run.
         """
         try:
             (path / "phases").mkdir(parents=True, exist_ok=True)
@@ -60,18 +61,18 @@ class RunFolder:
         return cls(path)
 
     def log_of(self, variant: str) -> Path:
-        """Where the service of that variant logs."""
+        """The log file of that variant's service."""
         return self.path / f"{variant}.log"
 
     def write(self, name: str, kind: type[T], value: T) -> None:
-        """Write one value whole, a line for each item of a list, so that a difference can be read."""
+        """Write one value as a whole, a line for each item of a list, so that diffs can be read."""
         write_whole(self.path / name, by_line(TypeAdapter(kind).dump_python(value, mode="json")))
 
     def read(self, name: str, kind: type[T]) -> T:
         """Read one value back.
 
         Raises:
-            FolderError: it is missing, or something else.
+            FolderError: it is missing, or has another form.
         """
         try:
             return TypeAdapter(kind).validate_json((self.path / name).read_bytes())
@@ -80,18 +81,17 @@ class RunFolder:
             raise FolderError(f"{self.path} does not hold a readable run: {name}: {reason}") from error
 
     def samples_of(self, phase_id: str) -> Path:
-        """The file that the generator writes for a phase; its folder is made if need be."""
+        """The file that the generator writes for a phase; its folder is made if necessary."""
         folder = self.path / "phases" / phase_id
         folder.mkdir(exist_ok=True)
         return folder / "load.json"
 
     def write_raw(self, raw: Raw) -> None:
-        """Keep what was ordered and what was read meanwhile."""
+        """Keep the order of a phase and the readings during it."""
         self.write(f"phases/{raw.id}/raw.json", Raw, raw)
 
     def phases(self, plan: Plan) -> tuple[list[PhaseResult], list[Block]]:
-        """All phases that have both sides, in the order in which they ran; and the blocks cut out of a
-        ramp."""
+        """All phases with order and samples, in the order in which they ran; and the blocks of a ramp."""
         results, blocks = [], []
         for number, file in enumerate(sorted((self.path / "phases").glob("*/raw.json"))):
             raw = self.read(str(file.relative_to(self.path)), Raw)
@@ -102,7 +102,7 @@ class RunFolder:
         return results, blocks
 
     def build(self) -> Summary:
-        """The summary of what was measured so far.
+        """The summary of the measurements so far.
 
         Raises:
             FolderError: the folder holds no run.
@@ -119,7 +119,7 @@ class RunFolder:
         )
 
     def summary(self) -> Summary:
-        """The summary as it was written, or built anew where there is none.
+        """The summary as it was written, or built again if there is none.
 
         Raises:
             FolderError: the folder holds no experiment.
@@ -148,7 +148,7 @@ def _first_of(error: ValidationError) -> str:
 
 
 def holds_experiment(path: Path) -> bool:
-    """Whether a folder is one that `experiment` wrote."""
+    """Whether `experiment` wrote a folder."""
     try:
         plan: Any = json.loads((path / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Reconciles the clients' books with the service's: every connection has a name. Pure.
+"""Reconciles the clients' counts with the service's: every connection belongs to a named class. Pure.
 
-Knows what can lie between a client that believes it is connected and a service that has accepted it.
-A mismatch is reported as such and never averaged away; there is no class "other".
+Knows what can happen between a client that believes it is connected and a service that accepts it. A mismatch
+is reported and never averaged away; there is no class "other".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from loadtests.experiment.counters import Reading
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger as client_books
 
-NOBODY: Final[frozenset[int]] = frozenset()
+NO_PORTS: Final[frozenset[int]] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Ledger:
     connected + carried_over = accepted + kernel_queue + half_open + unexplained
     accepted = completed + active + server_gap
 
-    `carried_over`: accepted now, but connected in an earlier phase, in which it stayed half-open.
+    `carried_over`: accepted in this phase, but connected in an earlier one, in which they stayed half-open.
     """
 
     planned: int
@@ -54,7 +54,7 @@ class Ledger:
 
     @classmethod
     def total(cls, books: Iterable[Self]) -> Self:
-        """All books added up."""
+        """The sum of ledgers."""
         kept = list(books)
         return cls(
             **{
@@ -66,33 +66,33 @@ class Ledger:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HalfOpen:
-    """Client ports whose handshakes the kernel had not finished, before and after a phase.
+    """Client ports of incomplete handshakes, before and after a phase.
 
-    `overflows`: how many final ACKs it dropped meanwhile because the accept queue was full.
+    `overflows`: final ACKs that the kernel dropped meanwhile because the accept queue was full.
     """
 
-    before: frozenset[int] = NOBODY
-    after: frozenset[int] = NOBODY
+    before: frozenset[int] = NO_PORTS
+    after: frozenset[int] = NO_PORTS
     overflows: int = 0
 
 
 def reconcile(samples: Iterable[Sample], before: Reading, after: Reading, half_open: HalfOpen) -> Ledger:
     """Compare the clients' samples with the change of the service's counters over a phase.
 
-    When the accept queue is full, Linux drops the final ACK of a handshake. The client believes it is
-    connected, the service never queued it, and the kernel counts it in ListenOverflows. When the client's
-    kernel sends again (0.2, 0.6, 1.4, 3.0, 6.2 s after the first try; RFC 6298 with Linux's minimum of 200
-    ms), perhaps in a later phase, the connection comes in after all.
+    If the accept queue is full, Linux drops the final ACK of a handshake. The client believes that it is
+    connected, the service has no connection, and the kernel counts the drop in ListenOverflows. When the
+    client's kernel retransmits (0.2, 0.6, 1.4, 3.0, 6.2 s after the first try; RFC 6298 with Linux's minimum
+    of 200 ms), perhaps in a later phase, the connection is accepted after all.
 
-    So what is half-open at the end is named by the clients' own ports, and what was half-open at the
-    beginning and is no longer may be carried over, no more than that. Handshakes that the kernel has given
-    up are bounded twice, by ListenOverflows and by the clients that connected and never had an answer. What
-    goes beyond is unexplained; a negative `unexplained` means that somebody else connected to the same port.
+    So half-open connections at the end are named by the clients' ports, and at most those that were half-open
+    at the beginning and no longer are can be carried over. Handshakes that the kernel gave up are bounded
+    twice, by ListenOverflows and by the clients that connected and had no answer. Whatever exceeds this is
+    unexplained; a negative `unexplained` means that other clients connected to the same port.
 
     Args:
         samples: of the clients, with the local ports of those that connected.
         before, after: the second taken once the service had settled.
-        half_open: what the kernel told at these two moments.
+        half_open: the kernel's half-open connections at these two moments.
     """
     kept = list(samples)
     client = client_books(kept)

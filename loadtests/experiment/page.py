@@ -1,6 +1,6 @@
 """Renders report.html: one self-contained page, drawn from the summary alone.
 
-Knows the template and what a reader should know of the run. Touches nothing but the template.
+Knows the template and what a reader should know of the run. Reads the template and touches nothing else.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from loadtests.pages import frame
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 CAPTIONS: Final = {
     "cycles": "Every cycle measures each variant once, seconds apart. Throughput moves with the speed of the "
-    "machine; U, the CPU seconds of work done per second, does not, for a slow clock stretches the work and "
-    "everything else alike. Hollow points were void by what went in (a neighbour, stolen time) and replaced.",
-    "queues": "The life of a connection under overload. Above: connections offered, accepted and completed "
-    "since the phase began; the shaded part between accepted and completed is in flight. Below: where they "
-    "wait.",
+    "machine; U, the CPU seconds of work per second, does not, because a slow clock stretches the work and "
+    "everything else alike. Hollow points are void (a neighbour, stolen time) and were measured again.",
+    "queues": "Connections under overload. Above: offered, accepted and completed since the phase began; the "
+    "shaded area between accepted and completed is in flight. Below: where connections wait.",
     "ramp": "Offered, accepted and completed per second while the rate rises from phase to phase. Where "
     "completed leaves offered, capacity ends; where accepted leaves completed, the queue stands inside the "
     "service.",
     "latency": "Each point is one phase at a share of the throughput just measured. Latency counts from the "
-    "moment a request was meant to be sent, so waiting for a full service is in it. No verdict hangs on it.",
+    "moment a request was due, so it includes the wait for a full service. No verdict depends on it.",
     "cpu": "Cores used by the work itself, by the rest of the IO process (accepting, parsing, answering, "
     "handing over) and by the load generator, which shares the machine; medians over the blocks.",
 }
@@ -71,7 +70,7 @@ def _outcomes(summary: Summary) -> Counter[str]:
 
 
 def _cautions(summary: Summary) -> list[str]:
-    """What a reader should know before quoting a figure, each sentence once."""
+    """What a reader should know before quoting a figure; no sentence occurs twice."""
     cautions = [f"{phase.id} is invalid: {why}" for phase in summary.phases for why in phase.invalid_because]
     void = Counter(block.void_because[0] for block in summary.blocks if block.void_because)
     cautions += [f"{count} blocks were void and do not count: {why}." for why, count in void.most_common(5)]

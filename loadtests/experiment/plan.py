@@ -1,7 +1,7 @@
 """What an experiment consists of: factors, variants, cycles, phases, and the plan of them all. Pure.
 
-Knows how an order follows from a seed, and how a plan is written down. Touches nothing and reads no clock, so
-the same calibration and seed always give the same plan.
+Knows how an order follows from a seed. Touches nothing and reads no clock, so the same calibration and seed
+always give the same plan.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import dataclasses
 import random
 from typing import Final
 
+from loadtests.exits import UsageError
+
 DATA: Final = "service.work:data"
 
 FIRST_LOOK: Final = 12
-"""Cycles before anything is judged. At the level of one claim among several and one look among three, eight
-pairs have no finite exact interval; with a t interval eight were once wrong about inline against inline."""
+"""Cycles before anything is judged. At the level of one of several claims and one of three looks, eight pairs
+have no finite exact interval; with a t interval eight pairs once found a difference of inline and inline."""
 
 
-class PlanError(Exception):
-    """The factors make no experiment; the message is one sentence."""
+class PlanError(UsageError):
+    """No experiment is possible with these factors; the message is one sentence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the calibration found for one work function: so many units take so much CPU."""
+    """What the calibration found for one work function: units of work and their CPU time."""
 
     work_units: int
     s_seconds: float
@@ -34,16 +36,18 @@ class Factors:
     """What can be set for an experiment; a preset has its own defaults. The field names are flags."""
 
     work_ms: float = 4.0
-    work_units: int | None = None  # of one request, instead of calibrating them; as in another run's plan
+    work_units: int | None = (
+        None  # of one request, instead of calibrating; for instance from another run's plan
+    )
     cycles: int = FIRST_LOOK  # before the first look
-    more_cycles: int = 8  # at most so many more of what an undecided claim needs, while there is time
+    more_cycles: int = 8  # most cycles to add for undecided claims, while there is time
     block_seconds: float = 1.2  # between the two readings of a block
     settle_seconds: float = 0.3  # of a block, before the first reading
     clients: int = 8  # of a block, per worker
     overload: float = 1.5  # times the limit, workers / S as just measured
     overload_seconds: float = 2.5
     overload_repeats: int = 3
-    budget_seconds: float = 165.0  # for cycles and overloads; what has begun is finished
+    budget_seconds: float = 165.0  # for cycles and overloads; one that has begun is finished
     accept_batch: int = 1  # as the post's loop did
     backlog: int = 1024
     loop: str = "uvloop"
@@ -65,13 +69,13 @@ class Variant:
     backlog: int
     loop: str
     work: str = DATA
-    protected: bool = False  # admission and deadlines as the service has them; else neither, as in the post
+    protected: bool = False  # admission and deadlines as by default; else neither, as in the post
 
     def flags(self) -> list[str]:
         """The service's command line, on free ports.
 
-        The workers are not niced, though the service does so by default: a neighbour would then strike the
-        variants with workers and spare the one without.
+        The workers are not niced, which is the service's default: a neighbour would then slow down the
+        variants with workers and not the one without.
         """
         chosen = {
             "port": 0,
@@ -92,7 +96,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ramp:
-    """Rising rates, the same for each variant: at each rate one phase of each, seconds apart."""
+    """Rising rates: at each rate one phase of each variant, seconds apart."""
 
     variants: tuple[str, ...]
     rates_per_second: tuple[float, ...]
@@ -103,13 +107,13 @@ class Ramp:
 class Plan:
     """A whole experiment, as written to plan.json before the first connection.
 
-    `measured`: variants with a block in every cycle. `beside`: variants of a few cycles more, which no claim
+    `measured`: variants with a block in every cycle. `beside`: variants of a few more cycles, which no claim
     needs. `overloaded`, `ramp`, `curve`: variants with open-loop phases. `killed`: variants that lose a
     worker.
     """
 
     preset: str
-    cores: float  # a quota may leave a fraction
+    cores: float  # a fraction under a quota
     factors: Factors
     variants: tuple[Variant, ...]
     measured: tuple[str, ...] = ()
@@ -137,24 +141,24 @@ class Plan:
         return tuple(sorted({first, first + more // 2, first + more}))
 
     def order(self, names: tuple[str, ...], cycle: int) -> tuple[str, ...]:
-        """In which order the variants of one cycle have their block; cycles count from 1.
+        """The order of the variants' blocks in one cycle; cycles count from 1.
 
-        Every odd cycle is shuffled, every even one is the mirror of the one before: whatever drifts evenly
-        through both then strikes each variant at the same mean time.
+        Every odd cycle is shuffled, every even one mirrors the one before: a steady drift through both then
+        affects all variants alike, at the same mean time.
         """
         shuffled = list(names)
         random.Random(f"{self.factors.seed}:{(cycle + 1) // 2}").shuffle(shuffled)
         return tuple(shuffled if cycle % 2 else reversed(shuffled))
 
     def block_seconds(self) -> float:
-        """How long one block takes, about: also to begin, to finish and to be read."""
+        """About how long one block takes, with its start, its end and the readings."""
         return self.factors.settle_seconds + self.factors.block_seconds + 0.25
 
     def overload_seconds(self) -> float:
-        """How long one overload of each variant takes, about: it drains half its length."""
+        """About how long one overload of each variant takes: draining takes half its length."""
         return len(self.overloaded) * self.factors.overload_seconds * 1.5
 
     def seconds_after_cycles(self, beside_cycles: int) -> float:
-        """How long everything takes that comes after the cycles, about."""
+        """About how long everything after the cycles takes."""
         overloads = self.factors.overload_repeats * self.overload_seconds()
         return overloads + beside_cycles * len(self.beside) * self.block_seconds() + 3.0 * len(self.killed)

@@ -1,4 +1,4 @@
-"""The presets: which variants an experiment compares, and what each question needs measured. Pure.
+"""The presets: which variants an experiment compares, and what each question needs. Pure.
 
 Knows the factors of the 2017 post and what each preset varies. A preset is a row of `PRESETS`.
 """
@@ -29,7 +29,7 @@ FEWEST_REQUESTS: Final = 10
 """Of an overload; with fewer no queue has a length."""
 
 PLANTED: Final = 1.25
-"""How many times the work a variant of `a-a` does, for the instrument to find."""
+"""The work of a variant of `a-a`, as a multiple, for the instrument to find."""
 
 DIGEST: Final = "service.work:digest"
 """Work that releases the GIL; `DATA` holds it throughout."""
@@ -39,7 +39,7 @@ Costs = Mapping[str, Cost]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Preset:
-    """One experiment by name: what it asks, what it needs, its defaults and its layout."""
+    """One experiment: its question, its layout, its defaults and its work functions."""
 
     question: str
     build: Callable[[float, Costs, Factors], dict[str, Any]]
@@ -67,7 +67,7 @@ def plan(name: str, cores: float, costs: Costs, factors: Factors) -> Plan:
 
 
 def _ms(seconds: float) -> str:
-    """Two digits that mean something, and never an exponent."""
+    """Two significant digits, and never an exponent."""
     return f"{float(f'{seconds * 1e3:.2g}'):g} ms"
 
 
@@ -181,7 +181,7 @@ def _threads(cores: float, costs: Costs, factors: Factors) -> dict[str, Any]:
 
 
 def _a_a(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
-    """Inline beside itself, and beside itself with more work: what the instrument makes of nothing."""
+    """Inline beside itself, and beside itself with more work: does the instrument find what is there?"""
     cost = costs[DATA]
     inline = _inline(factors, cost)
     again = replace(inline, name="inline-again", title=f"{inline.title}, again")
@@ -213,15 +213,15 @@ PRESETS: Final[Mapping[str, Preset]] = {
         Factors(cycles=1, more_cycles=0),
     ),
     "threads": Preset(
-        "when do threads suffice? work that holds the GIL, work that releases it (3 minutes)",
+        "when do threads suffice? work that holds the GIL and work that releases it (3 minutes)",
         _threads,
         works=(DATA, DIGEST),
     ),
     "a-a": Preset(
-        "does the instrument find nothing where there is nothing, and 25 % more work where it is planted? "
+        "does the instrument find no difference where there is none, and 25 % more work where it is planted? "
         "(2 minutes)",
         _a_a,
-        # Its regions are narrow, so the level is kept for one look and not shared out among three.
+        # Its regions are narrow, so the whole level goes to one look instead of three.
         Factors(cycles=16, more_cycles=0),
     ),
 }

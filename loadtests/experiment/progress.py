@@ -1,7 +1,7 @@
-"""What a person sees while an experiment runs: each claim's interval closing in, and the time left.
+"""Progress on the terminal while an experiment runs: the interval of each claim, and the time left.
 
-Knows how a terminal of 80 columns is filled, and that a log file is no terminal: there it is a line for each
-cycle and phase. Touches the console it is given. Never judges: it shows what verdict.py says.
+Knows how a terminal of 80 columns is filled, and that a log file is no terminal: it gets a line for each
+cycle and phase. Touches the console that it is given. Never judges: it shows what verdict.py says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.experiment.blocks import Block
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD, Rule
+from loadtests.experiment.claims import Rule
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.verdict import judge, rules_for
@@ -26,13 +27,13 @@ STYLES: Final = {HELD: "green", DID_NOT_HOLD: "yellow"}
 
 
 class Board:
-    """A context manager; told what was measured, it shows where the run stands."""
+    """A context manager that shows how far the run has come."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
         self._console = console
         self._table: Table | None = None
-        # The bar and the time left move twice a second, which costs about 1 % of a core.
+        # Bar and time left are drawn twice a second, which costs about 1 % of a core.
         self._bar = Progress(
             TextColumn("{task.description:<46}"), BarColumn(12), TimeRemainingColumn(compact=True)
         )
@@ -43,7 +44,7 @@ class Board:
         """Begin to draw, on a terminal."""
         minutes = expected_seconds(self._plan) / 60
         self._console.print(
-            f"About {minutes:.1f} minutes on {self._plan.cores:g} cores. Ctrl-C keeps what is measured.",
+            f"About {minutes:.1f} minutes on {self._plan.cores:g} cores. Ctrl-C keeps what was measured.",
             highlight=False,
         )
         if self._console.is_terminal:
@@ -53,20 +54,20 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the table as it last was, without the bar."""
+        """Leave the last table on the screen, without the bar."""
         self._live.stop()
         if self._table is not None and self._console.is_terminal:
             self._console.print(self._table)
 
     def block(self, block: Block) -> None:
-        """One block was measured."""
+        """Show one measured block."""
         where = f"cycle {block.cycle}" if block.part == "cycle" else "stock executor and lanes"
         self._advance(self._plan.block_seconds(), f"{where}: {block.variant}")
         if block.void_because:
             self._line(f"  void, measured again: {block.variant}: {block.void_because[0]}")
 
     def cycle(self, number: int, summary: Summary) -> None:
-        """A cycle is complete."""
+        """Show a complete cycle."""
         rules = [rule for rule in rules_for(summary) if rule.by_interval]
         self._table = table(summary, rules, number)
         if not self._console.is_terminal:
@@ -79,7 +80,7 @@ class Board:
         self._live.update(self._shown())
 
     def phase(self, result: PhaseResult) -> None:
-        """An open-loop phase was measured."""
+        """Show one open-loop phase."""
         p99 = result.latency_seconds.p99
         self._advance(result.seconds * 1.5, f"{result.kind}: {result.variant}")
         self._line(
@@ -94,7 +95,7 @@ class Board:
         self._bar.update(self._total, advance=seconds, description=doing)
 
     def _line(self, text: str) -> None:
-        """One line in a file, where it can be searched for; on a terminal as many as it takes."""
+        """Print a text: one line in a file, where it can be searched for; wrapped on a terminal."""
         lines = [text]
         if self._console.is_terminal:
             lines = textwrap.wrap(text, self._console.width, drop_whitespace=False, subsequent_indent="    ")
@@ -106,7 +107,7 @@ class Board:
 
 
 def expected_seconds(plan: Plan) -> float:
-    """How long the plan takes, about, if nothing has to be measured again."""
+    """About how long the plan takes if no block has to be measured again."""
     seconds = plan.looks[0] * len(plan.measured) * plan.block_seconds() + plan.seconds_after_cycles(4)
     seconds += len(plan.curve) * 8 * 6.0
     if plan.ramp is not None:
@@ -116,7 +117,7 @@ def expected_seconds(plan: Plan) -> float:
 
 
 def table(summary: Summary, rules: list[Rule], cycles: int) -> Table:
-    """The claims that an interval judges: where the interval stands, and what it must clear."""
+    """The claims that are judged by an interval: the interval so far, and the region in which they hold."""
     made = Table(box=None, pad_edge=False, title_justify="left", width=78)
     made.title = f"After {cycles} cycles"
     made.add_column("claim", no_wrap=True)

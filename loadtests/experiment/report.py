@@ -1,6 +1,6 @@
 """Draws the report of a run from its summary alone: verdict.txt, report.html and the figures.
 
-Knows how verdicts, tables and ledger read as text. Touches files in the run folder only.
+Knows the text form of verdicts, tables and ledger. Touches only files in the run folder.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from loadtests.experiment import tables
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.evidence import ledger, ledger_gaps
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.folder import FolderError, RunFolder, holds_experiment
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import answer, judge
@@ -28,7 +28,7 @@ def draw(folder: RunFolder) -> tuple[Summary, str]:
     Raises:
         FolderError: the folder holds no readable experiment.
     """
-    # Here, so that a command that draws nothing does not wait for matplotlib.
+    # Imported here, so that commands that draw nothing need not load matplotlib.
     from loadtests.experiment import figures, page
 
     if not holds_experiment(folder.path):
@@ -42,12 +42,12 @@ def draw(folder: RunFolder) -> tuple[Summary, str]:
 
 
 def is_invalid(summary: Summary) -> bool:
-    """Whether the machine was disturbed too much, or the books do not close."""
+    """Whether the machine was disturbed too much, or the ledger does not close."""
     return summary.status.state == "invalid" or bool(ledger_gaps(summary))
 
 
 def as_text(summary: Summary) -> str:
-    """The whole verdict as plain text of at most 80 columns."""
+    """The verdict as plain text of at most 80 columns."""
     parts = (_head(summary), _verdicts(summary), _tables(summary), _disturbances(summary), _ledger(summary))
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
 
@@ -81,7 +81,7 @@ def _verdicts(summary: Summary) -> Iterator[str]:
 
 
 def _tables(summary: Summary) -> Iterator[str]:
-    """What each variant did, how gains split, and what the stock executor costs beside the lanes."""
+    """Each variant, the factors of each gain, and the cost of the stock executor beside the lanes."""
     if rows := tables.variants(summary):
         yield f"{'variant':<38}{'X':>9}{'U':>7}{'of workers':>11}{'S':>9}"
     for row in rows:
@@ -102,7 +102,7 @@ def _tables(summary: Summary) -> Iterator[str]:
 
 
 def _row(name: str, *figures: object) -> Iterator[str]:
-    """One gain; a name that would touch its figures has a line of its own."""
+    """One gain; a name that is too long has a line of its own."""
     if len(name) > ROOM:
         yield name
         name = ""
@@ -110,7 +110,7 @@ def _row(name: str, *figures: object) -> Iterator[str]:
 
 
 def _disturbances(summary: Summary) -> Iterator[str]:
-    """What was measured and thrown away, with the reasons."""
+    """What was measured and is not used, with the reasons."""
     void = Counter(reason for block in summary.blocks for reason in block.void_because[:1])
     if void:
         worst = max(void, key=lambda reason: void[reason])

@@ -1,7 +1,7 @@
-"""What an experiment measured, as types: open-loop phases, and the summary of a whole run. Pure.
+"""The measurements of an experiment, as types: open-loop phases, and the summary of a whole run. Pure.
 
-Knows what each figure of a phase means. Every verdict and every drawing is made from the summary alone, so a
-committed summary is enough to draw a report again.
+Knows what each figure of a phase means. Every verdict and every drawing follows from the summary alone, so a
+committed summary suffices to draw a report again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, block, generator_share, inputs
+from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, Stretch, block, generator_share, inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
@@ -24,10 +24,10 @@ from loadtests.load.summary import summarise
 from loadtests.machine import Environment
 
 SLOWEST_WATCH: Final = 5.0
-"""Readings per second: with fewer, a queue can come and go unseen."""
+"""Least readings per second: with fewer, a queue can come and go unseen."""
 
 PEAK_WINDOW_SECONDS: Final = 10.0
-"""How far back the service's high-water mark reaches."""
+"""The time that the service's high-water mark covers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +47,9 @@ class PhaseResult:
     """One open-loop phase.
 
     `kind`: "overload", "ramp", or "curve" (latency at one rate). `pressure`: offered x S / workers, with the
-    S of this phase. `peak`: most connections accepted and not completed, by the service's own high-water
-    mark. `goodput_per_second`: answers as expected within the SLO of their intended start, inside the phase.
+    S of this phase. `peak`: peak in flight, the most connections accepted and not completed, by the service's
+    own high-water mark. `goodput_per_second`: answers as expected within the SLO of their intended start,
+    inside the phase.
     """
 
     id: str
@@ -79,7 +80,7 @@ class PhaseResult:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """Everything that was kept of one open-loop phase."""
+    """Order and readings of one open-loop phase."""
 
     id: str
     kind: Literal["overload", "ramp", "curve"]
@@ -90,7 +91,7 @@ class Raw:
 
 
 def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: GeneratorFacts) -> PhaseResult:
-    """One phase: the clients' summary, the service's figures, and both books reconciled."""
+    """One phase: the clients' summary, the service's figures, and the ledger of both."""
     variant, phase, rows = plan.variant(raw.variant), raw.phase, raw.readings
     client = summarise(samples, facts, phase, slo_seconds=plan.factors.slo_seconds)
     begin = facts.started_monotonic
@@ -99,7 +100,7 @@ def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: Generat
     tasks = last.tasks - first.tasks
     demand = (last.task_cpu_seconds - first.task_cpu_seconds) / tasks if tasks else None
     offered = client.offered_per_second or 0.0  # an open loop always offers
-    # A phase that was interrupted at once has one reading at most while it sent.
+    # A phase that was interrupted at once has at most one reading while it sent.
     outer = (during[0], during[-1]) if len(during) > 1 else (first, last)
     shares = inputs(*outer, plan.cores, generator_share(facts))
     faults = [*client.invalid_because, *shares.faults()]
@@ -137,10 +138,10 @@ def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: Generat
 
 
 def peak(rows: Sequence[Reading], begin: float, duration_seconds: float) -> int:
-    """Most connections held while load was sent, out of the service's high-water marks.
+    """Peak in flight while load was sent, from the service's high-water marks.
 
-    A mark reaches back for `PEAK_WINDOW_SECONDS`, perhaps to before the phase. One that reaches back so far
-    counts only if it is higher than the mark at the beginning was: then it was set since.
+    A mark covers `PEAK_WINDOW_SECONDS`, perhaps from before the phase. Such a mark counts only if it is
+    higher than the one at the beginning: then it was set since.
     """
     most = 0
     for row in rows:
@@ -165,13 +166,13 @@ def timeline(samples: Sequence[Sample], rows: Sequence[Reading], begin: float, *
 
 
 STRETCHES: Final = 4
-"""Blocks in one phase of the ramp; what a queue needs to build up comes before the first."""
+"""Blocks in one phase of the ramp, after the time in which a queue builds up."""
 
 BUILD_UP_SECONDS: Final = 1.0
 
 
 def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[Block]:
-    """A phase of the ramp as blocks, to be paired with those of the other variant at the same rate."""
+    """A phase of the ramp as blocks, each paired with one of the other variant at the same rate."""
     begin, seconds = facts.started_monotonic + BUILD_UP_SECONDS, raw.phase.duration_seconds
     length = (seconds - BUILD_UP_SECONDS) / STRETCHES
     edges = [
@@ -182,14 +183,16 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
     return [
         block(
             plan.variant(raw.variant),
-            before,
-            after,
+            Stretch(
+                before=before,
+                after=after,
+                facts=facts,
+                offered_per_second=raw.phase.rate,
+                spoilt=[ENDED_EARLY] if facts.interrupted and after.seconds > sent_until else [],
+            ),
             part="ramp",
             cycle=number * STRETCHES + k,
             cores=plan.cores,
-            facts=facts,
-            offered_per_second=raw.phase.rate,
-            spoilt=[ENDED_EARLY] if facts.interrupted and after.seconds > sent_until else [],
         )
         for k, (before, after) in enumerate(itertools.pairwise(edges))
         if after.seconds > before.seconds
@@ -198,13 +201,13 @@ def stretches(plan: Plan, raw: Raw, facts: GeneratorFacts, number: int) -> list[
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """What clients saw of one worker killed while the service was saturated."""
+    """What clients saw when one worker was killed while the service was saturated."""
 
     variant: str
     answered: int
     failed: int  # anything but the expected answer
     longest_seconds: float
-    usual_p99_seconds: float | None  # of answers that ended before the kill
+    usual_p99_seconds: float | None  # of answers before the kill
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +221,7 @@ class Status:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A whole run. Void blocks and invalid phases are kept: no verdict uses them, the ledger does."""
+    """A whole run. Void blocks and invalid phases are kept, for the ledger; no verdict uses them."""
 
     status: Status
     environment: Environment

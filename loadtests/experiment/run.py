@@ -1,8 +1,8 @@
 """Runs an experiment: calibrates, plans, measures cycle by cycle until the claims are decided, and sums up.
 
-Knows the order of things and when enough is measured. Touches the run folder, and by way of the testbed the
-child processes; all figures come from the folder. However it ends, no child is left and what was measured
-stays.
+Knows the order of things and when enough is measured. Touches the run folder and, through the testbed, the
+child processes; all figures come from the folder. However it ends, no child is left and the measurements are
+kept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rich.console import Console
 
 from loadtests import machine
 from loadtests.experiment.blocks import Block
-from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.calibration import cost_of
 from loadtests.experiment.evidence import PRESSED
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Cost, Factors, Plan, Variant
+from loadtests.experiment.plan import Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
@@ -29,38 +29,35 @@ from loadtests.experiment.testbed import Testbed
 from loadtests.experiment.verdict import undecided
 from loadtests.neighbours import effective_cores
 
-CALIBRATIONS: Final = 3
-
 BESIDE_CYCLES: Final = 4
-"""Pairs of the stock executor and the lanes: what they cost is a row of the report, and no verdict."""
+"""Pairs of the stock executor and the lanes: their costs are a row of the report and no verdict."""
 
 PHASE_TRIES: Final = 2
 
 TRIES: Final = 3
-"""Of a block that was disturbed. The moment of a neighbour passes; one that stays makes the run
-INVALID."""
+"""Of a disturbed block. A brief neighbour is gone at the next try; one that stays makes the run INVALID."""
 
 MOST_VOID: Final = 0.5
-"""Void blocks for each one that may be judged. A neighbour that spoils every third block is no moment any
-more: what it leaves may be what it did not disturb enough to be noticed."""
+"""Void blocks for each valid one. A neighbour that spoils every third block is no brief one: the other blocks
+may be disturbed too little to be noticed."""
 
 FEW_VOID: Final = 6
-"""So many may be void before their share counts."""
+"""Void blocks up to which their share does not count."""
 
 CURVE_LOADS: Final = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05)
-"""Of the throughput just measured; latency needs an offered load, and is told but not judged."""
+"""Of the throughput just measured. Latency needs an offered load; it is reported and not judged."""
 
 CURVE_SECONDS: Final = 4.0
 
 
 class InvalidError(Exception):
-    """Somebody else used the machine; the message says who or what, in one sentence."""
+    """Other processes or guests used the machine; the message says which, in one sentence."""
 
 
 def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
     """Calibrate, plan, measure; return the summary, which is also in the folder.
 
-    Ctrl-C and failures leave a folder that says so in status.json; the exception goes on.
+    After Ctrl-C or a failure status.json says so; the exception is raised again.
 
     Raises:
         FolderError: the folder cannot be used; ServiceError, GeneratorError: a child failed.
@@ -92,54 +89,23 @@ def run(preset: str, factors: Factors, path: Path, console: Console) -> Summary:
     return summary
 
 
-def cost_of(folder: RunFolder, work: str, factors: Factors, console: Console) -> Cost:
-    """What one request costs: calibrated, or as the factors say."""
-    if factors.work_units is None:
-        return calibrate(folder, work, factors.work_ms, console)
-    return Cost(work_units=factors.work_units, s_seconds=factors.work_ms / 1e3)
-
-
-def calibrate(folder: RunFolder, work: str, work_ms: float, console: Console) -> Cost:
-    """Units of `work` and their CPU seconds, by the service's own calibration, once for all variants.
-
-    The most of several: a core that is slow at that moment would make every request of the run a small one.
-    """
-    flags = {
-        "port": "0",
-        "admin-port": "0",
-        "log-format": "json",
-        "offload": "inline",
-        "work": work,
-        "work-ms": str(work_ms),
-    }
-    line = [part for name, value in flags.items() for part in (f"--{name}", value)]
-    found = []
-    for _ in range(CALIBRATIONS):
-        with ServiceChild(line, folder.log_of("calibration")) as service:
-            found.append(Cost(work_units=service.work["units"], s_seconds=service.work["cpu_ms"] / 1e3))
-    cost = max(found, key=lambda each: each.work_units)
-    spent = f"{cost.s_seconds * 1e3:.2f} ms of CPU"
-    console.print(f"One request is {cost.work_units} units of {work}: {spent} where a core is fast.")
-    return cost
-
-
 class Bed(Protocol):
-    """What measures; a testbed does."""
+    """What an experiment needs of its testbed."""
 
     def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
-        """Saturate a variant for a moment."""
+        """Saturate a variant for a block."""
 
     def phase(
         self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
     ) -> PhaseResult:
-        """Offer it a rate."""
+        """Offer a rate to a variant."""
 
     def kill(self, variant: Variant) -> Kill:
         """Kill one of its workers."""
 
 
 class Experiment:
-    """One run after the plan is made."""
+    """One run, once the plan is made."""
 
     def __init__(
         self,
@@ -159,17 +125,17 @@ class Experiment:
         self._demand: dict[str, float] = {}  # S of the last overload, by variant
 
     def measure(self) -> None:
-        """Everything that the plan says.
+        """Measure everything in the plan.
 
         Raises:
-            InvalidError: too much of it was disturbed.
+            InvalidError: too many blocks were disturbed.
         """
         began = self._clock()
         self._cycles()
         for cycle in range(1, min(BESIDE_CYCLES, self._plan.factors.cycles) + 1):
             self._cycle(self._plan.beside, "beside", cycle)
         for repeat in range(self._plan.factors.overload_repeats):
-            # Blocks that had to be replaced take the time of the last overloads, never of the first.
+            # The time of replaced blocks is taken from the last overloads, never from the first.
             spent = self._clock() - began
             if repeat and spent + self._plan.overload_seconds() > self._plan.factors.budget_seconds:
                 break
@@ -188,7 +154,7 @@ class Experiment:
         self._ramp()
 
     def _cycles(self) -> None:
-        """Cycles of all variants to the first look, then of those that an undecided claim needs."""
+        """Cycles of all variants up to the first look, then of those that an undecided claim needs."""
         plan, looks, began = self._plan, self._plan.looks, self._clock()
         names = plan.measured
         if not names:
@@ -212,11 +178,11 @@ class Experiment:
             for name in self._plan.order(names, cycle):
                 self._block(name, part, cycle)
         finally:
-            # Also after Ctrl-C: the books of a block that was measured are kept.
+            # Also after Ctrl-C: the ledger of a measured block is kept.
             self._folder.write("blocks.json", tuple[Block, ...], tuple(self._blocks))
 
     def _block(self, name: str, part: Literal["cycle", "beside"], cycle: int) -> None:
-        """One block that may be judged; again if it was disturbed."""
+        """Measure one block; again if it was disturbed."""
         for _ in range(TRIES):
             block = self._bed.block(self._plan.variant(name), part, cycle)
             self._blocks.append(block)
@@ -234,10 +200,10 @@ class Experiment:
             )
 
     def _just_measured(self, name: str) -> list[Block]:
-        """The last blocks of this variant, or of one that does the same work.
+        """The last blocks of this variant, or of one with the same work.
 
         Raises:
-            InvalidError: every block that could tell was disturbed.
+            InvalidError: all of these blocks were disturbed.
         """
         wanted = self._plan.variant(name)
         found: dict[tuple[bool, bool], list[Block]] = {}  # by how it differs, the least first
@@ -248,16 +214,16 @@ class Experiment:
                 differs = (variant.name != name, variant.offload != wanted.offload)
                 found.setdefault(differs, []).append(block)
         if not found:
-            raise InvalidError(f"no block tells how much {name} can do: all were disturbed")
+            raise InvalidError(f"the throughput of {name} is unknown: all of its blocks were disturbed")
         return found[min(found)][-3:]
 
     def _overload(self, name: str) -> None:
-        """Offer more than the limit, which is workers / S, and once more if it was not enough or disturbed.
+        """Offer more than the limit, workers / S; once more if that was not enough, or disturbed.
 
-        Not a multiple of what was served: a loop that works inline serves 0.85 / S, and 1.5 times that is
-        pressed so little that a core which is a quarter faster for a moment leaves no queue to look at. S is
-        that of the overload before, if there was one, for the blocks may be half a minute old: a core was
-        twice as slow in the last three of them, and all overloads of that run stayed below the limit.
+        Not a multiple of the throughput: a loop that works inline serves 0.85 / S, and 1.5 times that is so
+        little pressure that no queue builds up on a core that is a quarter faster for a moment. S is that of
+        the overload before, if there was one, because the blocks may be half a minute old: in one run a core
+        was half as fast in the last three of them, and all overloads stayed below the limit.
         """
         factors, workers = self._plan.factors, self._plan.variant(name).workers
         for _ in range(PHASE_TRIES):
@@ -277,7 +243,7 @@ class Experiment:
         return result
 
     def _ramp(self) -> None:
-        """Rising rates; a phase that was disturbed is not repeated, for the post's rates went on rising."""
+        """Rising rates; a disturbed phase is not repeated, because the rates of the post kept rising."""
         ramp = self._plan.ramp
         if ramp is not None:
             for number, rate in enumerate(ramp.rates_per_second):
@@ -286,7 +252,7 @@ class Experiment:
 
 
 def _commonest(reasons: Iterable[str]) -> str:
-    """The reason that stands for most of them, without the figures in which they differ."""
+    """The most frequent reason, apart from the figures in which the reasons differ."""
     found = list(reasons)
     starts = [reason.split(" of ")[0].rstrip("0123456789% ") for reason in found]
     most = max(starts, key=starts.count)

@@ -1,16 +1,15 @@
-"""How fast the cores were while a block was measured, by a clock of our own. Linux only.
+"""The speed of the cores while a block is measured, by a fixed piece of work. Linux only.
 
-Touches one thread of this process. Knows nothing of what is measured beside it.
+Touches one thread of this process. Knows nothing of the block.
 
-Why: a core of a shared machine may be half as fast for a second or ten as before and after, each core by
-itself, because whoever shares it computes too. The CPU time of a unit of work then doubles. Utilisation does
-not move with that, throughput does, and two blocks that are seconds apart meet different speeds. So a small
-and fixed piece of work runs again and again during the block, on the core on which the worker runs at that
-moment, and its CPU time tells how fast that core was. Throughput times that is throughput at equal speed.
+Why: each core of a shared machine may be half as fast for a second or ten, because other guests of its
+physical core compute too. The CPU time of a unit of work then doubles. Utilisation does not change with that,
+throughput does, and two blocks that are seconds apart have different speeds. So a small fixed piece of work
+runs again and again during the block, on the core on which the worker runs at that moment, and its CPU time
+measures the speed of that core. Throughput times this CPU time is throughput at equal speed.
 
-What it costs: about 1 % of a core, in every block alike. What it cannot tell: a slowness that the block
-itself causes, by filling both threads of one physical core. That is taken out as well; raw throughput stands
-beside it.
+Cost: about 1 % of a core, in every block alike. Limit: a slowness that the block itself causes, by filling
+both threads of one physical core, is taken out as well; raw throughput is shown beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ import psutil
 
 INTERVAL_SECONDS: Final = 0.025
 UNITS: Final = 1200
-"""Of work of the kind that the service does: 0.16 ms on a fast core of the machine it was tried on."""
+"""Units of the kind of work that the service does: 0.16 ms on a fast core of the machine used to choose
+it."""
 
 
 def piece(units: int = UNITS) -> int:
@@ -35,9 +35,9 @@ def piece(units: int = UNITS) -> int:
 
 
 class Speed:
-    """A context manager: while it is open, a thread follows the processes `pids` from core to core.
+    """A context manager: meanwhile a thread follows the processes `pids` from core to core.
 
-    `seconds`: CPU seconds of one piece while it was open; None where nothing could be run.
+    `seconds`: CPU seconds of one piece meanwhile; None if no piece could be run.
     """
 
     def __init__(self, pids: Sequence[int]) -> None:
@@ -58,18 +58,18 @@ class Speed:
 
     @property
     def lost(self) -> bool:
-        """Whether it could have measured and has nothing: the processes that it was to follow are gone."""
+        """Whether nothing was measured although it could be: the processes to follow are gone."""
         return hasattr(os, "sched_setaffinity") and not self._taken
 
     @property
     def seconds(self) -> float | None:
-        """Of one piece, the harmonic mean: work done is the integral of speed, and speed is 1 / seconds."""
+        """CPU seconds of one piece, as a harmonic mean: work is the integral of speed, 1 / seconds."""
         return len(self._taken) / sum(1 / seconds for seconds in self._taken) if self._taken else None
 
     def _run(self) -> None:
         number = 0
         while not self._stop.wait(INTERVAL_SECONDS):
-            with contextlib.suppress(psutil.Error, OSError):  # it has ended, or its core is not for us
+            with contextlib.suppress(psutil.Error, OSError):  # it has ended, or we may not use its core
                 core = self._workers[number % len(self._workers)].cpu_num()
                 os.sched_setaffinity(0, {core})  # of this thread alone (sched_setaffinity(2))
                 began = time.thread_time()

@@ -1,8 +1,8 @@
-"""Intervals that are honest for few, skewed figures: Hodges-Lehmann with exact rank tests. Pure.
+"""Intervals that are valid for few, skewed figures: Hodges-Lehmann with exact rank tests. Pure.
 
-Why ranks: a block that was disturbed is far off and not a little, so a mean and its t interval follow the
-disturbance, while the Hodges-Lehmann estimate hardly moves. Why exact: with a dozen cycles no large-sample
-formula holds. One A/A run of 8 cycles with a t interval missed 1.00.
+Why ranks: a disturbed block is far off, so a mean and its t interval follow it, while the Hodges-Lehmann
+estimate hardly moves. Why exact: with a dozen cycles no large-sample formula holds. One A/A run of 8 cycles
+with a t interval missed 1.00.
 
 Source: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (3rd ed.), 3.2 and 3.3 for one sample
 (Tukey's interval from Wilcoxon's signed ranks), 4.2 and 4.3 for two (Moses' interval from Mann and Whitney).
@@ -21,9 +21,9 @@ INFINITE: Final = (-math.inf, math.inf)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its interval; both ends are infinite while there are too few values for one.
+    """A figure with its interval; both ends are infinite if there are too few values for one.
 
-    `count`: from how many values (of the smaller side, where two are compared).
+    `count`: the number of values (of the smaller side, if two sides are compared).
     """
 
     value: float
@@ -43,13 +43,13 @@ class Estimate:
 
 
 def _digits(value: float) -> str:
-    """Three digits that mean something, and no more than two of them after the point."""
+    """Three significant digits, at most two of them after the point."""
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Region:
-    """The values for which a claim holds, ends included."""
+    """The values for which a claim holds, including both ends."""
 
     low: float = 0.0
     high: float = math.inf
@@ -67,13 +67,13 @@ class Region:
         return estimate.finite and (self.contains(estimate) or self.excludes(estimate))
 
     def straddled(self, estimate: Estimate) -> float:
-        """The end of the region that keeps the interval from deciding: the one nearest to the estimate."""
+        """The end of the region that lies inside the interval: the one nearest to the estimate."""
         inside = [end for end in (self.low, self.high) if estimate.low <= end <= estimate.high]
         return min(inside, key=lambda end: abs(math.log(end / estimate.value)), default=self.low)
 
 
 def more_needed(estimate: Estimate, bound: float) -> int | None:
-    """About how many more values would let the interval clear `bound`; None if no number would.
+    """About how many more values would make the interval exclude `bound`; None if no number would.
 
     An interval of ranks narrows as 1 / sqrt(n), like any other.
     """
@@ -152,7 +152,7 @@ def _signed_rank_counts(n: int) -> tuple[int, ...]:
 
 @functools.cache
 def _mann_whitney_counts(m: int, n: int) -> tuple[int, ...]:
-    """In how many orders of m and n values exactly 0, 1, 2, ... of the m x n pairs stand the wrong way round.
+    """In how many orders of m and n values exactly 0, 1, 2, ... of the m x n pairs are in the wrong order.
 
     The coefficients of a Gaussian binomial: times (1 - q**(n + i)), divided by (1 - q**i), for i in 1..m.
     """

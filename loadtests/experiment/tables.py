@@ -1,4 +1,4 @@
-"""The tables of a report, as rows: what each variant did, how gains split, what the executor costs. Pure."""
+"""The tables of a report, as rows: each variant, the factors of each gain, the executor's cost. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VariantRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GainRow:
-    """What one variant does more than the first one with the same work function."""
+    """The gain of one variant over the first one with the same work function."""
 
     variant: str
     baseline: str
@@ -33,7 +33,7 @@ class GainRow:
 
 
 def variants(summary: Summary) -> list[VariantRow]:
-    """Every variant with blocks, in the order of the plan."""
+    """All variants with blocks, in the order of the plan."""
     evidence, rows = evidence_of(summary), []
     for variant in summary.plan.variants:
         blocks = evidence.blocks(variant.name)
@@ -58,7 +58,7 @@ def variants(summary: Summary) -> list[VariantRow]:
 
 
 def gains(summary: Summary) -> list[GainRow]:
-    """Every measured variant beside the first one of the plan that does the same kind of work."""
+    """The gain of every measured variant over the first one of the plan with the same work function."""
     plan, evidence, rows = summary.plan, evidence_of(summary), []
     names = plan.measured or (plan.ramp.variants if plan.ramp is not None else ())
     first: dict[str, str] = {}  # of each work function
@@ -73,7 +73,7 @@ def gains(summary: Summary) -> list[GainRow]:
 
 
 def beside(summary: Summary) -> str | None:
-    """What the stock executor costs beside the lanes, in a sentence or two; None if it was not measured."""
+    """The cost of the stock executor beside the lanes, in one or two sentences; None if not measured."""
     if not summary.plan.beside:
         return None
     evidence = evidence_of(summary)

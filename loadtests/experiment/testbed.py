@@ -1,9 +1,9 @@
-"""What is up while an experiment runs: every variant of the service, one load generator, and the readings.
+"""What runs during an experiment: every variant of the service, one load generator, and the readings.
 
 Knows how a block and a phase are measured. Touches child processes and the run folder. Never judges.
 
-All variants are up at once: starting one takes longer than measuring it, and a service without load costs
-next to nothing, so a pair of blocks can be seconds apart.
+All variants run at the same time: starting one takes longer than measuring it, and a service without load
+costs next to nothing, so the two blocks of a pair can be seconds apart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 
 import psutil
 
-from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, block
+from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, Stretch, block
 from loadtests.experiment.child import ServiceChild
 from loadtests.experiment.counters import Watch, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
@@ -33,18 +33,18 @@ from loadtests.load.sample import OK
 from loadtests.neighbours import Neighbours
 
 SPARE_SECONDS: Final = 0.1
-"""For how much longer than it is measured a block is loaded: a reading may come so late."""
+"""The load of a block lasts this much longer than the measurement, in case a reading is late."""
 
 WARM_SECONDS: Final = 0.2
 KILL_AFTER_SECONDS: Final = 0.8
 KILL_SECONDS: Final = 2.0
-"""Long enough for a pool to be replaced and its tasks tried again."""
+"""Long enough to replace a pool and to retry its tasks."""
 
 
 class Testbed:
-    """A context manager: on entry all services are started, on exit all are ended, whatever happened."""
+    """A context manager: starts all services on entry, stops all of them on exit, whatever happens."""
 
-    __test__ = False  # not a test, whatever pytest makes of the name
+    __test__ = False  # keeps pytest from collecting it for its name
 
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self.plan = plan
@@ -67,7 +67,7 @@ class Testbed:
                 for variant in self.plan.variants
             }
             for child in children.values():
-                stack.push(child)  # it is ended whether or not the others start
+                stack.push(child)  # stops it even if another one does not start
                 child.launch()
             for child in children.values():
                 child.wait_ready()
@@ -75,21 +75,21 @@ class Testbed:
             self._generator = stack.enter_context(Generator())
             for name, child in children.items():
                 self._workers[name] = self._warm_up(self.plan.variant(name), child)
-            self.neighbours = Neighbours()  # by now all processes of ours are there
+            self.neighbours = Neighbours()  # by now all of our processes have started
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End everything."""
+        """Stop everything."""
         self._stack.__exit__(kind, error, trace)
 
     def _warm_up(self, variant: Variant, service: ServiceChild) -> list[int]:
-        """A few requests that no block counts: the first ones import what later ones find.
+        """Send a few requests that no block counts: the first ones import modules.
 
         Returns:
-            The processes that did the work: the service itself, if no others do.
+            The processes that did the work; the service itself if it has no others.
         """
         phase = Phase(url=f"{service.url}/data", clients=2 * variant.workers, duration_seconds=WARM_SECONDS)
         path = self._folder.path / "block.json"
@@ -135,24 +135,21 @@ class Testbed:
         outcomes: dict[str, int] = {}
         for sample in samples:
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
-        return block(
-            variant,
-            before,
-            after,
-            part=part,
-            cycle=cycle,
-            cores=self.plan.cores,
+        stretch = Stretch(
+            before=before,
+            after=after,
             facts=facts,
             outcomes=outcomes,
             ledger=reconcile(samples, first, last, HalfOpen()),
             piece_seconds=speed.seconds,
             spoilt=spoilt,
         )
+        return block(variant, stretch, part=part, cycle=cycle, cores=self.plan.cores)
 
     def phase(
         self, kind: Literal["overload", "ramp", "curve"], variant: Variant, rate: float, seconds: float
     ) -> PhaseResult:
-        """Offer one rate to one variant, let it finish, and keep both sides in the run folder."""
+        """Offer one rate to one variant, wait until it is done, and keep samples and readings."""
         service = self._services[variant.name]
         port = Target.parse(service.url).port
         phase = Phase(
@@ -171,7 +168,7 @@ class Testbed:
                     for _ in sending:
                         pass
             finally:
-                # Also after Ctrl-C: the books of an interrupted phase close as well.
+                # Also after Ctrl-C: the ledger of an interrupted phase closes as well.
                 if path.exists():
                     samples, facts = read_samples(path)
                     watch.settle(sum(sample.connected is not None for sample in samples))
@@ -189,7 +186,7 @@ class Testbed:
         return phase_result(self.plan, raw, samples, facts)
 
     def kill(self, variant: Variant) -> Kill:
-        """Kill one worker of a saturated variant, and see what its clients see."""
+        """Kill one worker of a saturated variant, and record what its clients see."""
         service = self._services[variant.name]
         phase = Phase(
             url=f"{service.url}/data",
@@ -208,7 +205,7 @@ class Testbed:
                 pass
         samples, _ = read_samples(path)
         path.unlink()
-        self.neighbours.refresh()  # the worker that takes its place is ours, too
+        self.neighbours.refresh()  # the new worker is ours, too
         answered = [
             s for s in samples if s.outcome == OK and s.finished is not None and s.started is not None
         ]
@@ -239,5 +236,5 @@ def _used_below(pid: int) -> dict[int, float]:
 
 
 def _busiest(before: dict[int, float], after: dict[int, float]) -> list[int]:
-    """Processes in the order of the CPU that they have used since; under load, workers come first."""
+    """Processes by the CPU time that they used in between, most first: under load, the workers."""
     return sorted(after, key=lambda pid: after[pid] - before.get(pid, 0.0), reverse=True)

@@ -1,6 +1,6 @@
 """Judges the claims of a plan from a summary. Pure.
 
-Knows at which level, and what to say where the data cannot decide. The claims are in claims.py.
+Knows the level, and what to say if the data do not suffice. The claims are in claims.py.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from loadtests.experiment.claims import INCONCLUSIVE, RULES, Finding, Rule
+from loadtests.experiment.claims import RULES, Rule
 from loadtests.experiment.evidence import Evidence, Gain, UnusableError
+from loadtests.experiment.finding import INCONCLUSIVE, Finding
 from loadtests.experiment.results import Summary
 from loadtests.experiment.statistics import Estimate
 
@@ -29,7 +30,7 @@ class Verdict:
 
 
 def rules_for(summary: Summary) -> list[Rule]:
-    """The rules for whose variants the plan measures what they judge: blocks, or overloads."""
+    """The rules that a plan can decide: it measures blocks, or overloads, of all variants that they need."""
     plan = summary.plan
     ramped = plan.ramp.variants if plan.ramp is not None else ()
     return [
@@ -40,12 +41,12 @@ def rules_for(summary: Summary) -> list[Rule]:
 
 
 def evidence_of(summary: Summary) -> Evidence:
-    """The evidence, at the level that the number of claims judged by an interval leaves for each."""
+    """The evidence, with the level shared by all claims that are judged by an interval."""
     return Evidence(summary, sum(rule.by_interval for rule in rules_for(summary)))
 
 
 def judge(summary: Summary, rules: list[Rule] | None = None) -> list[Verdict]:
-    """Every claim that the plan can decide with its verdict, in the order of `RULES`; or only `rules`."""
+    """A verdict on every claim that the plan can decide, in the order of `RULES`; or only on `rules`."""
     evidence = evidence_of(summary)
     verdicts = []
     for rule in rules_for(summary) if rules is None else rules:
@@ -60,7 +61,7 @@ def judge(summary: Summary, rules: list[Rule] | None = None) -> list[Verdict]:
 
 
 def undecided(summary: Summary) -> frozenset[str]:
-    """The variants whose blocks would tell more: of claims that straddle an end of their region."""
+    """The variants of undecided claims, of which more blocks are needed."""
     by_interval = [rule for rule in rules_for(summary) if rule.by_interval]
     verdicts = zip(by_interval, judge(summary, by_interval), strict=True)
     return frozenset(
@@ -69,7 +70,7 @@ def undecided(summary: Summary) -> frozenset[str]:
 
 
 def answer(summary: Summary) -> str | None:
-    """The 5.2x question, answered from the measurement; None when the plan did not ask it."""
+    """The answer to the 5.2x question, from the measurement; None if the plan does not ask it."""
     planned = {variant.name for variant in summary.plan.variants}
     if not planned.issuperset(("inline", "executor-1", "executor-cores", "executor-1-fifth")):
         return None

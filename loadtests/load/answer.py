@@ -1,8 +1,8 @@
 """Where an HTTP answer ends.
 
-Knows the framing of RFC 9112 (section 6.3), and whether the connection may serve again (9.3), by way of
-llhttp, node.js's parser. Touches nothing.
-Never keeps a body: a load generator only needs to know that it was whole.
+Knows the framing of RFC 9112 (section 6.3), and whether the connection can be reused (9.3), through llhttp,
+the parser of Node.js. Touches nothing. Never keeps a body: a load generator only needs to know that it was
+complete.
 """
 
 import httptools
@@ -16,34 +16,34 @@ class Answer:
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
         self._final_head = self.complete = False
-        self.status = 0  # known when complete
+        self.status = 0  # known once it is complete
         self._head = b""
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bool:
-        """Take the next bytes; False when they are not HTTP."""
+        """Take the next bytes; returns False if they are not HTTP."""
         if not self._final_head:
             self._head += data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            return self.complete  # what follows a complete answer is not ours to judge
+            return self.complete  # what follows a complete answer is not judged
         return True
 
     def end(self) -> None:
-        """Take note that the server closed: that completes an answer that named no length."""
+        """Note that the server has closed, which completes an answer without a length."""
         self.complete = self.complete or (self._final_head and not _Head(self._head).framed)
 
     def release(self) -> None:
-        """Let go of the parser, which holds our callbacks; the last call.
+        """Release the parser, which refers to this object; the last call.
 
-        The circle would be work for the GC, and the GC's pauses would show up as lateness.
+        The reference cycle would be work for the GC, whose pauses count as lateness.
         """
         del self._parser
 
     def on_headers_complete(self) -> None:
         """Note the end of a head; interim answers (1xx) are followed by the real one."""
-        if not self.complete:  # what follows is not ours to judge, not even a whole second answer
+        if not self.complete:  # what follows is not judged, not even a complete second answer
             self.status = self._parser.get_status_code()
             self._final_head = self.status >= 200
             self.complete = self._final_head and self._head_only
@@ -54,10 +54,9 @@ class Answer:
 
 
 class KeptAnswer(Answer):
-    """The same, and what becomes of the connection behind it.
+    """An answer, and what becomes of its connection.
 
-    `keeps`: it may serve another request. `ends`: the server closes it. Neither: it says more than was asked,
-    and whose those bytes are nobody can tell.
+    `keeps`: it can be reused. `ends`: the server closes it. Neither: bytes follow that belong to no request.
     """
 
     __slots__ = ("ends", "keeps")
@@ -67,12 +66,12 @@ class KeptAnswer(Answer):
         self.ends = self.keeps = False
 
     def on_message_begin(self) -> None:
-        """Note the begin of a message."""
+        """Note the start of a message."""
         if self.complete:
             self.keeps = False
 
     def on_headers_complete(self) -> None:
-        """Note the end of a head, which is that of an answer to HEAD."""
+        """Note the end of a head, which is also the end of an answer to HEAD."""
         if not self.complete:
             super().on_headers_complete()
             self._note_end()
@@ -89,16 +88,16 @@ class KeptAnswer(Answer):
             self.ends = not self.keeps
 
     def _is_bare(self) -> bool:
-        """Whether an answer to HEAD names no length, for which llhttp expects it to go on until the end."""
+        """Whether an answer to HEAD has no length: llhttp then expects a body until the close."""
         head = _Head(self._head)
         return not head.framed and not head.closes and self._parser.get_http_version() == "1.1"
 
 
 class _Head:
-    """Whether the final head among these bytes says where the answer ends, and that the connection does.
+    """Whether the final head among these bytes says where the answer ends, and that the connection closes.
 
-    Asked only in the rare cases that need it: to look at each header of each answer costs more than all the
-    rest of the parsing.
+    Used only in the rare cases that need it: looking at each header of each answer costs more than the rest
+    of the parsing.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -1,197 +1,22 @@
-"""One request on a connection of its own: connect, send, read the answer, close.
+"""One request on a connection of its own, from the moment it stands: send, read the answer, close.
 
-Knows sockets and errnos. Touches one non-blocking socket and its place in the owner's epoll. Never
-waits: each step is given the time, does what it can without blocking, and says what it waits for.
-
-Each system call costs about as much CPU as the work around it, and each look at the sockets more. So
-the request is sent right behind connect(): on loopback the connection then stands already, for the
-kernel has shaken hands with itself; elsewhere the send fails and waits, at the price of one more call.
+Knows sockets and outcomes. Touches the socket that attempt.py has opened. Never waits.
 """
 
-import contextlib
-import errno
-import socket
 import ssl
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol
+from typing import Final
 
-from loadtests.load.answer import Answer
-from loadtests.load.endpoint import Endpoint
-from loadtests.load.readiness import Readiness
-from loadtests.load.sample import (
-    CONNECT_ERROR,
-    MALFORMED,
-    OK,
-    RESET,
-    SHORT,
-    STATUS,
-    TLS_ERROR,
-    Sample,
-    reason_of,
-)
-
-# What a first send says when it is the connecting that failed (connect(2)).
-NOT_CONNECTED: Final = frozenset(
-    {errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
-)
+from loadtests.load.attempt import Attempt
+from loadtests.load.sample import MALFORMED, OK, RESET, SHORT, STATUS, reason_of
 
 # Larger than a TLS record (16 KiB), so OpenSSL never keeps back bytes that epoll cannot see.
 RECEIVE_BYTES: Final = 65_536
 
 
-class Owner(Protocol):
-    """What a connection needs from the loop that drives it."""
+class Connection(Attempt):
+    """One request and its answer, on a connection that serves no other."""
 
-    @property
-    def readiness(self) -> Readiness:
-        """Where the connection registers its socket, with itself as data."""
-
-    def now(self) -> float:
-        """The time, for what does not begin with an event."""
-
-    def on_connected(self) -> None:
-        """Take note that the TCP connection stands."""
-
-    def on_finished(self, sample: Sample) -> None:
-        """Take the sample; called exactly once per request."""
-
-    def on_left_open(self, connection: "Connection", now: float) -> None:
-        """Take note that the answer is whole and the server has yet to close; after `on_finished`.
-
-        The next `step` looks whether it has; nothing else brings one about.
-        """
-
-    def on_closed(self, now: float, *, stood: bool) -> None:
-        """Take note that the request has no socket any more; called once, after `on_finished`.
-
-        `stood`: it was connected.
-        """
-
-
-class Connection:
-    """The life of one request. The owner calls `start` once, then `step` whenever the socket is ready."""
-
-    __slots__ = (
-        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_next", "_owner", "_secured",
-        "_sock", "_unsent", "_watched", "closed", "finished", "local_port", "reused", "started",
-    )  # fmt: skip
-
-    ANSWER: ClassVar[type[Answer]] = Answer
-    _next: Callable[[Any, float], None]  # Any: this class, or the one of kept.py
-
-    def __init__(self, endpoint: Endpoint, owner: Owner, intended: float) -> None:
-        self._endpoint = endpoint
-        self._owner = owner
-        self._intended = intended
-        self._connected: float | None = None
-        self._secured: float | None = None
-        self._first_byte: float | None = None
-        self.local_port: int | None = None
-        self._unsent: bytes | memoryview = endpoint.request
-        self._answer = self.ANSWER(head_only=endpoint.head_only)
-        self.finished = False  # the outcome is known
-        self.closed = False  # the request has no socket any more, which comes after that
-        self.reused = False  # the connection had served before; see kept.py
-        self._sock: socket.SocketType | socket.socket | None = None
-        self._watched = False
-        self._next = Connection.start  # then one of the steps below: that of the next event
-        self.started = 0.0
-
-    def start(self, now: float) -> None:
-        """Open the socket and begin to connect; an error ends the request here."""
-        self.started = now
-        endpoint = self._endpoint
-        try:
-            self._sock = sock = endpoint.open_socket()
-            code = sock.connect_ex(endpoint.address)
-        except OSError as error:
-            self._fail(CONNECT_ERROR, now, reason_of(error))
-            return
-        if code not in (0, errno.EINPROGRESS):
-            self._fail(CONNECT_ERROR, now, errno.errorcode[code])
-            return
-        # Here and not when it is connected: a server can have seen an attempt that we gave up.
-        self.local_port = sock.getsockname()[1]
-        if endpoint.tls is None and endpoint.stays_here:
-            self._send_at_once(sock)
-        else:
-            self._next = Connection._finish_connecting
-            self._watch(write=True)
-
-    def _send_at_once(self, sock: socket.SocketType | socket.socket) -> None:
-        """Send what the kernel takes; it takes nothing while the connection does not stand."""
-        try:
-            sent = sock.send(self._unsent)
-        except BlockingIOError:
-            self._next = Connection._finish_connecting
-            self._watch(write=True)
-            return
-        except OSError as error:
-            now = self._owner.now()
-            if error.errno in NOT_CONNECTED:
-                self._fail(CONNECT_ERROR, now, reason_of(error))
-                return
-            # It stood, and the server has closed it already; perhaps after an answer.
-            self._connected = now
-            self._owner.on_connected()
-            self._take_early_answer(now, error)
-            return
-        self._connected = self._owner.now()
-        self._owner.on_connected()
-        self._note_sent(sent)
-
-    def step(self, now: float) -> None:
-        """Do what the readiness of the socket allows."""
-        self._next(self, now)  # a plain function: a bound method would be a circle for the GC
-
-    def give_up(self, outcome: str, now: float) -> None:
-        """Close at once; a request without an answer ends with `outcome`."""
-        if self._connected is None and self._sock is not None:
-            # The kernel may have finished the handshake without our having looked: the server will
-            # accept that connection, so the books must hold it.
-            with contextlib.suppress(OSError):
-                self._sock.getpeername()
-                self._connected = now
-                self._owner.on_connected()
-        if not self.finished:
-            self._finish(outcome, now)
-        self._close(now)
-
-    def close(self, now: float) -> None:
-        """Close a connection that is finished and that the server has left open."""
-        self._close(now)
-
-    def _finish_connecting(self, now: float) -> None:
-        assert self._sock is not None
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._fail(CONNECT_ERROR, now, errno.errorcode[code])
-            return
-        self._connected = now
-        self._owner.on_connected()
-        if self._endpoint.tls is None:
-            self._send(now)
-            return
-        assert isinstance(self._sock, socket.socket)
-        self._sock = self._endpoint.tls.wrap_socket(
-            self._sock, server_hostname=self._endpoint.host, do_handshake_on_connect=False
-        )
-        self._shake_hands(now)
-
-    def _shake_hands(self, now: float) -> None:
-        assert isinstance(self._sock, ssl.SSLSocket)
-        self._next = Connection._shake_hands
-        try:
-            self._sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._watch(write=False)
-        except ssl.SSLWantWriteError:
-            self._watch(write=True)
-        except OSError as error:
-            self._fail(TLS_ERROR, now, reason_of(error))
-        else:
-            self._secured = now
-            self._send(now)
+    __slots__ = ()
 
     def _send(self, now: float) -> None:
         assert self._sock is not None
@@ -216,8 +41,8 @@ class Connection:
     def _take_early_answer(self, now: float, error: OSError) -> None:
         """End a request that could not be sent whole: by the answer that came before the reset, if any.
 
-        A server may refuse a large body as soon as it has seen the head (413, 401, 503) and close. The
-        bytes it left unread make that a RST, but the kernel keeps what it had said before.
+        A server may refuse a large body as soon as it has read the head (413, 401, 503), and close. The
+        bytes that it left unread turn the close into a RST, but the kernel keeps the answer that came first.
         """
         assert self._sock is not None
         try:
@@ -258,10 +83,10 @@ class Connection:
             self._watch(write=False)
 
     def _after_the_answer(self, now: float, *, at_end: bool) -> None:
-        """Leave the first FIN to the server, for TIME_WAIT stays with whoever sends it (RFC 9293, 3.6).
+        """Leave the first FIN to the server: TIME_WAIT stays on the side that sends it (RFC 9293, 3.6).
 
-        A client that closes first runs out of local ports at ports / 60 s; see `explain`. The owner says when
-        to look for it (`step`): to be woken for each would cost as much as to be woken for the answer.
+        A client that closes first runs out of local ports at ports / 60 s; see `explain`. The owner decides
+        when to look for the FIN (`step`): waking up for each FIN would cost as much as for each answer.
         """
         if at_end or not self._endpoint.server_closes:
             self._close(now)
@@ -282,44 +107,6 @@ class Connection:
         else:
             self._watch(write=False)
 
-    def _watch(self, *, write: bool) -> None:
-        """Wait until the socket can be read, or written; holds for one step."""
-        assert self._sock is not None
-        sockets = self._owner.readiness.sockets
-        if self._watched:
-            sockets.change(self._sock.fileno(), self, write=write)
-        else:
-            self._watched = True
-            sockets.watch(self._sock.fileno(), self, write=write)
-
-    def _fail(self, outcome: str, now: float, reason: str | None = None) -> None:
-        self._finish(outcome, now, None, reason)
-        self._close(now)
-
     def _finish_answered(self, now: float) -> None:
         status = self._answer.status
         self._finish(OK if status in self._endpoint.expected else STATUS, now, status)
-
-    def _finish(self, outcome: str, now: float, status: int | None = None, reason: str | None = None) -> None:
-        self.finished = True
-        self._answer.release()
-        self._owner.on_finished(
-            Sample(
-                self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
-                self.local_port, None if status is None else now - self._owner.readiness.since,
-                self._secured, self.reused,
-            )
-        )  # fmt: skip
-
-    def _close(self, now: float) -> None:
-        """Close without ado, as clients do that have what they wanted or lost patience."""
-        self.closed = True
-        self._close_socket()
-        self._owner.on_closed(now, stood=self._connected is not None)
-
-    def _close_socket(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            if self._watched:
-                self._owner.readiness.sockets.forget(sock.fileno())
-            sock.close()

@@ -1,6 +1,6 @@
-"""What is drawn of a run, as numbers. Pure.
+"""The numbers that are drawn of a run. Pure.
 
-Knows how many dots and slices a drawing can take: however many requests there were, a page stays small.
+Knows how many dots and slices a drawing can take: a page stays small, however many requests there were.
 Touches nothing. Never averages.
 """
 
@@ -18,7 +18,7 @@ COLUMNS: Final = 200  # places for a dot from left to right
 PER_DECADE: Final = 24  # places for a dot where latency grows tenfold
 MOST_SLICES: Final = 120
 FEWEST_SLICES: Final = 5
-FEWEST_REQUESTS: Final = 100  # of a slice; the p99 of fewer is no quantile but their maximum
+FEWEST_REQUESTS: Final = 100  # in a slice; with fewer the p99 is just their maximum
 PER_DECADE_OF_RARITY: Final = 60
 
 
@@ -46,20 +46,22 @@ class Rates:
 def dots(samples: Iterable[Sample], started: float, window: float) -> list[tuple[float, float]]:
     """When each request came due, in seconds after the start, and the latency of the answer it got.
 
-    Those that would fall onto each other are one.
+    Dots that would cover each other are merged.
     """
     places: dict[tuple[int, int], tuple[float, float]] = {}
     for sample in samples:
         if sample.outcome == OK:
             due = sample.intended - started
-            latency = max(elapsed(sample.intended, sample.finished), 1e-6)  # a logarithm needs more than none
+            latency = max(
+                elapsed(sample.intended, sample.finished), 1e-6
+            )  # a logarithm needs a positive value
             place = (int(due / window * COLUMNS), math.floor(math.log10(latency) * PER_DECADE))
             places.setdefault(place, (due, latency))
     return list(places.values())
 
 
 def failures(samples: Iterable[Sample], started: float, window: float) -> list[float]:
-    """When requests came due that did not get the expected answer; those side by side are one."""
+    """When requests came due that did not get the expected answer; marks side by side are merged."""
     places: dict[int, float] = {}
     for sample in samples:
         if sample.outcome not in (OK, ABORTED):
@@ -69,7 +71,7 @@ def failures(samples: Iterable[Sample], started: float, window: float) -> list[f
 
 
 def spreads(due: Sequence[Sample], started: float, window: float) -> list[Spread]:
-    """Latencies slice by slice, of a second at least; none if there are too few requests for two slices."""
+    """Latencies by slices of at least a second; empty if there are too few requests for two slices."""
     count = min(MOST_SLICES, int(window), len(due) // FEWEST_REQUESTS)
     if count < 2:
         return []
@@ -83,7 +85,7 @@ def spreads(due: Sequence[Sample], started: float, window: float) -> list[Spread
 
 
 def rates(due: Sequence[Sample], started: float, window: float) -> list[Rates]:
-    """What was offered, achieved and failed, slice by slice."""
+    """Offered, achieved and failed requests, slice by slice."""
     count = min(MOST_SLICES, max(FEWEST_SLICES, int(window)))
     offered, achieved, failed = [0] * count, [0] * count, [0] * count
     for sample in due:
@@ -117,7 +119,7 @@ def by_rarity(ordered: Sequence[float]) -> Iterator[tuple[float, float]]:
 
 
 def rarity_with_interval(count: int) -> float:
-    """The rarity up to which so many samples give a quantile an interval; `minimum_samples` says why."""
+    """The rarity up to which `count` samples give a quantile an interval; `minimum_samples` says why."""
     return 1 / -math.expm1(math.log(0.025) / count)
 
 

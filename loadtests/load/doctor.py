@@ -1,7 +1,7 @@
-"""Will the local ports do? Asked before each run, and by the command `ports`.
+"""Do the local ports suffice? Examined before each run, and by the command `ports`.
 
-Knows how a phase, the machine's rules and its open connections make a forecast, and how that is told. Touches
-/proc by way of port_state.py. Never sends anything.
+Knows how a forecast follows from a phase, the machine's rules and its open connections, and how to word it.
+Touches /proc through port_state.py. Never sends anything.
 """
 
 import itertools
@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadtests.load.endpoint import Endpoint
+from loadtests.exits import UsageError
+from loadtests.load.endpoint import Endpoint, make_endpoint
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import held_ports, is_loopback, port_rules, source_for
-from loadtests.load.ports import Demand, Forecast, PortRules, Remedy, forecast, remedies
+from loadtests.load.ports import Demand, Forecast, PortRules, forecast
+from loadtests.load.remedies import Remedy, remedies
 from loadtests.load.schedule import offsets_of
 
 WIDTH: Final = 78
@@ -22,7 +24,7 @@ WIDTH: Final = 78
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What will become of the ports in a run, and what helps if they will not do."""
+    """What a run will do to the ports, and what helps if they do not suffice."""
 
     address: Any  # of the server, as socket.connect takes it
     forecast: Forecast
@@ -34,12 +36,27 @@ class Examination:
         return self.forecast.first_without is None
 
 
-def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str]) -> Examination:
-    """Play phases, one after another, through on the ports as they are now.
+def examined(phases: Sequence[Phase], command: Sequence[str]) -> Examination:
+    """Resolve the server's address and examine the phases; raises `UsageError` if nothing can be sent.
 
-    They differ in nothing but their rates, and each begins when the one before it has sent all: in truth a
-    little later, when all is answered. `command`: how the run was typed, word by word. Raises `OSError` where
-    there is no route to the server.
+    The generator does the same once more on its own. For the arguments see `examine`.
+    """
+    phase = phases[0]
+    try:
+        return examine(phases, make_endpoint(phase), command)
+    except (OSError, UnicodeError) as error:
+        source = f" from {phase.source}" if phase.source else ""
+        raise UsageError(
+            f"cannot send to {phase.url}{source}: {getattr(error, 'strerror', None) or error}"
+        ) from None
+
+
+def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str]) -> Examination:
+    """Simulate phases, one after another, on the ports as they are now.
+
+    They differ in their rates only, and each begins when the one before has sent everything (in reality a
+    little later, when everything is answered). `command`: the run as it was typed, word by word. Raises
+    `OSError` if there is no route to the server.
     """
     phase = phases[0]
     begins = itertools.accumulate((each.duration_seconds for each in phases), initial=0.0)
@@ -50,8 +67,8 @@ def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str])
     offsets = [
         begin + offset for each, begin in zip(phases, begins, strict=False) for offset in offsets_of(each)
     ]
-    # How many kept connections are open at the same time depends on how fast the server answers: there is an
-    # upper bound, and no forecast.
+    # How many kept connections are open at the same time depends on how fast the server answers: only an
+    # upper bound is known.
     most = phase.clients or min(len(offsets), phase.max_in_flight)
     demand = Demand(
         offsets=[] if phase.keep_alive else offsets,
@@ -67,38 +84,38 @@ def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str])
 
 
 def lines(examination: Examination) -> Iterator[str]:
-    """The examination for a terminal: the budget, what will come of it, and commands to paste.
+    """The examination for a terminal: the budget, the forecast, and commands to paste.
 
-    Sentences are wrapped; a command stays whole, however long it is.
+    Sentences are wrapped; a command is never broken, however long it is.
     """
     for sentence in sentences(examination.forecast):
         yield from textwrap.wrap(sentence, WIDTH)
     if examination.suffices:
         return
     if not examination.remedies:
-        yield "Send less, or from more machines: nothing that is known here helps."
+        yield "Send less, or send from more machines: no setting of this machine helps."
         return
-    yield "What helps, each by itself:"
+    yield "Each of these helps by itself:"
     for remedy in examination.remedies:
         yield f"  {remedy.command}"
         yield f"      {remedy.effect}{' (as root)' if remedy.needs_root else ''}"
 
 
 def sentences(found: Forecast) -> Iterator[str]:
-    """The budget, and what will come of it."""
+    """The budget and the forecast."""
     each = f" on each of {found.sources} addresses" if found.sources > 1 else ""
     busy = f", {found.busy:,} of them busy now" if found.busy else ""
     if found.most_at_once is not None:
         back = (
-            "Connections are kept, so a run needs as many as it has requests under way at the same time: "
-            f"nobody knows how many, at most {found.most_at_once:,}."
+            "Connections are kept, so a run needs as many as it has requests under way at a time, which "
+            f"depends on the server; at most {found.most_at_once:,}."
         )
     elif found.sustained_per_second is None:
-        back = "The server closes first, so a port is free again when its connection ends."
+        back = "The server closes first, so a port is free again as soon as its connection ends."
     else:
         back = (
             f"The client closes first, so a port is free again {found.quarantine_seconds:g} s after its "
-            f"connection: {found.sustained_per_second:,.0f} connections/s can go on for ever."
+            f"connection: {found.sustained_per_second:,.0f} connections/s can be sustained."
         )
     yield f"{found.ports:,} local ports{each}{busy}. {back}"
     if found.first_without is not None:
@@ -111,18 +128,18 @@ def sentences(found: Forecast) -> Iterator[str]:
 
 
 def state_lines(rules: PortRules, sockets: Counter[str]) -> Iterator[str]:
-    """The machine's ports and rules, whatever is to be sent."""
+    """The machine's ports and rules, independent of any run."""
     reserved = f", {rules.reserved:,} reserved" if rules.reserved else ""
     span = f"{rules.low} to {rules.high}{reserved}"
     yield f"local ports   {rules.ports:,} for each local address and server"
     yield f"              ({span})"
-    yield "after use     whoever sends the first FIN keeps the port in TIME_WAIT"
+    yield "after use     the side that closes first keeps the port in TIME_WAIT"
     yield "                the server closes first    free at once"
     for loopback, where in ((True, "loopback"), (False, "elsewhere")):
         seconds = rules.quarantine_seconds(client_closes=True, loopback=loopback)
         yield (
             f"                the client, {where:<14} free after {seconds:g} s: "
-            f"{rules.ports / seconds:,.0f}/s for ever"
+            f"{rules.ports / seconds:,.0f}/s sustained"
         )
     told = ", ".join(f"{count:,} {name}" for name, count in sockets.most_common())
     yield f"sockets now   {told or 'none'}"

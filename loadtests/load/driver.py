@@ -1,14 +1,13 @@
 """The load generator as a process of its own: `python -m loadtests.load.driver`.
 
-Reads orders from stdin, one JSON line each, `{"phase": {...}, "samples_path": "..."}`, until it is
-closed. Of each phase it writes lines of progress to stdout (a pipe) five times a second, leaves a file
-of samples, and says last `{"end": null}`, or `{"end": "why it could not start"}`. Knows the clocks:
-nobody else in loadtests/load reads them. Touches stdin, stdout, signals and those files. Never draws,
-sums up or judges.
+Reads orders from stdin, one JSON line each, `{"phase": {...}, "samples_path": "..."}`, until it is closed.
+For each phase it writes lines of progress to stdout (a pipe) five times a second, then a file of samples, and
+finally the line `{"end": null}`, or `{"end": "why it could not start"}`. Knows the clocks: no other module of
+loadtests/load reads them. Touches stdin, stdout, signals and those files. Never draws, sums up or judges.
 
-A process of its own, so that nothing the parent does can delay a send. Ctrl-C goes to the whole
-group and is ignored here, for the parent decides; SIGTERM or a vanished parent means: stop, mark
-what was under way, write the file, end.
+It is a process of its own, so that nothing the parent does can delay a send. Ctrl-C goes to the whole group
+and is ignored here, because the parent decides. On SIGTERM, or when the parent is gone, it stops, marks the
+requests that are under way, writes the file and exits.
 """
 
 import contextlib
@@ -35,7 +34,7 @@ from loadtests.load.sample import to_columns
 
 
 class GcPauses:
-    """Counts and times the collections of the GC: pauses in which nothing is sent."""
+    """Counts and times garbage collections: nothing is sent during these pauses."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,7 +43,7 @@ class GcPauses:
         gc.callbacks.append(self._note)
 
     def restart(self) -> None:
-        """Collect what the last phase left, take what stays out of all later collections, count anew."""
+        """Collect the garbage of the last phase, exempt what stays from later collections, reset."""
         gc.unfreeze()
         gc.collect()
         gc.freeze()
@@ -60,10 +59,10 @@ class GcPauses:
 
 
 class CoreWait:
-    """How long the main thread was ready to run and had no core, by the kernel's own account, seconds.
+    """How long the main thread was ready to run and had no core, in seconds, as the kernel counts it.
 
-    proc(5): the second number of schedstat, in nanoseconds; a reading costs 1.5 us. Stays at zero
-    where the kernel keeps no such account.
+    proc(5): the second number of schedstat, in nanoseconds; a reading costs 1.5 us. Zero if the kernel does
+    not count it.
     """
 
     def __init__(self, path: Path = Path("/proc/self/schedstat")) -> None:
@@ -72,17 +71,17 @@ class CoreWait:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __call__(self) -> float:
-        """Read the account."""
+        """Read the count."""
         if self._descriptor is None:
             return 0.0
         return int(os.pread(self._descriptor, 100, 0).split(None, 2)[1]) / 1e9
 
 
 def emit(message: dict[str, Any], *, wait: bool = False) -> bool:
-    """Write one line to stdout; False when nobody reads any more.
+    """Write one line to stdout; returns False if the reader has closed the pipe.
 
-    Without `wait` it never blocks: a pipe takes up to PIPE_BUF bytes whole or not at all (pipe(7)),
-    and a slow reader misses a line of progress.
+    Without `wait` it never blocks: a pipe takes up to PIPE_BUF bytes whole or not at all (pipe(7)), and a
+    slow reader misses a line of progress.
     """
     descriptor = sys.stdout.fileno()
     os.set_blocking(descriptor, wait)
@@ -95,17 +94,17 @@ def emit(message: dict[str, Any], *, wait: bool = False) -> bool:
 
 
 class Driver:
-    """Serves one order after the other."""
+    """Runs one order after the other."""
 
     def __init__(self) -> None:
         self._loop: LoadLoop | None = None
         self._ended = False
-        self._waiting = True  # for an order or an address: there is nothing yet to keep
+        self._waiting = True  # for an order or an address: no samples exist yet
         self._pauses = GcPauses()
         self._clocks = Clocks(wall=time.monotonic, cpu=time.process_time, core_wait=CoreWait())
 
     def serve(self, orders: Iterable[str]) -> None:
-        """Run the phase of each line until there are no more, or until `end`."""
+        """Run the phase of each line until there are no more lines, or until `end`."""
         for line in orders:
             order = json.loads(line)
             problem = self._run(Phase.from_json(order["phase"]), Path(order["samples_path"]))
@@ -113,10 +112,10 @@ class Driver:
                 break
 
     def end(self, *_: object) -> None:
-        """Stop the phase under way, and serve no other: the handler of SIGTERM.
+        """Stop the running phase and accept no other: the handler of SIGTERM.
 
-        It may come while the GC calls back, where an exception would be reported and lost. So what sends
-        looks at `_ended`, and what waits, with nothing to keep, ends without one.
+        It may run inside a callback of the GC, where an exception would be reported and lost. So a running
+        phase checks `_ended`, and a driver that waits, with no samples to write, exits at once.
         """
         self._ended = True
         if self._waiting:
@@ -133,7 +132,7 @@ class Driver:
         self._waiting = False
         self._pauses.restart()
         epoch, cpu = time.time(), time.process_time()
-        # Sockets with a range of their own take any port of it (inet_hash_connect).
+        # A socket with a port range of its own takes any port of it (inet_hash_connect).
         late = None if phase.port_range is not None else port_rules().late_parity
         loop = LoadLoop(phase, endpoint, _emit_progress, self._clocks, late)
         self._loop = loop
@@ -171,7 +170,7 @@ def _facts(loop: LoadLoop, endpoint: Endpoint, pauses: GcPauses, epoch: float, c
 
 
 def main() -> None:
-    """Serve the orders of stdin."""
+    """Run the orders of stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):

@@ -1,6 +1,6 @@
 """How hard the generator works: its CPU time while it sends, and in its busiest second. Pure.
 
-Knows two clocks by the readings it is given. Touches nothing. Never judges.
+Knows two clocks only by the readings that it is given. Touches nothing. Never judges.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ SPAN_SECONDS: Final = 1.0
 class Effort:
     """Adds up readings of the wall clock and of the process's CPU clock, both in seconds.
 
-    `note` is called a few times a second while requests come due; afterwards nothing counts.
+    Call `note` a few times a second while requests come due, and not afterwards.
     """
 
     def __init__(self, now: float, cpu: float) -> None:
@@ -34,5 +34,5 @@ class Effort:
 
     @property
     def busiest_share(self) -> float:
-        """Share of one core in the busiest stretch of about a second; of the whole when it was shorter."""
+        """Share of one core in the busiest second or so; of the whole time if it was shorter."""
         return self._busiest or (self.cpu_seconds / self.seconds if self.seconds else 0.0)

@@ -1,7 +1,6 @@
-"""Where the requests go and what they say, made ready once so that no request pays for it.
+"""Where the requests go and what they contain, prepared once so that no request pays for it.
 
 Knows name resolution, request bytes and TLS settings. Touches the resolver, before the load starts.
-Never used on the clock.
 """
 
 import errno
@@ -19,19 +18,19 @@ from loadtests.load.phase import Phase, Target
 from loadtests.load.port_state import is_loopback
 from loadtests.load.statuses import parse_statuses
 
-# ip(7): leave the choice of the local port to connect(), which then shares a port between
-# destinations; a plain bind() must find one that nobody uses at all. Python names it from 3.12 on.
+# ip(7): leave the choice of the local port to connect(), which can share a port between destinations; a plain
+# bind() needs a port that is not used at all. Python has a name for it from 3.12 on.
 BIND_ADDRESS_NO_PORT: Final = 24 if sys.platform == "linux" else None
 
 # ip(7), Linux 6.3: the socket's own range of local ports, the upper bound in the upper 16 bits. Python has
 # no name for it.
 LOCAL_PORT_RANGE: Final = 51 if sys.platform == "linux" else None
 
-# socket(2) of Linux makes a socket that does not block with one call less; 0 elsewhere.
+# On Linux socket(2) makes a non-blocking socket, which saves a call; 0 elsewhere.
 NONBLOCKING: Final[int] = getattr(socket, "SOCK_NONBLOCK", 0)
 
-# Methods whose body has a meaning: without one they say so, or a server may wait for it or answer 411
-# (RFC 9110, 8.6).
+# Methods that usually have a body: an empty one needs Content-Length: 0, or a server may wait for it or
+# answer 411 (RFC 9110, 8.6).
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -43,9 +42,9 @@ class Endpoint:
     address: Any  # as socket.connect wants it: (host, port), four items for IPv6
     host: str  # as the URL names it, for TLS
     request: bytes
-    head_only: bool  # the answer to HEAD has no body, whatever its Content-Length says
+    head_only: bool  # the answer to HEAD has no body, even with a Content-Length
     tls: ssl.SSLContext | None
-    sources: Iterator[str] | None  # without an end: the addresses take turns
+    sources: Iterator[str] | None  # endless: the addresses in turn
     port_range: bytes | None  # as the socket option wants it
     server_closes: bool
     stays_here: bool  # loopback: the kernel shakes hands with itself before connect() returns
@@ -53,14 +52,14 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The address as people write it: `127.0.0.1:8080`, `[::1]:8080`."""
+        """The address as text: `127.0.0.1:8080`, `[::1]:8080`."""
         host, port = self.address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def open_socket(self) -> socket.SocketType | socket.socket:
         """Return a non-blocking socket, bound to the next source if there is one; raises `OSError`.
 
-        Without TLS it is the bare type, which has no Python in its making and closing.
+        Without TLS it is the C type, which runs no Python code when it is made and closed.
         """
         kind = socket.SocketType if self.tls is None else socket.socket
         sock = kind(self.family, socket.SOCK_STREAM | NONBLOCKING)
@@ -82,8 +81,8 @@ class Endpoint:
 def make_endpoint(phase: Phase) -> Endpoint:
     """Resolve the phase's host.
 
-    Raises `OSError` when it has no address, when a source is not one of ours, or when this kernel gives no
-    socket a port range of its own.
+    Raises `OSError` if it has no address, if a source is not an address of this machine, or if this kernel
+    does not support port ranges of sockets.
     """
     target = Target.parse(phase.url)
     family = socket.AF_UNSPEC
@@ -94,13 +93,13 @@ def make_endpoint(phase: Phase) -> Endpoint:
     port_range = None
     if (span := phase.port_span) is not None:
         if LOCAL_PORT_RANGE is None:
-            raise OSError(errno.ENOPROTOOPT, "only Linux gives a socket a port range of its own")
+            raise OSError(errno.ENOPROTOOPT, "only Linux supports a port range per socket")
         port_range = struct.pack("=I", span[0] | span[1] << 16)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
             trial.setsockopt(socket.IPPROTO_IP, LOCAL_PORT_RANGE, port_range)
     found = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
-    # IPv4 first: `localhost` often resolves to ::1 as well, where few test servers listen, and
-    # trying one after the other would be a second connection that the server counts.
+    # IPv4 first: `localhost` often resolves to ::1 as well, where few test servers listen, and trying both
+    # would make a second connection, which the server counts.
     found.sort(key=lambda info: info[0] != socket.AF_INET)
     chosen, _, _, _, address = found[0]
     return Endpoint(

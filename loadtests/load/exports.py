@@ -1,7 +1,7 @@
-"""What other tools read of a run: HdrHistogram's log and table, a line of JSON per second, JUnit's XML.
+"""A run in the formats of other tools: HdrHistogram's log and table, a line of JSON per second, JUnit XML.
 
-Knows these formats, the histograms' by way of their own library. Touches the files it is told to write. Never
-computes a figure that the summary has.
+Knows these formats, those of histograms through their own library. Touches the files that it is given. Never
+computes a figure that is in the summary.
 """
 
 import io
@@ -22,13 +22,15 @@ from loadtests.load.histogram import Quantiles
 from loadtests.load.results import MISSED, TOO_FEW, RunSummary, StepsSummary, ThresholdResult
 from loadtests.load.sample import OK, STOPPED, Sample
 from loadtests.load.summary import waits
+from loadtests.load.tell import observed
 
 LOG: Final = "latency.hlog"
 TABLE: Final = "latency.hgrm"
 SECONDS: Final = "seconds.ndjson"
 
-# Microseconds, to one in a thousand, up to an hour. A histogram has no place for what never came: a request
-# without the expected answer stands at the hour, so that a quantile which is `never` reads 3600 s.
+# Microseconds, in a resolution of one in a thousand, up to an hour. A histogram cannot hold an infinite
+# value: a request without the expected answer is recorded at the hour, so that a quantile of `never` reads
+# 3600 s.
 NEVER_SECONDS: Final = 3600
 DIGITS: Final = 3
 NEVER_COMMENT: Final = "a request without the expected answer counts as 3600 s"
@@ -51,7 +53,7 @@ def latency_log(due: Iterable[Sample], facts: GeneratorFacts) -> str:
     writer = HistogramLogWriter(text)
     writer.output_log_format_version()
     writer.output_comment(NEVER_COMMENT)
-    # The library's own lines for these two fail: it takes milliseconds for seconds.
+    # The library's own methods for these two lines are wrong: they take milliseconds for seconds.
     started = datetime.fromtimestamp(facts.started_epoch, UTC).isoformat()
     text.write(f"#[StartTime: {facts.started_epoch:.3f} (seconds since epoch), {started}]\n")
     text.write(f"#[BaseTime: {facts.started_epoch:.3f} (seconds since epoch)]\n")
@@ -91,23 +93,22 @@ def by_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[tupl
     """Samples by the second of the run in which they were meant to start."""
     groups: defaultdict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
-        # Moments are kept to the microsecond, so what was due on the second may lie just below it.
+        # Moments are rounded to microseconds, so a request due on the second may lie just below it.
         groups[math.floor(sample.intended - facts.started_monotonic + 1e-6)].append(sample)
     for second in sorted(groups):
         yield second, groups[second]
 
 
 def junit(summary: RunSummary) -> str:
-    """The thresholds as JUnit's XML, a test case each, after one that says whether the run is valid.
+    """The thresholds as JUnit XML, a test case each, after one that says whether the run is valid.
 
-    A threshold that was missed is a failure; one that had too few samples, like a run that says nothing, is
-    an error.
+    A missed threshold is a failure; one with too few samples is an error, and so is an INVALID run.
     """
     return _suite(f"{summary.workload} {summary.url}", {"": summary})
 
 
 def junit_of_steps(found: StepsSummary) -> str:
-    """The same for several steps, in one suite; each case has its step's name before its own."""
+    """The same for several steps, in one suite; the name of each case begins with that of its step."""
     name = f"{len(found.steps)} steps {found.steps[0].summary.url}"
     return _suite(name, {f"step {step.name}: ": step.summary for step in found.steps})
 
@@ -143,8 +144,8 @@ def _add_cases(suite: ElementTree.Element, step: str, summary: RunSummary) -> No
 
 
 def _observed(result: ThresholdResult) -> str:
-    observed = "never" if result.observed is None else f"{result.observed:g}"
-    return f"observed {observed}, with {result.samples} samples of {result.samples_needed} needed"
+    value = observed(result.threshold, result.observed)
+    return f"observed {value}, with {result.samples} samples of {result.samples_needed} needed"
 
 
 def _histogram(samples: Iterable[Sample]) -> HdrHistogram:

@@ -16,18 +16,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from loadtests.load import curves
 from loadtests.load.folder import Record
-from loadtests.load.live import seconds
 from loadtests.load.results import Step, StepsSummary
 from loadtests.load.sample import STOPPED, Sample
 from loadtests.load.summary import waits
+from loadtests.load.tell import seconds
 from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, svg
 
-DECADES_WITH_STEPS: Final = 3.0  # on an axis that is longer only powers of ten have words
+DECADES_WITH_STEPS: Final = 3.0  # on a longer axis only powers of ten have labels
 ABOVE: Final = 0.965  # where "never" is drawn: this share of the axis' height
 
 
 def of_run(record: Record) -> dict[str, str]:
-    """The figures of one phase as SVG, by name; none when nothing came due."""
+    """The figures of one phase as SVG, by name; none if no request came due."""
     due = [sample for sample in record.samples if sample.reason != STOPPED]
     if not due:
         return {}
@@ -53,7 +53,7 @@ def _over_time(record: Record, due: list[Sample]) -> Figure:
     figure.suptitle("Latency over time", weight="bold", size=12)
     axis = figure.subplots()
     dots = curves.dots(due, started, window)
-    # One path of lines without length, whose round ends are the dots: a third of the bytes of markers.
+    # One path of lines without length, with round ends as dots: a third of the bytes that markers take.
     places = [at for at, _ in dots for at in (at, at, math.nan)]
     heights = [latency for _, latency in dots for latency in (latency, latency, math.nan)]
     look: dict[str, Any] = {"color": BLUE, "alpha": 0.6, "lw": 2.2, "solid_capstyle": "round"}
@@ -99,7 +99,7 @@ def _rates(record: Record, due: list[Sample]) -> Figure:
 
 
 def _quantiles(record: Record, due: list[Sample]) -> Figure:
-    """How late the latest share of the requests was, each tenfold rarer share as wide as the one before."""
+    """Latency by quantile; each factor of ten in rarity has the same width."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle("Latency by quantile", weight="bold", size=12)
     axis = figure.subplots()
@@ -130,13 +130,13 @@ def _quantiles(record: Record, due: list[Sample]) -> Figure:
 
 
 def _steps(found: StepsSummary) -> Figure:
-    """Answers and latency against the offered rate, a mark for each step; a hollow one says nothing."""
+    """Answers and latency against the offered rate, a mark for each step; hollow for INVALID ones."""
     steps = sorted(found.steps, key=_offered)
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     figure.suptitle("What came of each offered rate", weight="bold", size=12)
     left, right = figure.subplots(1, 2)
     most = 1.08 * max(map(_offered, steps))
-    left.plot([0, most], [0, most], color=GREY, ls=":", lw=1.2, label="all that was offered")
+    left.plot([0, most], [0, most], color=GREY, ls=":", lw=1.2, label="as much as offered")
     achieved = [step.summary.achieved_per_second for step in steps]
     _marks(left, steps, achieved, BLUE, "o", "answered as expected")
     slo = steps[0].summary.slo_seconds
@@ -177,7 +177,7 @@ def _marks(axis: Axes, steps: list[Step], heights: list[float], colour: str, mar
 
 
 def _drawn(values: Iterable[float | None]) -> list[float]:
-    """Values for matplotlib: never is a gap."""
+    """Values for matplotlib, with a gap for never."""
     return [math.nan if value is None else value for value in values]
 
 
@@ -186,15 +186,15 @@ def _offered(step: Step) -> float:
 
 
 def _finish(axis: Axes, slo: float | None, room: float) -> None:
-    """Set the axis of latencies up, after all else: limits decide how many ticks have words.
+    """Set up the axis of latencies, after the curves: its limits decide how many ticks have labels.
 
-    `room`: above the curves, as a share of their height.
+    `room`: space above the curves, as a share of their height.
     """
     if slo is not None:
         axis.axhline(slo, color=GREY, lw=1, ls=":")
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    if low <= 0:  # nothing is drawn, for all of it is never
+    if low <= 0:  # nothing is drawn: all values are never
         low, high = 1e-3, 1.0
     axis.set_ylim(low, high * (high / low) ** room)
     few = math.log10(high / low) < DECADES_WITH_STEPS

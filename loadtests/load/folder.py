@@ -1,17 +1,16 @@
 """What a run folder holds, read back.
 
-    plan.json          what will be sent and has to be reached; written before the first request
+    plan.json          what will be sent and what it must reach; written before the first request
     samples.json       every request, and what the generator says of itself
-    surroundings.json  who else used machine and server meanwhile
-    summary.json       all of that as figures
+    surroundings.json  what else used machine and server meanwhile
+    summary.json       the figures that follow from these
     latency.hlog, latency.hgrm, seconds.ndjson   for other tools
     report.html        the page
 
-Of several rates each has such a folder of its own, named after it, in one that holds steps.json (which they
-will be, in their order) and the page of them all.
+With several rates each has such a folder, named after the rate, within one that holds steps.json (the rates
+in their order) and a page of them all.
 
-Knows the files and sums up anew from plan and samples: a command that was killed leaves no more. Reads them
-and touches nothing.
+Knows the files, and sums up again from plan and samples: a command that was killed leaves no more. Read-only.
 """
 
 import json
@@ -40,7 +39,7 @@ PAGE: Final = "report.html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One phase as it was kept. `forecast`: of its ports, before it."""
+    """One phase as it was kept. `forecast`: of its ports, made before the phase."""
 
     phase: Phase
     forecast: Forecast
@@ -50,7 +49,7 @@ class Record:
 
 
 def read_run(path: Path) -> Record:
-    """Read the folder of one phase; `ValueError` says why it cannot be."""
+    """Read the folder of one phase; a `ValueError` says why it cannot be read."""
     try:
         plan = _read(path / PLAN)
         phase = Phase.from_json(plan["phase"])
@@ -71,9 +70,9 @@ def read_run(path: Path) -> Record:
 
 
 def read_steps(path: Path) -> StepsSummary:
-    """Sum up the steps that were run, without one that could not reach the server.
+    """Sum up the steps that were run, except one that could not reach the server.
 
-    `ValueError` says why that cannot be done.
+    A `ValueError` says why they cannot be read.
     """
     try:
         planned = [(str(step["name"]), float(step["rate"])) for step in _read(path / STEPS)["steps"]]
@@ -89,7 +88,7 @@ def read_steps(path: Path) -> StepsSummary:
 
 
 def summed_up(steps: list[Step], planned: int) -> StepsSummary:
-    """The steps that were run, of so many; `ValueError` when there is none."""
+    """Sum up the steps that were run, of `planned` ones; `ValueError` if there is none."""
     if not steps:
         raise ValueError("not one step was run")
     return StepsSummary(
@@ -101,12 +100,12 @@ def summed_up(steps: list[Step], planned: int) -> StepsSummary:
 
 
 def holds_steps(path: Path) -> bool:
-    """Whether a folder is one of several rates."""
+    """Whether a folder holds a run of several rates."""
     return (path / STEPS).exists()
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a folder is one of `run`, of one rate or of several."""
+    """Whether `run` wrote a folder, with one rate or with several."""
     try:
         return holds_steps(path) or "phase" in _read(path / PLAN)
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The parent's side of the load generator: starts the driver, gives it phases, passes its progress on.
+"""The parent's side of the load generator: starts the driver, gives it phases, passes on its progress.
 
 Knows the driver's command line and the ways a phase can end early. Touches one child process. Never
 sends a request itself.
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final, Self
 
+from loadtests.exits import BrokenError
 from loadtests.load.facts import GeneratorFacts, Progress
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample, from_columns
@@ -20,15 +21,15 @@ from loadtests.load.sample import Sample, from_columns
 STOP_SECONDS: Final = 20.0
 
 
-class GeneratorError(Exception):
+class GeneratorError(BrokenError):
     """The driver could not start or broke; the message is one sentence for the user."""
 
 
 class Generator:
-    """A load generator that serves phase after phase in one child process; a context manager.
+    """A load generator that runs phase after phase in one child process; a context manager.
 
-    The child starts with the first phase. A phase that ends early takes it along, and the next phase
-    starts another: nothing of a phase that was cut off can reach into the one after it.
+    The child starts with the first phase. A phase that ends early ends the child too, and the next phase
+    starts another: nothing of an interrupted phase can reach into the next one.
     """
 
     def __init__(self) -> None:
@@ -44,16 +45,16 @@ class Generator:
 
     @property
     def pid(self) -> int | None:
-        """Of the child, while there is one."""
+        """The pid of the child, while there is one."""
         return None if self._child is None else self._child.pid
 
     def run(self, phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
-        """Run one phase and leave its samples in `samples_path`; yields progress as it is told.
+        """Run one phase and write its samples to `samples_path`; yields its progress.
 
-        `close()` of this iterator, the end of the context, or an exception such as KeyboardInterrupt
-        stops the phase, waits for the child and still leaves the samples, marked as interrupted. Raises
-        `GeneratorError` when the phase cannot start or the child breaks, `RuntimeError` while another
-        phase is under way.
+        Closing this iterator, leaving the context, or an exception such as KeyboardInterrupt stops the
+        phase, waits for the child and still writes the samples, marked as interrupted. Raises
+        `GeneratorError` if the phase cannot start or the child breaks, `RuntimeError` while another phase is
+        running.
         """
         if self._busy:
             raise RuntimeError("one phase at a time: the generator is still sending another")
@@ -73,7 +74,7 @@ class Generator:
         if self._child is not None and self._child.poll() is not None:
             self._end(self._child, terminate=False)
         if self._child is None:
-            # A session of its own: Ctrl-C reaches the parent alone, which then decides.
+            # In a session of its own: Ctrl-C reaches the parent alone, which then decides.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "loadtests.load.driver"],
                 stdin=subprocess.PIPE,
@@ -84,7 +85,7 @@ class Generator:
         return self._child
 
     def _end(self, child: subprocess.Popen[str], *, terminate: bool) -> None:
-        """End the child, by closing its orders or by SIGTERM, and wait for it; once is enough."""
+        """Stop the child, by closing its stdin or by SIGTERM, and wait for it; harmless when repeated."""
         if child is not self._child:
             return
         self._child = None
@@ -92,9 +93,9 @@ class Generator:
         assert child.stdout is not None
         if terminate:
             child.terminate()
-        with contextlib.suppress(BrokenPipeError):  # an order that a dead child left unread
+        with contextlib.suppress(BrokenPipeError):  # an order that the child never read
             child.stdin.close()
-        child.stdout.close()  # a child that waits for a reader of its last line goes on
+        child.stdout.close()  # lets a child go on that blocks on its last line
         _wait(child)
 
 
@@ -110,10 +111,10 @@ def read_samples(path: Path) -> tuple[list[Sample], GeneratorFacts]:
 def _serve(
     child: subprocess.Popen[str], phase: Phase, samples_path: Path
 ) -> collections.abc.Generator[Progress, None, str | None]:
-    """Give an order and yield progress until the end; returns why the phase could not start, or None."""
+    """Send one order and yield its progress; returns why the phase could not start, or None."""
     assert child.stdin is not None
     assert child.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # then stdout is at its end as well
+    with contextlib.suppress(BrokenPipeError):  # then stdout has ended as well
         child.stdin.write(json.dumps({"phase": phase.to_json(), "samples_path": str(samples_path)}) + "\n")
         child.stdin.flush()
     while line := child.stdout.readline():
@@ -128,7 +129,7 @@ def _serve(
 
 
 def _wait(child: subprocess.Popen[str]) -> None:
-    """Wait for the child; whoever has no patience left (a second Ctrl-C) loses the samples."""
+    """Wait for the child; a second Ctrl-C kills it, and the samples are lost."""
     try:
         child.wait(STOP_SECONDS)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

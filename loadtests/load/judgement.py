@@ -1,6 +1,6 @@
-"""What may be made of a run: when its figures say nothing about the server, and what they hide. Pure.
+"""What may be concluded from a run: when its figures say nothing about the server, and what they hide. Pure.
 
-Knows how far a generator may be off before it measures itself, and whose fault an error is. Touches
+Knows how late a generator may be before it measures itself, and which errors are not the server's. Touches
 nothing. Never changes a figure.
 """
 
@@ -23,16 +23,16 @@ from loadtests.load.sample import (
     explain,
 )
 
-# Lateness is part of every latency from the intended time, so it bounds the generator's own error; how
-# late it looks at an answer is part of every latency as well.
-# A tenth of the p99 is an error one can live with; below 10 ms it is the scheduler of a shared
-# machine (a few time slices of about 3 ms), which also strikes the server, and no sign of overload.
-# Above 50 ms it is one even beside a p99 of seconds: time-outs must not buy the generator an excuse.
+# Lateness is part of every latency from the intended time, so it bounds the generator's own error; how late
+# it looks at an answer is part of every latency as well. A tenth of the p99 is an acceptable error. Below 10
+# ms lateness comes from the scheduler of a shared machine (a few time slices of about 3 ms), which affects
+# the server too, and is no sign of overload. Above 50 ms it is a sign even beside a p99 of seconds: time-outs
+# must not excuse the generator.
 LATENESS_FLOOR_SECONDS: Final = 0.010
 LATENESS_SHARE: Final = 0.1
 LATENESS_CEILING_SECONDS: Final = 0.050
-# One thread: at 80 % of a core it has begun to queue up its own sends in every burst. A single second
-# may be busier without harm to the rest, so it is no verdict, but its peaks may be our own.
+# The generator is one thread: at 80 % of a core it queues its own sends in every burst. A single busier
+# second does not spoil the rest, so it makes no run INVALID, but its latency peaks may be the generator's.
 BUSY_SHARE: Final = 0.8
 BUSY_SECOND_SHARE: Final = 0.9
 SYN_RETRANSMIT_SECONDS: Final = 1.0  # RFC 6298: the first retransmission, then 3 s and 7 s after the start
@@ -41,8 +41,8 @@ SYN_RETRANSMIT_SECONDS: Final = 1.0  # RFC 6298: the first retransmission, then 
 def judged(draft: RunSummary, samples: Sequence[Sample], phase: Phase) -> RunSummary:
     """Return the summary with its state, why it is invalid if it is, and its cautions.
 
-    The generator's faults come first, for no threshold can be judged by its figures. A threshold that
-    was missed comes before one that had too few samples: something has been found out.
+    The generator's faults come first, because then no threshold can be judged. A missed threshold comes
+    before one with too few samples: it is a finding.
     """
     faults = tuple(_faults(samples, draft))
     states = {result.state for result in draft.thresholds}
@@ -59,19 +59,19 @@ def judged(draft: RunSummary, samples: Sequence[Sample], phase: Phase) -> RunSum
 
 
 def all_of(states: Collection[State]) -> State:
-    """Return what is true of several runs together, each judged by itself.
+    """Return the state of several runs together, each of which is judged by itself.
 
-    Together they say "every step reaches its thresholds". One that missed refutes that, whatever an invalid
-    one would have said; without one that missed, an invalid one leaves it open. (Kleene's conjunction: false
-    and unknown is false, true and unknown is unknown.) So rates that rise until the generator gives out still
-    tell of the limit that was found below.
+    Together they say "every step reaches its thresholds". A step that missed refutes that, whatever an
+    invalid one would have said; if none missed, an invalid one leaves it open. (Kleene's conjunction: false
+    and unknown is false, true and unknown is unknown.) So rates that rise beyond what the generator can send
+    still report the limit that was found below.
     """
     order: tuple[State, ...] = ("missed", "invalid", "ok")
     return next(state for state in order if state in states)
 
 
 def unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
-    """Return one sentence on an address where no connection ever stood, or None."""
+    """Return one sentence if no connection was ever established, or None."""
     if not facts.unreachable:
         return None
     reasons = Counter(
@@ -82,12 +82,12 @@ def unreachable(samples: Iterable[Sample], facts: GeneratorFacts) -> str | None:
 
 
 def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
-    """Give why the run says nothing about the server, one sentence each; a cause before what comes of it."""
+    """Why the run says nothing about the server, one sentence each; a cause before its effects."""
     local = Counter(s.reason for s in samples if s.outcome == CONNECT_ERROR and s.reason in LOCAL_ERRORS)
     for name, count in local.items():
         yield f"{count} requests failed here with {name}: {explain(str(name))}"
     allowed = _allowed_lateness(samples)
-    if summary.surroundings is not None:  # before what comes of them
+    if summary.surroundings is not None:  # before their effects
         yield from summary.surroundings.faults()
     if (share := summary.generator.cpu_share) > BUSY_SHARE:
         yield (
@@ -107,40 +107,40 @@ def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
 
 
 def _allowed_lateness(samples: Iterable[Sample]) -> float:
-    """Return how late the generator may be, seconds; beside how long requests took, however they ended."""
+    """Return how late the generator may be, in seconds, by how long all requests took."""
     took = Quantiles.of(elapsed(s.intended, s.finished) for s in samples if s.started is not None).p99
     share = LATENESS_SHARE * took if took is not None else 0.0
     return min(max(LATENESS_FLOOR_SECONDS, share), LATENESS_CEILING_SECONDS)
 
 
 def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, valid: bool) -> Iterator[str]:
-    """Give what a reader of the figures should know, one sentence each."""
+    """What a reader of the figures should know, one sentence each."""
     if summary.clients is not None:
         yield (
-            "a closed loop measures capacity; its latencies are not those of an offered load, for its "
+            "a closed loop measures capacity; its latencies are not those of an offered load, because its "
             "clients send nothing while they wait (coordinated omission)"
         )
     if (few := caution(summary.ledger.sent)) is not None:
         yield few
     if summary.error_share:
         yield (
-            f"{summary.error_share:.2%} of the requests failed: in the latencies these wait for ever "
-            "(never); answered_latency_seconds tells of the others alone"
+            f"{summary.error_share:.2%} of the requests failed: their latency is infinite (never); "
+            "answered_latency_seconds is that of the others alone"
         )
     if summary.surroundings is not None:
         yield from summary.surroundings.cautions()
     if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
-        yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}, and so failed"
+        yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}: they failed"
     if dropped := sum(sample.outcome == DROPPED for sample in samples):
         yield (
             f"{dropped} requests went out on a kept connection that ended without a byte of an answer "
-            "(dropped), as when the server closes an idle one just then; clients may repeat such requests if "
-            "they are idempotent (RFC 9110, 9.2.2), here they failed"
+            "(dropped), for instance because the server closed it then; clients may repeat such requests if "
+            "they are idempotent (RFC 9110, 9.2.2), here they count as failed"
         )
     if open_ := summary.not_closed_by_server:
         yield (
             f"{open_} connections were left open by the server after its answer, in spite of "
-            "`Connection: close`; they were closed here, where the TIME_WAIT then stays"
+            "`Connection: close`; the generator closed them, so their ports stay in TIME_WAIT"
         )
     connected = (s for s in samples if s.connected is not None)
     if slow := sum(elapsed(s.started, s.connected) >= SYN_RETRANSMIT_SECONDS for s in connected):
@@ -149,6 +149,6 @@ def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, v
         return
     worst = max(summary.lateness_seconds.max or 0.0, summary.receive_lateness_seconds.max or 0.0)
     if worst > 10 * LATENESS_FLOOR_SECONDS:
-        yield f"the generator stood still once for {worst * 1e3:.0f} ms; latencies count it in"
+        yield f"the generator stood still once for {worst * 1e3:.0f} ms; the latencies include that"
     if (share := summary.generator.busiest_second_cpu_share) > BUSY_SECOND_SHARE:
-        yield f"in its busiest second the generator used {share:.0%} of its core: that peak may be its own"
+        yield f"in its busiest second the generator used {share:.0%} of its core: a peak then may be its own"

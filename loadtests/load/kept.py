@@ -1,31 +1,32 @@
-"""One request on a connection that an earlier one left, or on a new one that a later one may take.
+"""One request on a connection that an earlier one left idle, or on a new one that a later one may reuse.
 
-Knows when a connection may serve again, and what it means that it ended instead. Touches sockets by way of
-`Connection`. Never queues: a request that is due and finds no idle connection makes one of its own, so the
-load stays as open as with a connection for each.
+Knows when a connection can be reused, and what it means if it closes instead. Touches sockets through
+`Connection`. Never queues: a request that is due and finds no idle connection opens one of its own, so the
+load stays as open as with one connection per request.
 
-Nothing is sent again. When a server closes an idle connection at the moment at which a request goes out on
-it, the client cannot know whether the server has seen that request, and may repeat one that is idempotent
-(RFC 9110, 9.2.2; RFC 9112, 9.3.1). Many clients do so by themselves. An instrument that did would hide an
-error that every POST meets, and count two requests as one. So it is an outcome of its own, `dropped`.
+Nothing is sent twice. If a server closes an idle connection just as a request is sent on it, the client
+cannot know whether the server has read that request, and may repeat it only if it is idempotent (RFC 9110,
+9.2.2; RFC 9112, 9.3.1). Many clients repeat it silently. An instrument that did so would hide an error that
+every POST meets, and would count two requests as one. So this is an outcome of its own, `dropped`.
 """
 
 import ssl
 from typing import Final
 
 from loadtests.load.answer import KeptAnswer
-from loadtests.load.connection import RECEIVE_BYTES, Connection, Owner
+from loadtests.load.attempt import Owner
+from loadtests.load.connection import RECEIVE_BYTES, Connection
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.sample import DROPPED, RESET, SHORT
 
-END: Final = "FIN"  # the reason of a `dropped` that was no error of the socket
+END: Final = "FIN"  # the reason of `dropped` if the socket had no error
 
 
 class Idle:
-    """Connections that no request uses.
+    """Idle connections.
 
-    Never more than requests were under way at the same time, for a new one is made only when none is idle. A
-    client in a closed loop finds its own: the last that came is the first that goes.
+    Never more than requests were under way at the same time, because a new one is opened only when none is
+    idle. Last in, first out, so that a client in a closed loop gets its own connection back.
     """
 
     def __init__(self) -> None:
@@ -36,10 +37,10 @@ class Idle:
         self._connections[connection] = None
 
     def take(self) -> "KeptConnection | None":
-        """Return the one that was used last; those that the server has closed meanwhile are let go.
+        """Return the connection that was used last, and close those that the server has closed meanwhile.
 
-        The socket itself is asked, for the loop may not have looked at its event yet. To send behind a FIN
-        that is here already would be the generator's fault, and would count as the server's.
+        The socket itself is read, because the loop may not have handled its event yet. A request sent after a
+        FIN has arrived would fail by the generator's fault and count as the server's.
         """
         while self._connections:
             connection, _ = self._connections.popitem()
@@ -49,18 +50,18 @@ class Idle:
         return None
 
     def drop(self, connection: "KeptConnection") -> None:
-        """Let go of one that the server has closed."""
+        """Close a connection that the server has closed."""
         del self._connections[connection]
         connection.let_go()
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all of them."""
         while self._connections:
             self._connections.popitem()[0].let_go()
 
 
 class KeptConnection(Connection):
-    """The life of one request; the connection may have begun before it, and goes on after it."""
+    """One request; its connection may be older, and may serve further requests."""
 
     __slots__ = ("_idle",)
 
@@ -72,7 +73,7 @@ class KeptConnection(Connection):
         self._idle = idle
 
     def start(self, now: float) -> None:
-        """Send on an idle connection, or begin to connect if there is none."""
+        """Send on an idle connection; if there is none, connect."""
         before = self._idle.take()
         if before is None:
             super().start(now)
@@ -84,9 +85,9 @@ class KeptConnection(Connection):
         self._send(now)
 
     def is_usable(self) -> bool:
-        """Whether an idle connection still stands, as far as this end has heard.
+        """Whether an idle connection is still open, as far as this side knows.
 
-        Bytes that nobody asked for end it as well, such as a 408 ahead of a FIN (RFC 9112, 9.2).
+        Unsolicited bytes make it unusable as well, such as a 408 ahead of a FIN (RFC 9112, 9.2).
         """
         assert self._sock is not None
         try:
@@ -98,7 +99,7 @@ class KeptConnection(Connection):
         return False
 
     def let_go(self) -> None:
-        """Close an idle connection: it is no request's, so nobody is told."""
+        """Close an idle connection; it belongs to no request, so the owner is not called."""
         self._close_socket()
 
     def _after_the_answer(self, now: float, *, at_end: bool) -> None:
@@ -115,7 +116,7 @@ class KeptConnection(Connection):
 
     def _look_while_idle(self, _now: float) -> None:
         if self._sock is None:
-            return  # the event came for this one, but the next request has the socket by now, and waits
+            return  # the event came for this request, but a later one has the socket by now, and waits for it
         if self.is_usable():
             self._watch(write=False)  # a session ticket of TLS
         else:

@@ -1,11 +1,11 @@
 """The loop that sends: fires each request when it is due, receives, and gives up.
 
-Knows what is under way and when to give up; who is due it asks the schedule. Touches sockets by way of
-`Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once,
-and its latency counts from when it was due. The clocks are handed in.
+Knows what is under way and when to give up; the schedule says what is due. Touches sockets through
+`Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once, and its
+latency counts from when it was due. The clocks are passed in.
 
-One thread and one selector instead of asyncio: less CPU per request, and no layer between the
-readiness of a socket and its timestamp.
+One thread and one selector instead of asyncio: less CPU per request, and no layer between the readiness of a
+socket and its timestamp.
 """
 
 from collections import Counter, deque
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from loadtests.load.connection import Connection, Owner
+from loadtests.load.attempt import Attempt, Owner
+from loadtests.load.connection import Connection
 from loadtests.load.effort import Effort
 from loadtests.load.endpoint import Endpoint
 from loadtests.load.facts import Progress
@@ -36,19 +37,19 @@ from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, offse
 PROGRESS_SECONDS: Final = 0.2
 PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
 
-# With `Connection: close` a server sends its FIN right behind the last byte. One that has not done so
-# for a second was told in vain, however busy it is; to wait for it until the time-out would hold a
-# port for ten, and keep a client of a closed loop from its next request.
+# With `Connection: close` a server sends its FIN right after the last byte. If it has not done so within a
+# second, it ignores the header, however busy it is. Waiting until the time-out would hold a port for ten
+# seconds, and keep a client of a closed loop from its next request.
 LEFT_OPEN_SECONDS: Final = 1.0
 
-# How long the FIN behind an answer may lie unseen while nothing else wakes us. It holds a port and a
-# connection, and no figure.
+# How long the FIN after an answer may go unseen while nothing else wakes the loop. That holds a port and a
+# connection, and changes no figure.
 ENDING_SECONDS: Final = 0.002
 
-# Nothing listens: say so at once instead of counting thousands of refusals. A probe before the load
-# would tell the same, but the server would count one connection more than the ledger. Twenty in a
-# row, or all of the first second, cannot be a hiccup of a server that is up; and once a single
-# connection has stood, refusals are a finding, and the run goes on.
+# If nothing listens, stop at once instead of counting thousands of refusals. A probe before the load would
+# find out as well, but the server would count one connection more than the ledger. Twenty errors in a row, or
+# nothing but errors for a second, are no hiccup of a server that is up; and once a single connection was
+# established, refusals are a finding, and the run goes on.
 HOPELESS_ERRORS: Final = 20
 HOPELESS_SECONDS: Final = 1.0
 
@@ -71,9 +72,9 @@ class LoadLoop:
         self._make: Callable[[Endpoint, Owner, float], Connection] = (
             partial(KeptConnection, self._idle) if phase.keep_alive else Connection
         )
-        self._deadlines: deque[Connection] = deque()  # in the order of their starts: one time-out for all
-        self._left_open: deque[tuple[float, Connection]] = deque()  # until when, in that order
-        self._ending: list[Connection] = []  # of those, where nobody has looked yet
+        self._deadlines: deque[Attempt] = deque()  # in the order of their starts: all have the same time-out
+        self._left_open: deque[tuple[float, Attempt]] = deque()  # until when, ascending
+        self._ending: list[Attempt] = []  # of those, not looked at yet
         self.not_closed_by_server = 0
         self._open = self._fired = self._reused = self._connected = self._failed_connects = 0
         self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
@@ -93,7 +94,7 @@ class LoadLoop:
 
     @property
     def unreachable(self) -> bool:
-        """Whether connections failed and not one ever stood."""
+        """Whether connections failed and none was ever established."""
         return not self._connected and self._failed_connects > 0
 
     def run(self) -> None:
@@ -113,8 +114,8 @@ class LoadLoop:
                 break
             if now >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECONDS
-                # Not `stop |= ...`: that reads the flag before the call and would undo a SIGTERM
-                # that comes as an answer to this very line.
+                # Not `stop |= ...`: that reads the flag before the call, and would undo a SIGTERM that
+                # arrives during the call.
                 if not self._emit(self._progress(now)):
                     self.stop = True
             self._handle_ready(self._next_wake(now))
@@ -127,7 +128,7 @@ class LoadLoop:
         return self._clocks.wall()
 
     def on_connected(self) -> None:
-        """Count a connection that stands."""
+        """Count an established connection."""
         self._connected += 1
 
     def on_finished(self, sample: Sample) -> None:
@@ -137,11 +138,11 @@ class LoadLoop:
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self._failed_connects += 1
 
-    def on_left_open(self, connection: Connection, now: float) -> None:
-        """Give the server a while to close what it has answered.
+    def on_left_open(self, connection: Attempt, now: float) -> None:
+        """Give the server a while to close a connection after its answer.
 
-        Its FIN is right behind the answer, as a rule: an open load looks for it when it is awake for
-        something else. A closed client waits for it alone.
+        Its FIN usually follows the answer at once: an open load looks for it when something else wakes the
+        loop. A closed client waits for nothing but the FIN.
         """
         self._left_open.append((now + LEFT_OPEN_SECONDS, connection))
         if self._phase.clients is None:
@@ -150,7 +151,7 @@ class LoadLoop:
             connection.step(now)
 
     def on_closed(self, now: float, *, stood: bool) -> None:
-        """Count a request less that has a socket."""
+        """Count one open socket less."""
         self._open -= 1
         self._arrivals.on_ended(now, stood=stood)
 
@@ -211,7 +212,7 @@ class LoadLoop:
     def _handle_ready(self, until: float) -> None:
         for connection in self.readiness.wait(until):
             now = self._clocks.wall()
-            if self._arrivals.next_due <= now:  # a send does not queue up behind a crowd of answers
+            if self._arrivals.next_due <= now:  # a send does not wait for a batch of answers
                 self._fire_due(now)
                 now = self._clocks.wall()
             connection.step(now)

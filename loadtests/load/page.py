@@ -1,7 +1,7 @@
 """Draws report.html of a run folder, of one rate or of several, from what is in the folder alone.
 
-Knows the templates and how a run is told in full. Touches the pages in that folder. Never measures, and
-never shows a header's value or a body: a page is passed on, and they may be secrets.
+Knows the templates and what a page says. Touches the pages in that folder. Never measures, and never shows
+the value of a header or a body: they may be secrets, and a page is passed on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 from loadtests.files import write_whole
 from loadtests.load import doctor, figures
 from loadtests.load.folder import PAGE, Record, holds_steps, read_run, read_steps
-from loadtests.load.live import COLUMNS, books_of, observed, seconds, times, told, verdict_of
 from loadtests.load.results import MISSED, PASSED, TOO_FEW, StepsSummary
+from loadtests.load.tell import COLUMNS, books_of, observed, seconds, times, told, verdict_of
 from loadtests.pages import frame
 
 RUN: Final = Path(__file__).with_name("run.html.j2")
@@ -29,23 +29,22 @@ CLASSES: Final = {
     TOO_FEW: "inconclusive",
 }
 CAPTIONS: Final = {
-    "latency": "Latency counts from the moment a request was due, so a stall is seen in all who came due "
-    "meanwhile. The lines are quantiles of slices of at least a second and a hundred requests; a gap in one "
-    "is a slice in which it is never. A cross: requests that did not get the expected answer, and wait for "
-    "ever.",
-    "rates": "Offered and failed by when requests were due, answered by when the answer was complete.",
-    "quantiles": "One request in a hundred waited longer than at 99 %. The last point is the maximum. What "
-    "lies between the two lines is waiting before the request could be sent.",
-    "steps": "A mark for each step. Where answers leave the dotted line, capacity ends. A hollow mark is of "
-    "an INVALID step: it says nothing about the server. Each rate was sent by itself: a continuous ramp "
-    "would overestimate the capacity, for a queue that has begun to grow shows only at a rate later on.",
+    "latency": "Latency counts from the moment a request was due, so a stall shows in all that came due "
+    "meanwhile. The lines are quantiles of slices of at least a second and a hundred requests; a gap is a "
+    "slice in which the quantile is never. A cross marks requests that did not get the expected answer.",
+    "rates": "Offered and failed requests count when they were due, answered ones when they were complete.",
+    "quantiles": "One request in a hundred waited longer than at 99 %. The last point is the maximum. "
+    "The gap between the two lines is the wait before a request could be sent.",
+    "steps": "A mark for each step. Where answers leave the dotted line, capacity ends. A hollow mark is an "
+    "INVALID step: it says nothing about the server. Each rate was sent by itself, because a continuous ramp "
+    "overestimates the capacity: a queue that begins to grow shows only later, at a higher rate.",
 }
 
 
 def draw(folder: Path) -> Path:
-    """Write the page of a run folder, and that of each of its steps; returns where it is.
+    """Write the page of a run folder and of each of its steps; returns its path.
 
-    Raises `ValueError` when the folder holds no readable run.
+    Raises `ValueError` if the folder holds no readable run.
     """
     if holds_steps(folder):
         found = read_steps(folder)
@@ -102,7 +101,7 @@ def _date(epoch: float) -> str:
 
 
 def _plan(record: Record) -> dict[str, str]:
-    """What was ordered, by name."""
+    """The order of the run, by name."""
     phase, summary = record.phase, record.summary
     slo = summary.slo_seconds
     plan = {

@@ -13,36 +13,36 @@ from loadtests.load.statuses import parse_statuses
 
 ARRIVALS = ("constant", "poisson")
 CLOSERS = ("server", "client")
-MOST_SOURCES = 1024  # of local addresses that take turns; each is tried before the load starts
+MOST_SOURCES = 1024  # local addresses used in turn; each is tried before the load starts
 
-# These three frame the requests of a connection; a second opinion would make them ambiguous.
+# These headers frame the requests of a connection; a second one would contradict the generator's.
 OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
 METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One load against one URL: an offered rate, or clients in a closed loop. Travels as JSON.
+    """One load against one URL: an offered rate, or clients in a closed loop. Can be written as JSON.
 
-    Exactly one of `rate` and `clients` is given; schedule.py says what each can tell. Raises
-    `ValueError` with one sentence that names the field at fault.
+    Exactly one of `rate` and `clients` is given; schedule.py says what each measures. Raises `ValueError`
+    with one sentence that names the field at fault.
     """
 
     url: str
-    duration_seconds: float  # how long requests are sent
+    duration_seconds: float  # for how long requests are sent
     rate: float | None = None  # requests per second
     clients: int | None = None  # each with one request under way
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
-    body: str = ""  # UTF-8; bytes that are none travel as surrogates (PEP 383)
+    body: str = ""  # UTF-8; other bytes are kept as surrogates (PEP 383)
     arrivals: str = "constant"
     seed: int = 1
     timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
     source: str | None = None  # local IP address, or a range such as 127.0.0.2-127.0.0.9; None: the kernel's
     port_range: str | None = None  # local ports, such as 40000-40199; None: the kernel's
-    keep_alive: bool = False  # requests use connections again that earlier ones left; else one for each
+    keep_alive: bool = False  # requests reuse idle connections; else each has its own
     who_closes: str = "server"  # of connections for one request
-    expect: str = "200"  # statuses that are no failure: 200, 2xx, 200-299, or several with commas
+    expect: str = "200"  # statuses that count as success: 200, 2xx, 200-299, or several with commas
     max_in_flight: int = 10_000
     insecure: bool = False
 
@@ -81,7 +81,7 @@ class Phase:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The local addresses that take turns; none: the kernel chooses one."""
+        """The local addresses to use in turn; empty: the kernel chooses one."""
         return () if self.source is None else parse_sources(self.source)
 
     @property
@@ -91,7 +91,7 @@ class Phase:
 
     @property
     def workload(self) -> str:
-        """What is sent, for people: `100/s poisson`, or `closed loop, 8 clients`."""
+        """The load in words: `100/s poisson`, or `closed loop, 8 clients`."""
         if self.rate is not None:
             return f"{self.rate:g}/s {self.arrivals}"
         return f"closed loop, {self.clients} client{'' if self.clients == 1 else 's'}"
@@ -102,7 +102,9 @@ class Phase:
         if clients > self.max_in_flight:
             raise ValueError(f"{clients} clients are more than max_in_flight {self.max_in_flight} allows")
         if self.arrivals != ARRIVALS[0]:
-            raise ValueError(f"arrivals {self.arrivals!r} need a rate: closed clients send when answered")
+            raise ValueError(
+                f"arrivals {self.arrivals!r} need a rate: clients in a closed loop send when answered"
+            )
 
     def _check_head(self) -> None:
         if not self.method or not METHOD_CHARACTERS.issuperset(self.method):

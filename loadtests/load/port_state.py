@@ -1,7 +1,7 @@
-"""The ports of this machine: what the kernel allows, and who has which.
+"""The ports of this machine: what the kernel allows, and which are in use.
 
-Knows the names and formats of /proc (proc(5)) and of sock_diag(7). Touches those, and the routing table by
-way of a socket that sends nothing. Never judges.
+Knows the names and formats of /proc (proc(5)) and of sock_diag(7). Reads those, and the routing
+table through a socket that sends nothing. Never judges.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ LISTENING: Final = "0A"
 
 
 def port_rules(settings: Path = SETTINGS) -> PortRules:
-    """What this network namespace says; Linux's defaults where it does not say anything."""
+    """The settings of this network namespace; Linux's defaults where they cannot be read."""
     low, high = (int(word) for word in (_read(settings / "ip_local_port_range") or "32768 60999").split())
     return PortRules(
         low=low,
@@ -58,13 +58,13 @@ def port_rules(settings: Path = SETTINGS) -> PortRules:
 
 
 def held_ports(host: str, port: int) -> list[HeldPort]:
-    """Ports that connections from here to that address have, or have in TIME_WAIT."""
+    """Local ports of connections to that address, in use or in TIME_WAIT."""
     server = ipaddress.ip_address(host)
     return [held for table in _tables() for held in held_in(table, server, port)]
 
 
 def held_in(table: str, server: Any, port: int) -> Iterator[HeldPort]:
-    """The same from the text of one such table: a line of heads, then a line for each socket."""
+    """The same from the text of one table: a line of headings, then a line for each socket."""
     for local, remote, state, timer in _rows(table):
         if state != LISTENING and _port(remote) == port and _address(remote) == server:
             # "03:00001770": kind of timer, and clock ticks until it expires.
@@ -73,16 +73,16 @@ def held_in(table: str, server: Any, port: int) -> Iterator[HeldPort]:
 
 
 def half_open_ports(service_port: int) -> frozenset[int]:
-    """Local ports of clients whose handshake with a service of this machine the kernel has not finished.
+    """Local ports of clients whose handshake with a service of this machine is not complete.
 
-    Their connections may still be accepted, seconds later, when the client's kernel sends again. Both sides
-    know a connection by its client's port, so the books can name it.
+    The service may still accept their connections, seconds later, when the client's kernel retransmits. Both
+    sides know a connection by its client's port, so the ledger can name it.
     """
     return frozenset(port for table in _tables() for port in unfinished(table, service_port))
 
 
 def unfinished(table: str, service_port: int) -> set[int]:
-    """The same from the text of one such table."""
+    """The same from the text of one table."""
     return {
         _port(remote)
         for local, remote, state, _ in _rows(table)
@@ -91,14 +91,14 @@ def unfinished(table: str, service_port: int) -> set[int]:
 
 
 def clients_of(port: int) -> set[int]:
-    """The ports of clients whose connections to a port of this machine stand; none where nobody tells.
+    """The ports of clients with established connections to a port of this machine; empty if unknown.
 
-    Asked by netlink (sock_diag(7)), where the kernel picks them out: its table in /proc takes 60 ms to print
-    when 16,000 sockets are in TIME_WAIT, this 3 ms.
+    By netlink (sock_diag(7)), where the kernel selects them: with 16,000 sockets in TIME_WAIT it takes 60 ms
+    to print its table in /proc, and 3 ms for this.
     """
     found: set[int] = set()
     for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(AttributeError, OSError):  # no Linux, or one without inet_diag
+        with contextlib.suppress(AttributeError, OSError):  # not Linux, or without inet_diag
             found.update(_established(family, port))
     return found
 
@@ -124,12 +124,12 @@ def _established(family: int, port: int) -> Iterator[int]:
 
 
 def states() -> Counter[str]:
-    """How many TCP sockets of this namespace are in which state."""
+    """The number of TCP sockets of this namespace in each state."""
     return Counter(STATES.get(state, state) for table in _tables() for *_, state, _ in _rows(table))
 
 
 def time_waits(path: Path = Path("/proc/self/net/sockstat")) -> int:
-    """How many TCP sockets of this namespace are in TIME_WAIT; cheap, and 0 where the kernel does not say."""
+    """The number of TCP sockets of this namespace in TIME_WAIT; cheap; 0 if the kernel does not say."""
     words = next((line.split() for line in (_read(path) or "").splitlines() if line.startswith("TCP:")), [])
     return int(words[words.index("tw") + 1]) if "tw" in words else 0
 
@@ -137,8 +137,8 @@ def time_waits(path: Path = Path("/proc/self/net/sockstat")) -> int:
 def source_for(family: int, address: Any) -> str:
     """The local address from which the kernel would connect there.
 
-    Connecting a datagram socket looks the route up and sends nothing (udp(7)). Raises `OSError` where there
-    is no route.
+    Connecting a datagram socket looks up the route and sends nothing (udp(7)). Raises `OSError` if there is
+    no route.
     """
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)
@@ -146,7 +146,7 @@ def source_for(family: int, address: Any) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the kernel knows for sure that a connection to `host` stays on this machine."""
+    """Whether a connection to `host` is certain to stay on this machine."""
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
@@ -169,7 +169,7 @@ def _port(text: str) -> int:
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """The address of `0100007F:1F90`: words of 32 bits in the byte order of the machine.
 
-    An IPv4 address inside an IPv6 one is that IPv4 address.
+    An IPv4 address mapped into IPv6 is returned as IPv4.
     """
     words = bytes.fromhex(text.partition(":")[0])
     if sys.byteorder == "little":

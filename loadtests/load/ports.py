@@ -1,21 +1,18 @@
 """How many connections a client can make before its local ports run out. Pure.
 
-Knows how Linux hands local ports out and takes them back. Touches nothing: port_state.py reads what this
-decides by.
+Knows how Linux assigns local ports and frees them. Touches nothing: port_state.py reads what this needs.
 
-A connection is told apart by four things: both addresses and both ports. Against one server a client with
-one address therefore has as many connections as it has local ports (`ip_local_port_range`), and a port is
-not free again when its connection ends: whoever sends the first FIN keeps it in TIME_WAIT for a minute (RFC
-9293, 3.6). A client that closes first runs dry at ports / 60 s, some 470 connections per second, and what
-fails then is the client while the server idles: the trap that many a load test has taken for a limit of its
-server.
+A connection is identified by both addresses and both ports. So a client with one address can have as many
+connections to one server as it has local ports (`ip_local_port_range`). A port is not free again when its
+connection ends: the side that sends the first FIN keeps it in TIME_WAIT for a minute (RFC 9293, 3.6). A
+client that closes first runs out of ports at ports / 60 s, some 470 connections per second. Then the client
+fails while the server idles, which many a load test has taken for a limit of its server.
 """
 
 import dataclasses
 import heapq
 import math
-import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
 TIME_WAIT_SECONDS: Final = 60.0
@@ -24,20 +21,13 @@ TIME_WAIT_SECONDS: Final = 60.0
 LOOPBACK_ONLY: Final = 2
 """Of tcp_tw_reuse, the default since Linux 4.19: 0 never, 1 for every peer, 2 for loopback."""
 
-WIDEST: Final = (1024, 65535)
-SPARE_ADDRESSES: Final = tuple(f"127.0.0.{last}" for last in range(2, 255))
-"""Of loopback, every one of which is this machine's; IPv6 has only ::1."""
-
-ANSWER_SECONDS: Final = 0.1
-"""How long a request may hold its port while it is answered, for a remedy to be one."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PortRules:
-    """What the kernel of this network namespace says about local ports.
+    """The kernel's rules for local ports in this network namespace.
 
-    `reserved`: how many of the range are never handed out (ip_local_reserved_ports). `reuse_delay_seconds`:
-    how long a port in TIME_WAIT is kept where its reuse is allowed at all.
+    `reserved`: how many of the range are never assigned (ip_local_reserved_ports). `reuse_delay_seconds`: for
+    how long a port stays in TIME_WAIT if its reuse is allowed at all.
     """
 
     low: int
@@ -49,16 +39,16 @@ class PortRules:
 
     @property
     def ports(self) -> int:
-        """How many there are for each address."""
+        """The number of ports for each address."""
         return max(0, self.high - self.low + 1 - self.reserved)
 
     @property
     def late_parity(self) -> int:
-        """Of the ports that connect() hands out when it finds none of the others: not that of the lowest."""
+        """Parity of the ports that connect() assigns last: the opposite of the lowest port's."""
         return (self.low + 1) & 1
 
     def within(self, span: tuple[int, int]) -> Self:
-        """The same for sockets that ask for a range of their own (IP_LOCAL_PORT_RANGE).
+        """The rules for sockets with a range of their own (IP_LOCAL_PORT_RANGE).
 
         A bound outside the range of the namespace has no effect (ip(7)).
         """
@@ -66,11 +56,11 @@ class PortRules:
         return dataclasses.replace(self, low=low or self.low, high=high or self.high)
 
     def quarantine_seconds(self, *, client_closes: bool, loopback: bool) -> float:
-        """How long a port stays out of use after its connection has ended.
+        """For how long a port cannot be used after its connection has ended.
 
-        None at all where the server sends the first FIN. Else a minute, or a second where tcp_tw_reuse
-        lets connect() take a port out of TIME_WAIT, which it does by the timestamps of TCP alone
-        (tcp_twsk_unique in net/ipv4/tcp_ipv4.c).
+        Not at all if the server sends the first FIN. Else for a minute, or for a second if tcp_tw_reuse lets
+        connect() take a port out of TIME_WAIT, which needs TCP timestamps (tcp_twsk_unique in
+        net/ipv4/tcp_ipv4.c).
         """
         if not client_closes:
             return 0.0
@@ -80,7 +70,7 @@ class PortRules:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPort:
-    """A port that a connection to the same server has, or had.
+    """A local port of a connection to the same server, open or ended.
 
     `remaining_seconds`: of its TIME_WAIT; None: it is in use.
     """
@@ -92,18 +82,18 @@ class HeldPort:
         """Seconds until a connect() may take it; inf while it is in use."""
         if self.remaining_seconds is None:
             return math.inf
-        # A connection that ended before the run may be reused by the rule for those that end in it; one that
-        # is in TIME_WAIT on our side was closed by us, whoever closes first now.
+        # The rule for ports of this run holds for those of earlier connections too. One that is in TIME_WAIT
+        # here was closed first from here, whichever side closes first in this run.
         spent = TIME_WAIT_SECONDS - self.remaining_seconds
         return max(0.0, quarantine_seconds - spent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What a run will ask of the ports.
+    """What a run needs of the ports.
 
-    `offsets`: when connections start, in seconds, ascending; none where that depends on the answers.
-    `most_at_once`: of connections that are kept for the next request; None: each serves one.
+    `offsets`: when connections start, in seconds, ascending; empty if that depends on the answers.
+    `most_at_once`: of connections that are kept for the next request; None: each serves one request.
     """
 
     offsets: Sequence[float]
@@ -115,11 +105,11 @@ class Demand:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What will become of the ports.
+    """What a run will find of ports.
 
     `first_without`: number, from 1, of the first request that finds none; None: all find one. `at_seconds`:
-    when that will be. `sustained_per_second`: what can go on for ever; None where ports come back at once.
-    `most_at_once`: as demanded.
+    when that will be. `sustained_per_second`: the rate that can go on without end; None: ports are free again
+    at once. `most_at_once`: as in `Demand`.
     """
 
     ports: int
@@ -136,13 +126,13 @@ class Forecast:
 def forecast(
     demand: Demand, rules: PortRules, held: Iterable[HeldPort], answer_seconds: float = 0.0
 ) -> Forecast:
-    """Play the run through: each request takes a port of its source, the sources taking turns.
+    """Simulate the run: each request takes a port of its source; sources are used in turn.
 
-    `answer_seconds`: how long a request holds its port before that is in quarantine. It is not known before
-    the run, and is short beside a quarantine.
+    `answer_seconds`: for how long a request holds its port before the quarantine begins. It is not known
+    before the run, and is short compared with a quarantine.
     """
     quarantine = rules.quarantine_seconds(client_closes=demand.client_closes, loopback=demand.loopback)
-    # What lies in TIME_WAIT here lies there because we closed it, whoever closes first this time.
+    # A port is in TIME_WAIT here because it was closed first from here, whichever side closes first now.
     left_over = rules.quarantine_seconds(client_closes=True, loopback=demand.loopback)
     returns: dict[str, list[float]] = {source: [] for source in demand.sources}
     for port in held:
@@ -168,8 +158,8 @@ def first_without(
 ) -> int | None:
     """The number, from 1, of the first request that finds no port; None if all find one.
 
-    `returns`: for each source, when each of its busy ports is free again. `kept_seconds`: how long a request
-    keeps its own.
+    `returns`: for each source, when each of its busy ports is free again. `kept_seconds`: for how long a
+    request keeps its port.
     """
     waiting = [sorted(each) for each in returns]  # an ascending list is a heap
     for number, offset in enumerate(offsets):
@@ -184,84 +174,13 @@ def first_without(
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
-    """What makes the ports suffice: a command to paste, and its effect. `needs_root`: to run it."""
-
-    command: str
-    effect: str
-    needs_root: bool = False
-
-
-def remedies(
-    demand: Demand, rules: PortRules, held: Sequence[HeldPort], command: Sequence[str]
-) -> list[Remedy]:
-    """What would cure a forecast that fails, each tried by a forecast of its own, the simplest first.
-
-    `command`: how the run was typed, word by word.
-    """
-
-    def cures(changed: Demand, by: PortRules = rules) -> bool:
-        return forecast(changed, by, held, ANSWER_SECONDS).first_without is None
-
-    found = []
-    if demand.client_closes and cures(dataclasses.replace(demand, client_closes=False)):
-        typed = with_flag(command, "--who-closes", "server")
-        found.append(Remedy(command=typed, effect="the server closes first and keeps the TIME_WAIT"))
-    on_ipv4 = not any(":" in source for source in demand.sources)
-    if demand.loopback and on_ipv4 and (more := _enough_sources(demand, cures)) is not None:
-        typed = with_flag(command, "--source", f"{more[0]}-{more[-1]}")
-        effect = f"{len(more)} local addresses have {rules.ports:,} ports each"
-        found.append(Remedy(command=typed, effect=effect))
-    if demand.client_closes and cures(demand, dataclasses.replace(rules, tw_reuse=1)):
-        sysctl = "sysctl -w net.ipv4.tcp_tw_reuse=1"
-        effect = f"a port in TIME_WAIT may be taken again after {rules.reuse_delay_seconds:g} s"
-        found.append(Remedy(command=sysctl, effect=effect, needs_root=True))
-    low, high = WIDEST
-    if cures(demand, dataclasses.replace(rules, low=low, high=high)):
-        sysctl = f"sysctl -w net.ipv4.ip_local_port_range='{low} {high}'"
-        effect = f"{high - low + 1:,} ports instead of {rules.ports:,}"
-        found.append(Remedy(command=sysctl, effect=effect, needs_root=True))
-    return found
-
-
-def _enough_sources(demand: Demand, cures: Callable[[Demand], bool]) -> tuple[str, ...] | None:
-    """The fewest loopback addresses that suffice; None if not even a whole net of them does."""
-    few, many = 1, len(SPARE_ADDRESSES)
-    if not cures(dataclasses.replace(demand, sources=SPARE_ADDRESSES)):
-        return None
-    while few < many:
-        middle = (few + many) // 2
-        if cures(dataclasses.replace(demand, sources=SPARE_ADDRESSES[:middle])):
-            many = middle
-        else:
-            few = middle + 1
-    return SPARE_ADDRESSES[:many]
-
-
-def with_flag(command: Sequence[str], flag: str, value: str) -> str:
-    """A command line, for a shell, with one flag set instead of what it said before."""
-    return shlex.join([*without_flag(command, flag), flag, value])
-
-
-def without_flag(command: Sequence[str], flag: str) -> list[str]:
-    """A command line, word by word, without one flag and its value."""
-    words: list[str] = []
-    skip = False
-    for word in command:
-        if not skip and word != flag and not word.startswith(f"{flag}="):
-            words.append(word)
-        skip = word == flag
-    return words
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PortUse:
     """What a run did to the ports.
 
-    `half_gone_after`: how many connections had been tried when the first port of the other parity was handed
-    out. connect() prefers every second port of the range and takes one of the others when it finds none of
-    those (inet_hash_connect), so that is the moment at which half of them are in use or in TIME_WAIT. None:
-    it did not come. `first_without`: number of the first that found none.
+    `half_gone_after`: the number of connections tried when the first port of the other parity was assigned.
+    connect() prefers every second port of the range and takes another one only if none of those is free
+    (inet_hash_connect), so at that moment half of the ports are in use or in TIME_WAIT. None: that did not
+    happen. `first_without`: number of the first connection that found no port.
     """
 
     connections: int
@@ -271,10 +190,10 @@ class PortUse:
 
 
 def ports_used(ports: Sequence[int | None], without: Sequence[bool], late_parity: int | None) -> PortUse:
-    """Sum up the ports of connections in the order of their starts.
+    """Sum up the ports of connections, in the order in which they started.
 
-    `ports`: None for one that got none. `without`: whether it got none because there was none. `late_parity`:
-    of those that the kernel hands out last; None: it has no preference.
+    `ports`: None for a connection without one. `without`: whether none was free. `late_parity`: parity of the
+    ports that the kernel assigns last; None: it has no preference.
     """
     half_gone = (
         number for number, port in enumerate(ports, 1) if port is not None and port & 1 == late_parity

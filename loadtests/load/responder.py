@@ -1,8 +1,8 @@
-"""A server that costs as little as a server in Python can: `python -m loadtests.load.responder`.
+"""A server with the least cost that a server in Python can have: `python -m loadtests.load.responder`.
 
-Prints its port, then reads one request per connection, answers it, closes, until its stdin is closed.
-Knows no HTTP: whatever comes first is a request. What a load generator finds against it is the generator's
-own doing.
+Prints its port, then reads one request per connection, answers it and closes, until its stdin is closed.
+Knows no HTTP: the first bytes of a connection are a request. Any limit that a load generator finds with it is
+the generator's own.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ from typing import Final
 
 ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 BACKLOG: Final = 4096
-AT_ONCE: Final = 64  # connections taken in one turn, so that none waits for a crowd of others
+AT_ONCE: Final = 64  # connections accepted per turn, so that none waits for a large batch
 
 
 def serve(listener: socket.socket, orders: int) -> None:
-    """Answer until the descriptor `orders` is at its end."""
+    """Answer until the descriptor `orders` is closed at the other end."""
     poll = select.epoll()
     poll.register(listener.fileno(), select.EPOLLIN)
     poll.register(orders, select.EPOLLIN)
@@ -38,20 +38,20 @@ def _take(listener: socket.socket, poll: select.epoll, waiting: dict[int, socket
         for _ in range(AT_ONCE):
             connection, _ = listener.accept()
             connection.setblocking(False)
-            if not _answer(connection):  # the request is not there yet
+            if not _answer(connection):  # the request has not arrived yet
                 poll.register(connection.fileno(), select.EPOLLIN)
                 waiting[connection.fileno()] = connection
 
 
 def _answer(connection: socket.socket) -> bool:
-    """Answer and close; False when there is nothing to answer yet."""
+    """Answer and close; returns False if the request has not arrived yet."""
     try:
         if connection.recv(65_536):
             connection.send(ANSWER)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # the client has left
+        pass  # the client has disconnected
     connection.close()
     return True
 

@@ -1,7 +1,7 @@
-"""What one phase of load came to, as types: the summary and its parts.
+"""The result of one phase of load, as types: the summary and its parts.
 
-Knows the names, which are a contract: scripts read them from `run --json` and from summary.json, whose
-JSON Schema stands beside this file and is made from it. Touches nothing. Computes nothing.
+Knows the names, which are a contract: scripts read them from `run --json` and from summary.json. The JSON
+Schema beside this file is generated from it. Touches nothing. Computes nothing.
 
 All times are in seconds, rates per second, shares of 1.
 """
@@ -23,13 +23,13 @@ TOO_FEW: Final = "too few samples"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLedger:
-    """The client's books, to be compared with the server's; counts of requests.
+    """The client's ledger, to be compared with the server's; counts of requests.
 
     planned = sent + not_sent; sent = connected + connect_failed + connect_timeout + connect_aborted;
     connected = answered + unanswered. `connected` counts requests that had a connection, `connections` those
-    connections: as many, unless requests used them again (`keep_alive`). A connection is a handshake of TCP,
-    which the *kernel* of the server completes: connections minus the server's accepted is what waits in its
-    accept queue.
+    connections: as many, unless requests reused them (`keep_alive`). A connection is a TCP handshake, which
+    the *kernel* of the server completes: connections minus the server's accepted ones wait in its accept
+    queue.
     """
 
     planned: int
@@ -56,7 +56,7 @@ class GeneratorShare:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdResult:
-    """One threshold, judged. `observed` is None when the answer is never, or nothing was measured."""
+    """One threshold, judged. `observed` is None if the value is infinite (never), or nothing was measured."""
 
     threshold: str
     observed: float | None
@@ -70,23 +70,23 @@ class ThresholdResult:
 class RunSummary:
     """One phase, summed up; `summarise` says how.
 
-    In `latency_seconds` and `service_seconds` a request without the expected answer is infinitely late,
-    for whoever sent it waits for ever; a quantile that falls among these is null: never. There are
-    `infinitely_late` of them. `answered_latency_seconds` tells of the others alone, and therefore
-    little: those who got what they asked for.
+    In `latency_seconds` and `service_seconds` a request without the expected answer is infinitely late; a
+    quantile that falls among these is null: never. There are `infinitely_late` of them.
+    `answered_latency_seconds` includes the other requests alone, and therefore says little: it leaves out the
+    ones that failed.
     """
 
     state: State
     interrupted: bool
-    unreachable: str | None  # one sentence when no connection ever stood
+    unreachable: str | None  # one sentence if no connection was ever established
     url: str
     address: str
     workload: str  # "100/s poisson", "closed loop, 8 clients"
     clients: int | None  # of a closed loop
-    keep_alive: bool  # requests used connections again that earlier ones had left
+    keep_alive: bool  # requests reused idle connections
     expect: str  # statuses that count as success
     window_seconds: float
-    offered_per_second: float | None  # None: a closed loop offers nothing
+    offered_per_second: float | None  # None: a closed loop offers no rate
     achieved_per_second: float
     goodput_per_second: float
     slo_seconds: float | None
@@ -95,18 +95,18 @@ class RunSummary:
     latency_seconds: Quantiles  # from the intended time
     answered_latency_seconds: Quantiles
     service_seconds: Quantiles  # from the actual start
-    connect_seconds: Quantiles  # of connections, not of requests that found one
-    tls_seconds: Quantiles  # the handshake, likewise; empty without TLS
+    connect_seconds: Quantiles  # of new connections only
+    tls_seconds: Quantiles  # the handshake, of new connections; empty without TLS
     first_byte_seconds: Quantiles  # from when the request could be sent
     rest_seconds: Quantiles  # from the first byte of the answer to its last
     lateness_seconds: Quantiles  # of sending; empty for a closed loop
-    receive_lateness_seconds: Quantiles  # at most: how late the generator looked at a complete answer
+    receive_lateness_seconds: Quantiles  # upper bound: how late the generator looked at a complete answer
     not_closed_by_server: int
     ports: PortUse
     outcomes: dict[str, int]
     ledger: ClientLedger
     generator: GeneratorShare
-    surroundings: Surroundings | None  # None: nobody looked
+    surroundings: Surroundings | None  # None: not observed
     invalid_because: tuple[str, ...]
     cautions: tuple[str, ...]
     thresholds: tuple[ThresholdResult, ...]
@@ -118,7 +118,7 @@ class RunSummary:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One of several phases. `name`: that of its folder in the run folder; `rate`: requests per second."""
+    """One of several phases. `name`: of its folder in the run folder; `rate`: requests per second."""
 
     name: str
     rate: float
@@ -129,7 +129,7 @@ class Step:
 class StepsSummary:
     """Phases with one rate each, one after another, each judged by itself; at least one.
 
-    `interrupted`: it was stopped before the end of the last of the `planned` steps.
+    `interrupted`: the run was stopped before the last of the `planned` steps ended.
     """
 
     state: State

@@ -1,83 +1,41 @@
-"""The command `run`: one phase of load, from the checked order to the summary.
+"""Runs one phase of load, from the checked order to the summary.
 
-Knows in which order a run folder is written. Touches that folder, the terminal and, by way of the
-generator, the network. Never sends anything before everything was checked, and never draws while it sends.
+Knows the order in which a run folder is written. Touches that folder, the terminal and, through the
+generator, the network. Never sends anything before everything is checked, and never draws while it sends.
 """
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 
+from loadtests.exits import UsageError
 from loadtests.files import dump, write_json, write_whole
 from loadtests.load import doctor, exports
-from loadtests.load.doctor import Examination
-from loadtests.load.endpoint import make_endpoint
+from loadtests.load.doctor import Examination, examined
 from loadtests.load.folder import PLAN, SAMPLES, STEPS, SUMMARY, SURROUNDINGS
 from loadtests.load.generator import Generator, read_samples
-from loadtests.load.live import Display, render
+from loadtests.load.live import Display
+from loadtests.load.order import Keep, Order
 from loadtests.load.phase import Phase
 from loadtests.load.port_state import time_waits
+from loadtests.load.render import render
 from loadtests.load.results import RunSummary
 from loadtests.load.summary import summarise
-from loadtests.load.thresholds import Threshold, check_slo
+from loadtests.load.thresholds import check_slo
 from loadtests.load.witness import Witness
-
-
-class UsageError(Exception):
-    """The command cannot be run as typed; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """Where results go.
-
-    `out`: the run folder; None for one that is thrown away. `json`: a file for the summary, "-" for stdout.
-    `junit`: a file for the thresholds.
-    """
-
-    out: Path | None = None
-    json: str | None = None
-    junit: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What the user says of this machine.
-
-    `server_processes`: names of those that belong to the server, beside those that listen there. `shared`:
-    others use it, and that shall be a caution instead of a reason for INVALID.
-    """
-
-    server_processes: Sequence[str] = ()
-    shared: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is asked of a run beside its load.
-
-    `slo_seconds`: the latest an answer may come to count as goodput. `command`: how the run was typed, word
-    by word, for whoever has to type it otherwise.
-    """
-
-    thresholds: Sequence[Threshold]
-    slo_seconds: float | None
-    keep: Keep
-    command: Sequence[str]
-    machine: Machine
 
 
 def run(phase: Phase, order: Order) -> RunSummary:
     """Check the rest of the order, send the load, sum up, show; returns the summary.
 
-    Raises `UsageError` before any load when something cannot be reached or written; KeyboardInterrupt when
-    Ctrl-C came before the first request.
+    Raises `UsageError` before any load if something cannot be reached or written; KeyboardInterrupt if
+    Ctrl-C comes before the first request.
     """
     examination = checked([phase], order)
     keep = order.keep
@@ -103,7 +61,7 @@ def run(phase: Phase, order: Order) -> RunSummary:
 
 
 def checked(phases: Sequence[Phase], order: Order) -> Examination:
-    """Find what is wrong with an order before anything is sent; raises `UsageError`."""
+    """Check an order before anything is sent; raises `UsageError`."""
     try:
         check_slo(order.thresholds, order.slo_seconds)
     except ValueError as error:
@@ -115,7 +73,7 @@ def checked(phases: Sequence[Phase], order: Order) -> Examination:
 
 
 def warn(examination: Examination, console: Console) -> None:
-    """Say what helps if the ports will not do."""
+    """Say what helps if the ports do not suffice."""
     if not examination.suffices:
         for line in doctor.lines(examination):
             console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -129,9 +87,9 @@ def measure(
     generator: Generator,
     display: Display,
 ) -> RunSummary:
-    """Write the plan of one phase, send it, sum it up, into its folder.
+    """Write the plan of one phase to its folder, send the load, sum it up there.
 
-    Raises KeyboardInterrupt when Ctrl-C came before the first request.
+    Raises KeyboardInterrupt if Ctrl-C comes before the first request.
     """
     plan = {
         "phase": phase.to_json(),
@@ -163,29 +121,13 @@ def measure(
 
 def draw(folder: Path, console: Console) -> None:
     """Draw the page of a run folder."""
-    from loadtests.load import page  # matplotlib takes a second, and is needed for this alone
+    from loadtests.load import page  # matplotlib takes a second to import
 
     console.print(f"Page: {page.draw(folder)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def examined(phases: Sequence[Phase], command: Sequence[str]) -> Examination:
-    """Try what the generator will do once more on its own, and whether there are ports for all of it.
-
-    `phases`: one after another, with nothing but their rates different. Raises `UsageError` where nothing
-    can be sent.
-    """
-    phase = phases[0]
-    try:
-        return doctor.examine(phases, make_endpoint(phase), command)
-    except (OSError, UnicodeError) as error:
-        source = f" from {phase.source}" if phase.source else ""
-        raise UsageError(
-            f"cannot send to {phase.url}{source}: {getattr(error, 'strerror', None) or error}"
-        ) from None
-
-
 def _files(keep: Keep) -> Iterator[Path]:
-    """Give the files that are written beside the run folder."""
+    """The files that are written besides the run folder."""
     if keep.json not in (None, "-"):
         yield Path(str(keep.json))
     if keep.junit is not None:
@@ -204,7 +146,7 @@ def _check_file(name: Path) -> None:
 
 @contextlib.contextmanager
 def run_folder(out: Path | None) -> Iterator[Path]:
-    """Give the folder to write to; an earlier run is never overwritten."""
+    """The folder to write to, for the time of a `with` block; an earlier run is never overwritten."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="offloop-run-") as temporary:
             yield Path(temporary)
@@ -220,7 +162,7 @@ def run_folder(out: Path | None) -> Iterator[Path]:
 
 
 def _send(phase: Phase, samples_path: Path, generator: Generator, display: Display, witness: Witness) -> None:
-    """Run the phase under the eyes of the user, whose Ctrl-C ends it early but keeps what was measured."""
+    """Run the phase and show its progress; Ctrl-C ends it early and keeps what was measured."""
     with (
         contextlib.suppress(KeyboardInterrupt),
         display,
@@ -234,7 +176,7 @@ def _send(phase: Phase, samples_path: Path, generator: Generator, display: Displ
 
 
 def show(rendered: RenderableType, content: dict[str, Any], json_file: str | None) -> None:
-    """Print a result, on stderr where stdout is for its JSON, and write that."""
+    """Print a result, on stderr if stdout is for its JSON, and write that JSON."""
     Console(stderr=json_file == "-").print(rendered)
     if json_file == "-":
         print(dump(content, indent=2))
@@ -243,7 +185,7 @@ def show(rendered: RenderableType, content: dict[str, Any], json_file: str | Non
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole."""
+    """Write a file as a whole."""
     if path.exists() and not path.is_file():  # a device or a pipe: write through it, do not replace it
         path.write_text(f"{text}\n", encoding="utf-8")
     else:

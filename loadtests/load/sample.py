@@ -1,37 +1,37 @@
-"""What happened to one request: five moments, one named outcome, the port it came from.
+"""What happened to one request: its moments, one named outcome, its local port.
 
-Knows the closed set of outcomes and their form on disk. Touches nothing. Never judges: whether a
-time-out is the server's fault or the machine's is for the summary to say.
+Knows the closed set of outcomes and their form on disk. Touches nothing. Never judges: the summary says
+whether a time-out is the server's fault or the machine's.
 """
 
 import errno
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-OK: Final = "ok"  # a complete answer with a status that was expected: 200 unless told otherwise
+OK: Final = "ok"  # a complete answer with an expected status: 200 unless told otherwise
 STATUS: Final = "status"  # a complete answer with another status
 CONNECT_ERROR: Final = "connect_error"  # no connection; `reason` is the errno's name
 TLS_ERROR: Final = "tls_error"  # connected, but the handshake failed; `reason` is the library's
 RESET: Final = "reset"  # connected, then an error instead of an answer; `reason` is the errno's name
 SHORT: Final = "short"  # the server closed before the answer was complete
-# A connection that had served before ended without a byte of an answer; `reason` is FIN or the errno's name.
+# A reused connection ended without a byte of an answer; `reason` is FIN or the errno's name.
 DROPPED: Final = "dropped"
 MALFORMED: Final = "malformed"  # bytes that are not HTTP
-TIMEOUT: Final = "timeout"  # we gave up, connected or not
-ABORTED: Final = "aborted"  # the run was stopped while it was under way
+TIMEOUT: Final = "timeout"  # given up, connected or not
+ABORTED: Final = "aborted"  # the run was stopped meanwhile
 NOT_SENT: Final = "not_sent"  # never started; `reason` is one of the two below
 
 OUTCOMES: Final = (
     OK, STATUS, CONNECT_ERROR, TLS_ERROR, RESET, SHORT, DROPPED, MALFORMED, TIMEOUT, ABORTED, NOT_SENT
 )  # fmt: skip
 
-NO_PORT: Final = "EADDRNOTAVAIL"  # of connect(2): no local port is free for that server
+NO_PORT: Final = "EADDRNOTAVAIL"  # from connect(2): no local port is free for that server
 TOO_MANY_IN_FLIGHT: Final = "max_in_flight"
 STOPPED: Final = "stopped"
 
 
 class Sample(NamedTuple):
-    """One planned request. Times are seconds of the monotonic clock; None: it never came to that."""
+    """One planned request. Times are seconds of the monotonic clock; None: that did not happen."""
 
     intended: float
     started: float | None
@@ -41,25 +41,25 @@ class Sample(NamedTuple):
     outcome: str
     status: int | None
     reason: str | None
-    local_port: int | None = None  # the client's own, by which a server's book can name the connection
-    # At most so long had the last bytes of a complete answer been there before the generator looked.
+    local_port: int | None = None  # by which the server's ledger can name the connection
+    # At most: from when the last bytes of a complete answer were there until the generator looked.
     receive_lateness_seconds: float | None = None
     secured: float | None = None  # the end of the TLS handshake
-    reused: bool = False  # the connection had served before: `connected` is `started`, and nothing is secured
+    reused: bool = False  # on a kept connection: `connected` is `started`, and `secured` is None
 
     @property
     def ready(self) -> float | None:
-        """When the request could be sent: connected, and secured if TLS was asked for."""
+        """When the request could be sent: connected, and with TLS secured."""
         return self.connected if self.secured is None else self.secured
 
     @property
     def label(self) -> str:
-        """The outcome with what tells its kinds apart: `ok`, `ok_204`, `status_503`, `connect_EMFILE`."""
+        """The outcome with its kind: `ok`, `ok_204`, `status_503`, `connect_EMFILE`."""
         return outcome_label(self.outcome, self.status, self.reason)
 
 
 def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
-    """Return the name under which a summary counts this outcome; each other expected status has its own."""
+    """Return the name under which a summary counts an outcome."""
     if outcome == OK and status not in (None, 200):
         return f"ok_{status}"
     if outcome == STATUS:
@@ -70,14 +70,14 @@ def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
 
 
 def elapsed(begin: float | None, end: float | None) -> float:
-    """Return the seconds between two moments that both came to pass."""
+    """Return the seconds between two moments, both of which happened."""
     assert begin is not None
     assert end is not None
     return end - begin
 
 
 def to_columns(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Return `{"columns": [...], "rows": [[...], ...]}`: names once, times to the microsecond."""
+    """Return `{"columns": [...], "rows": [[...], ...]}`: names once, times in microsecond resolution."""
     rows = [
         [round(value, 6) if isinstance(value, float) else value for value in sample] for sample in samples
     ]
@@ -96,12 +96,12 @@ def from_columns(content: dict[str, Any]) -> list[Sample]:
     return [Sample(*(row[place] for place in places)) for row in content["rows"]]
 
 
-# Errors of the machine that sends: the server never saw these requests.
+# Errors of the sending machine: the server never saw these requests.
 LOCAL_ERRORS: Final = frozenset({"EADDRNOTAVAIL", "EADDRINUSE", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"})
 
 _EXPLANATIONS: Final = {
     "EADDRNOTAVAIL": "no free local port: all are in use or in TIME_WAIT; `python -m loadtests ports` with "
-    "the same URL and flags says which command helps",
+    "the same URL and flags names a command that helps",
     "EADDRINUSE": "the local port was taken when the source address was bound; "
     "leave out --source, or use a kernel with IP_BIND_ADDRESS_NO_PORT (ip(7))",
     "EMFILE": "this process may open no more files; raise `ulimit -n` or lower --max-in-flight",
@@ -109,15 +109,15 @@ _EXPLANATIONS: Final = {
     "ECONNREFUSED": "nothing listens on that address and port; start the server or correct the URL",
     "ETIMEDOUT": "the kernel gave up connecting: the host is down, or a firewall drops the packets",
     "ENETUNREACH": "no route to that network from here; check the address and the routing table",
-    "EHOSTUNREACH": "the network answers for that host that it cannot be reached; check the address",
-    "timeout": "no complete answer within --timeout; before the connection stood, that points to a full "
-    "accept queue, after it to a slow answer",
+    "EHOSTUNREACH": "the network reports that the host cannot be reached; check the address",
+    "timeout": "no complete answer within --timeout: if not connected, the accept queue may be full; if "
+    "connected, the answer is slow",
 }
 
 
 def reason_of(error: OSError) -> str:
     """Return the errno's name, or what the TLS library says (`CERTIFICATE_VERIFY_FAILED`)."""
-    # An ssl.SSLError has numbers of its own in `errno`, so its words come first.
+    # An ssl.SSLError has its own numbers in `errno`, so its `reason` comes first.
     return getattr(error, "reason", None) or errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 

@@ -1,15 +1,14 @@
 """When each request is meant to start: an open schedule, or clients in a closed loop. Pure.
 
-Knows rates, gaps, a seed and a number of clients. Touches nothing and never reads the clock: the
-loop brings the time with each question.
+Knows rates, gaps, a seed and a number of clients. Touches nothing and never reads the clock: the loop passes
+the time with each call.
 
-Two policies, which answer different questions. An *open* schedule is fixed before the first request
-is sent and never learns how the answers fare: it tells how long clients wait under a given offered
-load, and it is the cure for *coordinated omission* (Gil Tene, "How NOT to Measure Latency"): a client
-that waits for an answer before it sends the next request stops measuring exactly while the server
-stands still. *Closed* clients are just that kind. They never offer more than the server takes, so
-they keep it busy without a queue that grows: the way to measure a capacity, and no way to measure
-latency.
+There are two policies, which answer different questions. An *open* schedule is fixed before the first request
+is sent and does not depend on the answers: it shows how long clients wait under a given offered load, and it
+avoids *coordinated omission* (Gil Tene, "How NOT to Measure Latency"): a client that waits for an answer
+before it sends the next request stops measuring exactly while the server stalls. *Closed* clients do just
+that. They never offer more than the server takes, so they keep it busy without a growing queue: this measures
+a capacity, and not a latency.
 """
 
 import heapq
@@ -20,39 +19,39 @@ from typing import Final, Protocol
 
 from loadtests.load.phase import Phase
 
-# A client whose connection never stood (refused, or no descriptor left) would be back within
-# microseconds, and the loop would do nothing but count refusals. A tenth of a second keeps a listener
-# that comes back from being missed for long.
+# A client whose connection fails at once (refused, or no descriptor left) would retry within microseconds,
+# and the loop would do nothing but count refusals. After a tenth of a second it still finds a listener that
+# is back soon enough.
 RETRY_SECONDS: Final = 0.1
 
 
 class Arrivals(Protocol):
-    """Who is due, as the loop sees it. Moments are those of the loop's clock."""
+    """Which requests are due, as the loop sees it. Moments are those of the loop's clock."""
 
     @property
     def planned(self) -> int:
-        """How many requests there are to send; of closed clients, how many were sent."""
+        """The number of requests to send; for closed clients, the number sent so far."""
 
     @property
     def next_due(self) -> float:
-        """When `take` will next have something; inf while that depends on answers, or when it is over."""
+        """When `take` next returns a request; inf while that depends on answers, and at the end."""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will come due any more, whatever the answers do; clients learn it in `take`."""
+        """Whether no request comes due any more; closed clients find out in `take`."""
 
     def take(self, now: float) -> float | None:
-        """Return the intended start of a request that is due by `now`, once each; None: none is."""
+        """Return the intended start of a request that is due by `now`, each once; None if there is none."""
 
     def on_ended(self, now: float, *, stood: bool) -> None:
-        """Take note that a request has ended; `stood`: its connection had been established."""
+        """Note that a request has ended; `stood`: its connection was established."""
 
     def never_due(self) -> Sequence[float]:
-        """Return the intended starts of those that were not taken."""
+        """Return the intended starts of the requests that were not taken."""
 
 
 class OpenSchedule:
-    """Requests due at moments that were fixed beforehand (seconds after `started`, ascending)."""
+    """Requests due at fixed moments (seconds after `started`, ascending)."""
 
     def __init__(self, offsets: Sequence[float], started: float) -> None:
         self._offsets, self._started = offsets, started
@@ -66,7 +65,7 @@ class OpenSchedule:
         return len(self._offsets)
 
     def take(self, now: float) -> float | None:
-        """Return the next intended start that lies behind, however far: a stall reschedules nothing."""
+        """Return the next intended start that has passed, however long ago: a stall reschedules nothing."""
         intended = self.next_due
         if intended > now:
             return None
@@ -75,28 +74,28 @@ class OpenSchedule:
         return intended
 
     def on_ended(self, now: float, *, stood: bool) -> None:
-        """Answers change nothing: that is what makes the load open."""
+        """Do nothing: the load is open, so answers do not change it."""
 
     def never_due(self) -> Sequence[float]:
-        """Return what was not taken."""
+        """Return the intended starts that were not taken."""
         return [self._started + offset for offset in self._offsets[self._taken :]]
 
     def _note_next(self) -> None:
-        # Attributes, because the loop asks for both several times in each turn.
+        # Attributes, because the loop reads both several times in each turn.
         self.finished = self._taken == len(self._offsets)
         self.next_due = math.inf if self.finished else self._started + self._offsets[self._taken]
 
 
 class ClosedClients:
-    """So many clients, each with one request under way, until `end`.
+    """`clients` clients, each with one request under way, until `end`.
 
-    A client sends its next request when its last has ended, so intended and started are the
-    same moment, and there is no lateness to speak of: who is late with a closed loop merely sends less.
+    A client sends its next request when its last one has ended, so intended and started are the same moment,
+    and lateness has no meaning: a generator that is late in a closed loop merely sends less.
     """
 
     def __init__(self, clients: int, end: float) -> None:
         self._end = end
-        self._free = [-math.inf] * clients  # heap: from when on each idle client may send
+        self._free = [-math.inf] * clients  # heap: the moment from which each idle client may send
         self.planned = 0
         self.finished = False
 
@@ -117,11 +116,11 @@ class ClosedClients:
         return now
 
     def on_ended(self, now: float, *, stood: bool) -> None:
-        """Count a client as idle again: at once, or after a pause when it never was connected."""
+        """Make a client idle again: at once, or after a pause if its connection was never established."""
         heapq.heappush(self._free, now if stood else now + RETRY_SECONDS)
 
     def never_due(self) -> Sequence[float]:
-        """Return nothing: what was not sent was not planned either."""
+        """Return nothing: requests that were not sent were not planned either."""
         return ()
 
 
@@ -129,8 +128,8 @@ def intended_offsets(rate: float, duration: float, arrivals: str, seed: int) -> 
     """Return the intended starts in seconds from the start of the phase, ascending.
 
     `constant`: n / rate for each n in range(round(rate * duration)). `poisson`: independent
-    exponential gaps with mean 1 / rate, as many independent users would make them; their number
-    varies from seed to seed around the same mean, and the same seed gives the same list.
+    exponential gaps with mean 1 / rate, like those of many independent users; their number varies from
+    seed to seed around the same mean, and the same seed gives the same list.
     """
     if arrivals == "constant":
         # n / rate, not a sum of gaps: a sum drifts by its rounding errors.

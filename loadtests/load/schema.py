@@ -1,7 +1,7 @@
 """The JSON Schema of a run's summary, made from its types: `python -m loadtests.load.schema` writes it.
 
-Knows where the schemas stand, of one rate and of several. Touches these two files, when run. The types are
-the source: a test fails when a file says something else.
+Knows the two files, for one rate and for several, and writes them when run. The types are the source: a test
+fails if a file differs from them.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ STEPS_PATH: Final = Path(__file__).with_name("steps.schema.json")
 
 
 def summary_schema() -> dict[str, Any]:
-    """Return the schema (draft 2020-12) of what `run --json` writes of one load."""
+    """Return the schema (draft 2020-12) of what `run --json` writes for one rate."""
     return _schema(RunSummary)
 
 
 def steps_schema() -> dict[str, Any]:
-    """Return the schema of what it writes of several rates."""
+    """Return the schema of what it writes for several rates."""
     return _schema(StepsSummary)
 
 

@@ -1,4 +1,4 @@
-"""Which statuses a run expects, as a person types it. Pure.
+"""Which statuses a run expects, as typed. Pure.
 
 Knows the grammar `200`, `2xx`, `200-299` and commas between them. Touches nothing.
 """
@@ -6,13 +6,13 @@ Knows the grammar `200`, `2xx`, `200-299` and commas between them. Touches nothi
 import re
 from typing import Final
 
-LOWEST: Final = 200  # 1xx is interim: the answer is what follows it (RFC 9110, 15.2)
+LOWEST: Final = 200  # 1xx is interim: the final answer follows it (RFC 9110, 15.2)
 HIGHEST: Final = 599
 _PART: Final = re.compile(r"([2-5])xx|(\d{3})(?:-(\d{3}))?")
 
 
 def parse_statuses(text: str) -> frozenset[int]:
-    """Return the statuses that `text` names; `ValueError` says in one sentence what is wrong with it."""
+    """Return the statuses that `text` names; a `ValueError` says in one sentence what is wrong with it."""
     found: set[int] = set()
     for part in text.split(","):
         match = _PART.fullmatch(part.strip().lower())
@@ -22,6 +22,6 @@ def parse_statuses(text: str) -> frozenset[int]:
         low = int(hundreds) * 100 if hundreds else int(first)
         high = low + 99 if hundreds else int(last or first)
         if not LOWEST <= low <= high <= HIGHEST:
-            raise ValueError(f"expect {text!r}: statuses of answers go up from {LOWEST} to {HIGHEST}")
+            raise ValueError(f"expect {text!r}: statuses go up from {LOWEST} to {HIGHEST}")
         found.update(range(low, high + 1))
     return frozenset(found)

@@ -1,8 +1,8 @@
-"""The command `run` with several rates: a phase each, one after another.
+"""Runs several rates, one phase after another.
 
-Knows in which order they are sent and kept. Touches what run.py does, and sends by the same generator. Never
-raises a rate while requests of it are under way: under a continuous ramp a queue that has begun to grow is
-only seen at a rate later on, and the capacity is overestimated.
+Knows the order in which they are sent and kept. Touches what run.py touches. Never changes a rate while
+requests are under way: in a continuous ramp a queue that begins to grow is seen only later, at a higher rate,
+which overestimates the capacity.
 """
 
 from collections import Counter
@@ -11,22 +11,25 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from loadtests.exits import UsageError
 from loadtests.files import write_json
 from loadtests.load import exports, run
+from loadtests.load.doctor import examined
 from loadtests.load.folder import STEPS, summed_up
 from loadtests.load.generator import Generator, GeneratorError
-from loadtests.load.live import Display, render_steps
+from loadtests.load.live import Display
+from loadtests.load.order import Order
 from loadtests.load.phase import Phase
+from loadtests.load.render import render_steps
 from loadtests.load.results import Step, StepsSummary
-from loadtests.load.run import Order, UsageError
 
 
 def run_steps(phases: Sequence[Phase], order: Order) -> StepsSummary:
     """Check the order, send one phase after another, sum up, show; returns the summary of all.
 
-    Thresholds are judged in each step. What cuts the steps short leaves those that were finished and, after
-    Ctrl-C, the part of the one under way. Raises as `run` does: before any load when something cannot be
-    reached or written, after the results when that comes about in a later step.
+    Thresholds are judged in each step. If something cuts the steps short, the finished ones are kept and,
+    after Ctrl-C, the part of the one under way. Raises as `run` does: before any load if something cannot be
+    reached or written, and after the results if that happens in a later step.
     """
     examination = run.checked(phases, order)
     keep = order.keep
@@ -53,7 +56,7 @@ def run_steps(phases: Sequence[Phase], order: Order) -> StepsSummary:
                 summary = run.measure(
                     phase,
                     order,
-                    run.examined([phase], order.command),  # the step before has left its ports in TIME_WAIT
+                    examined([phase], order.command),  # the ports of the step before may be in TIME_WAIT
                     folder / name,
                     generator,
                     Display(phase, console, title),
@@ -79,7 +82,7 @@ def run_steps(phases: Sequence[Phase], order: Order) -> StepsSummary:
 
 
 def names_of(rates: Sequence[float]) -> list[str]:
-    """A name for each step, fit for a folder: its rate, and which time it is if it comes again."""
+    """A name for each step, fit for a folder: its rate, numbered if the rate occurs again."""
     return list(_named(rates))
 
 

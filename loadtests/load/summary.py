@@ -1,7 +1,7 @@
-"""From samples to a summary: pure, so that a run folder can be summed up again at any time.
+"""From samples to a summary. Pure, so that a run folder can be summed up again at any time.
 
-Knows what each figure means; judgement.py says what a reader may make of them. Touches nothing. Never
-leaves out a request that came due: who got no answer waits for ever, and so it stands in the latencies.
+Knows what each figure means; judgement.py says what may be concluded from them. Touches nothing. Never omits
+a request that came due: one without an answer waits for ever, and its latency is infinite.
 """
 
 import math
@@ -40,24 +40,23 @@ def summarise(
     thresholds: Iterable[Threshold] = (),
     surroundings: Surroundings | None = None,
 ) -> RunSummary:
-    """Return the summary of one phase. `surroundings`: who else used machine and server, if anybody looked.
+    """Return the summary of one phase. `surroundings`: what else used machine and server; None: unknown.
 
-    `window_seconds`: the duration, or less when the run was stopped. `offered_per_second`: requests
-    that came due in the window, sent or held back by `max_in_flight`; None for a closed loop, which
-    offers nothing and is never late either. `achieved_per_second`: answers as expected that *finished
-    inside* the window; what a queue gives back after the end is no capacity. `goodput_per_second`:
-    those of them that finished within `slo_seconds` of the intended time (all of them without one: the
-    time-out is then the limit). `error_share`: of the requests that came due and were not aborted, the
-    share without the answer that was expected.
+    `window_seconds`: the duration, or less if the run was stopped. `offered_per_second`: requests that came
+    due in the window, sent or held back by `max_in_flight`; None for a closed loop, which offers no rate and
+    is never late. `achieved_per_second`: expected answers that *finished inside* the window; what a queue
+    gives back later is no capacity. `goodput_per_second`: those of them that finished within `slo_seconds` of
+    the intended time (without an SLO all of them: the time-out is the limit). `error_share`: of the requests
+    that came due and were not aborted, the share without the expected answer.
 
-    `latency_seconds` counts from the intended time and holds every request that came due,
-    `service_seconds` from the actual start and holds every one that was sent. Failures are infinitely
-    late in both: a refusal within a millisecond is no fast answer, and a time-out after ten seconds no
-    answer after ten. Requests that were aborted with the run are in with the time they had lasted, for
-    their end is our doing.
+    `latency_seconds` counts from the intended time and includes every request that came due;
+    `service_seconds` counts from the actual start and includes every request that was sent. Failures are
+    infinitely late in both: a refusal within a millisecond is no fast answer, and a time-out after ten
+    seconds is no answer after ten. Requests that were aborted with the run count with the time that they had
+    taken, because the generator ended them.
 
-    `state`: `invalid` when the figures say nothing about the server (`invalid_because` says why), else
-    `missed` when a threshold was, else `invalid` when one had too few samples, else `ok`. Raises
+    `state`: `invalid` if the figures say nothing about the server (`invalid_because` says why), else `missed`
+    if a threshold was missed, else `invalid` if a threshold had too few samples, else `ok`. Raises
     `ValueError` for a threshold on goodput without `slo_seconds`.
     """
     thresholds = tuple(thresholds)
@@ -93,7 +92,7 @@ def in_time(
 
 
 def ledger(samples: Iterable[Sample]) -> ClientLedger:
-    """Return the client's books."""
+    """Return the client's ledger."""
     books = dict.fromkeys((field.name for field in fields(ClientLedger)), 0)
     never_connected = {
         CONNECT_ERROR: "connect_failed",
@@ -116,7 +115,7 @@ def ledger(samples: Iterable[Sample]) -> ClientLedger:
 
 
 def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measured: Measured) -> RunSummary:
-    """Return all figures that need no window and no judgement."""
+    """Return all figures that need neither window nor judgement."""
     sent = [sample for sample in samples if sample.started is not None]
     on_schedule = sent if phase.clients is None else []
     late_looks = (s.receive_lateness_seconds for s in sent)
@@ -184,7 +183,7 @@ def _ports(connecting: Iterable[Sample], facts: GeneratorFacts) -> PortUse:
 
 
 def waits(samples: Iterable[Sample], *, from_start: bool = False) -> Iterator[float]:
-    """Give how long each request waited for the answer that was expected, in seconds."""
+    """For how long each request waited for the expected answer, in seconds; infinite if it did not come."""
     for sample in samples:
         if sample.outcome in (OK, ABORTED):
             yield elapsed(sample.started if from_start else sample.intended, sample.finished)

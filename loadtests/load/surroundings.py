@@ -1,6 +1,6 @@
-"""What a run found around it: the machine, and the server's other clients. Pure.
+"""What else used the machine and the server during a run. Pure.
 
-Knows what spoils a run. Touches nothing: witness.py looks.
+Knows what spoils a run. Touches nothing: witness.py observes.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ class Surroundings(Shares):
     busiest_other: str | None = None  # name of the process that used most of the others' CPU time
     foreign_connections: int = 0
 
-    shared_machine: bool = False  # the user knows that others use it, and wants to be told no more than that
+    shared_machine: bool = False  # --shared-machine: a caution and no fault
 
     def faults(self) -> tuple[str, ...]:
         """Why the run says nothing about the server; empty if it may be judged."""
         found = [] if self.shared_machine else list(Shares.faults(self))
         if self.foreign_connections:
             found.append(
-                f"somebody else used the server: {self.foreign_connections} of its connections were not "
-                "ours; stop them, or measure another one"
+                f"other clients used the server: {self.foreign_connections} of its connections were not this "
+                "run's; stop them, or measure another server"
             )
         return tuple(found)
 
@@ -35,7 +35,7 @@ class Surroundings(Shares):
     def told(self, sentence: str, share: Share) -> str:
         """A fault with what to do about it."""
         if share == "stolen":
-            return f"{sentence}: measure at another time, or where nobody else is"
+            return f"{sentence}: measure at another time, or on a machine of its own"
         if share == "throttled":
             return f"{sentence}: raise it (cpu.max of the cgroup), or offer less"
         if self.busiest_other is None:

@@ -1,7 +1,7 @@
-"""Thresholds: what a run has to reach, as a person types it, and whether it did.
+"""Thresholds: what a run must reach, as typed, and whether it did. Pure.
 
-Knows the grammar `METRIC OPERATOR NUMBER UNIT` and how many samples each metric needs. Touches
-nothing. Never reports a threshold as passed for want of data: too few samples, no verdict.
+Knows the grammar `METRIC OPERATOR NUMBER UNIT` and how many samples each metric needs. Never passes a
+threshold for lack of data: with too few samples there is no verdict.
 """
 
 import math
@@ -37,15 +37,15 @@ _GRAMMAR: Final = re.compile(rf"\s*([a-z0-9.]+?)\s*(<=|>=|<|>)\s*{_NUMBER}\s*")
 # With no failure in n requests, the error share is below 3 / n with 95 % confidence (the rule of three;
 # Hanley and Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?, JAMA 1983).
 RULE_OF_THREE: Final = 3.0
-# A run too short to pass may still be long enough to miss: ten failures in twenty requests are no
-# accident of a service that fails once in a hundred. Missed without enough samples means that what was
-# seen would come about less often than this if the threshold held.
+# A run that is too short to pass may still be long enough to miss: ten failures in twenty requests are no
+# accident of a service that fails once in a hundred. Missed without enough samples means that the observation
+# would be rarer than this if the threshold held.
 CLEAR: Final = 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What thresholds judge. `latencies`: of all that came due, ascending; infinite without an answer."""
+    """What thresholds judge. `latencies`: of all that came due, ascending; infinite if unanswered."""
 
     latencies: Sequence[float]
     judged: int
@@ -84,19 +84,19 @@ class Threshold:
 
     @property
     def is_latency(self) -> bool:
-        """Whether it bounds how long an answer may take, in seconds."""
+        """Whether it bounds the time of an answer, in seconds."""
         return self.metric in _SHARES or self.metric == "max"
 
     @property
     def samples_needed(self) -> int:
-        """How many requests it takes before this threshold can pass."""
+        """The number of requests that this threshold needs to pass."""
         if self.metric == "errors":
-            # No sample proves that errors never happen; `errors<=0%` can only speak of this run.
+            # No sample proves that errors never happen; `errors<=0%` says something about this run only.
             lowers = self.bound and self.comparison.startswith("<")
             return math.ceil(RULE_OF_THREE / self.bound) if lowers else 1
         if self.metric in _SHARES:
             return minimum_samples(_SHARES[self.metric])
-        return 1 if self.metric == "max" else 0  # of this very run, not of what could have happened
+        return 1 if self.metric == "max" else 0  # of this run only, not of what could happen
 
     def evaluate(self, measured: Measured) -> ThresholdResult:
         """Judge a run by this threshold."""
@@ -115,7 +115,7 @@ class Threshold:
         return self._judge(quantile(ordered, share), len(ordered), against, rarity)
 
     def _judge(self, observed: float | None, count: int, against: int, rarity: float) -> ThresholdResult:
-        """`against`: samples that speak against the threshold; if it held, a share of at most `rarity`."""
+        """`against`: samples beyond the threshold; if it held, they would be at most a share of `rarity`."""
         holds = observed is not None and self._holds(observed)
         if count >= self.samples_needed:
             state: ThresholdState = PASSED if holds else MISSED
@@ -146,7 +146,7 @@ def parse_seconds(text: str) -> float:
 
 
 def check_slo(thresholds: Iterable[Threshold], slo_seconds: float | None) -> None:
-    """Raise `ValueError` for a threshold on goodput where nothing says what a good answer is."""
+    """Raise `ValueError` for a threshold on goodput without an SLO."""
     for threshold in thresholds:
         if threshold.metric == "goodput" and slo_seconds is None:
             raise ValueError(
@@ -156,12 +156,12 @@ def check_slo(thresholds: Iterable[Threshold], slo_seconds: float | None) -> Non
 
 
 def at_least(successes: int, count: int, share: float) -> float:
-    """Return the probability of so many or more in `count` draws, each with probability `share`."""
+    """Return the probability of `successes` or more in `count` draws, each with probability `share`."""
     if successes <= 0 or share >= 1:
         return 1.0
     if share <= 0:
         return 0.0
-    # By logarithms: the terms leave the range of a float long before their sum does.
+    # In logarithms: the terms leave the range of a float long before their sum does.
     yes, no, all_ = math.log(share), math.log1p(-share), math.lgamma(count + 1)
     fewer = sum(
         math.exp(all_ - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * yes + (count - k) * no)

@@ -1,10 +1,10 @@
-"""Who else used machine and server while a run was under way.
+"""Observes what else uses machine and server during a run.
 
-Knows how to find the server among the processes of this machine, and its other clients. Touches /proc: once
-when a run begins, once a second, once when it ends. Never judges.
+Knows how to find the server among the processes of this machine, and its other clients. Reads /proc: when a
+run begins, once a second, and when it ends. Never judges.
 
-What somebody else does to the server looks just like the server's own doing, and what somebody else does to
-the machine looks like both.
+What other clients do to the server looks like the server's own behaviour; what other processes do to the
+machine looks like the server's or the generator's.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ INTERVAL_SECONDS: Final = 1.0
 
 
 class Witness:
-    """A context manager around a run; `look` as often as there is something to look at.
+    """A context manager around a run; call `look` with every line of its progress.
 
-    `address`: of the server, as socket.connect takes it. `server_names`: of processes that belong to it,
-    beside those that listen there and those below them: what stands behind a proxy, its database.
+    `address`: of the server, as socket.connect takes it. `server_names`: names of processes that belong to
+    it, besides those that listen there and those below them: a server behind a proxy, a database.
     """
 
     def __init__(self, address: Any, server_names: Collection[str] = ()) -> None:
@@ -48,7 +48,7 @@ class Witness:
         self._cpu_after = cpu_by_process()
 
     def look(self, elapsed_seconds: float) -> None:
-        """Note whose connections the server has, at most once a second; the first look finds the generator.
+        """Note the server's connections, at most once a second; the first look also finds the generator.
 
         `elapsed_seconds`: since the run began, as its progress says.
         """
@@ -61,10 +61,10 @@ class Witness:
             self._seen |= clients_of(self._port)
 
     def surroundings(self, ours: Iterable[int | None], *, shared_machine: bool = False) -> Surroundings:
-        """What was seen. `ours`: the local ports of all requests."""
+        """What was observed. `ours`: the local ports of all requests."""
         found = shares(self._before, self._after, effective_cores())
-        # Where the server is on this machine and nobody says which process it is, its CPU would count as a
-        # stranger's.
+        # If the server is on this machine and its process is not known, its CPU time would count as that of
+        # other processes.
         known = bool(self._server) or not self._local
         strangers = set(self._cpu_after) - self._neighbours.pids
         return Surroundings(
@@ -79,7 +79,7 @@ class Witness:
 
 
 def listeners(port: int) -> set[int]:
-    """Processes that listen on a TCP port of this machine; those of other users only for root."""
+    """Processes that listen on a TCP port of this machine; those of other users are visible to root only."""
     with contextlib.suppress(psutil.Error, OSError):
         return {
             found.pid

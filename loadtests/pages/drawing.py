@@ -1,4 +1,4 @@
-"""How every drawing looks: its colours, its style, and the SVG that a page takes in.
+"""The look of all drawings: colours, style, and SVG for a page.
 
 Knows matplotlib, and colours that colour-blind readers tell apart (Okabe and Ito, 2008). Touches nothing.
 The same figure gives the same bytes.
@@ -12,7 +12,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Each colour means one thing in every figure; the page replaces them by its own, light or dark.
+# A page replaces these colours by its own, light or dark.
 COLOURS: Final = {
     "blue": "#0072b2",
     "orange": "#e69f00",
@@ -21,7 +21,7 @@ COLOURS: Final = {
     "grey": "#6b6b6b",
     "grid": "#e6e6e6",
     "ink": "#1c1d21",
-    "paper": "#fefefe",  # of words that stand on a bar
+    "paper": "#fefefe",  # of text on a bar
 }
 BLUE, ORANGE, GREEN, VERMILION, GREY, GRID, INK, PAPER = COLOURS.values()
 STYLE: Final[Any] = {
@@ -36,22 +36,22 @@ STYLE: Final[Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: smaller, selectable, and it takes on the page's colour
+    "svg.fonttype": "none",  # keeps text as text: smaller, selectable, in the page's colour
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 
 
 def svg(name: str, figure: Figure, *, transparent: bool) -> str:
-    """The figure as SVG text; `name`: its own among those of a page."""
+    """The figure as SVG text; `name`: unique among the figures of a page."""
     buffer = io.StringIO()
-    # The salt makes ids repeatable and, by its name, different from another figure's on the same page.
+    # The salt makes ids reproducible, and different from those of other figures on the page.
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
     return buffer.getvalue()
 
 
 def themed(drawing: str) -> str:
-    """The SVG with the page's colours, light or dark, instead of its own, and without the XML prologue."""
+    """The SVG with the page's colours, light or dark, and without the XML prologue."""
     for name, colour in COLOURS.items():
         drawing = drawing.replace(colour, f"var(--{name})")
     return drawing[drawing.index("<svg") :]

@@ -1,7 +1,6 @@
-"""Fills a template of a page: one self-contained file that loads nothing from anywhere.
+"""Renders a page from a template: one self-contained file that loads nothing.
 
-Knows the frame that all pages share, frame.html.j2, and how templates are read. Touches nothing but
-templates.
+Knows the frame that all pages share, frame.html.j2, and how templates are read. Reads templates only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from loadtests.pages.drawing import themed
 
 
 def render(template: Path, drawings: Mapping[str, str], **values: Any) -> str:
-    """The page as HTML. `drawings`: SVG of our own making, by name; the page's colours are put into it."""
+    """The page as HTML. `drawings`: our own SVG, by name; it gets the page's colours."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,

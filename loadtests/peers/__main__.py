@@ -13,14 +13,14 @@ from loadtests.peers import designs
 
 
 def main(design: str, port: int, name: str, units: int, workers: int) -> None:
-    """Serve until a signal."""
+    """Serve until a signal arrives."""
     if design == "gunicorn":  # "(2 x cores) + 1" workers: gunicorn's documentation, "How Many Workers?"
         application = f"loadtests.peers.designs:wsgi({name!r},{units})"
         command = ["gunicorn", "--workers", str(2 * workers + 1), "--bind", f"127.0.0.1:{port}", application]
         os.execv(sys.executable, [sys.executable, "-m", *command])
     work = designs.work_of(name)
     if design == "fastapi":
-        import uvicorn  # an extra of its own, and a second of start that the others need not wait for
+        import uvicorn  # in an extra of its own; takes a second that the other designs should not wait
 
         uvicorn.run(designs.fastapi(work, units), port=port, log_level="warning", access_log=False)
         return

@@ -1,7 +1,7 @@
-"""One block: a design under one load for a few seconds, what came of it, and whether it may be judged. Pure.
+"""One block: a design under one load for a few seconds, its result, and whether it may be judged. Pure.
 
-A block is void for what went *in*, a neighbour that took CPU or a generator that was late, and never for what
-came out: who leaves out surprising results measures his expectation.
+A block is void for its *inputs*, such as a neighbour that took CPU or a generator that was late, and never
+for its results: leaving out surprising results measures the expectation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ MOST_FOREIGN: Final = 0.10  # of the machine, by processes that are not ours
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What went into a block besides the load; the shares are of all cores of the machine."""
+    """The inputs of a block besides the load; shares are of all cores of the machine."""
 
     stolen_share: float
     foreign_share: float
-    generator_share: float  # of the one core that it can use, while it sent
-    failed_here: int  # requests for which this machine had no port or descriptor: no server saw them
+    generator_share: float  # of the one core that it can use, while sending
+    failed_here: int  # requests without a port or descriptor on this machine: no server saw them
     late_seconds: float  # p99 of the requests' lateness
 
     @property
     def void_because(self) -> str | None:
-        """Why the block says nothing about the design, in a few words; None if it may be judged."""
+        """Why the block says nothing about the design, in a few words; None if it is valid."""
         if self.stolen_share > MOST_STOLEN:
             return f"{self.stolen_share:.0%} stolen CPU"
         if self.foreign_share > MOST_FOREIGN:
@@ -46,13 +46,13 @@ class Conditions:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """What one block came to.
+    """The result of one block.
 
-    `answers`: 200s in time, from the block's first request to its last, and what `cpu_seconds` bought: CPU
-    of the design's whole process tree from the block's begin until it was quiet again, so that work for
-    clients who have left counts as well; up to its end if it had to be started anew. `goodput_per_second`:
-    those that finished while it was measured. Both p99 are from the intended time; of the trivial route
-    there are so few requests in a block that it is nearly the slowest.
+    `answers`: 200s in time, from the first request of the block to its last. `cpu_seconds`: CPU of the whole
+    process tree of the design, from the start of the block until the design is quiet again, so that work for
+    clients that have disconnected counts as well; until its end if it is restarted. `goodput_per_second`:
+    answers in time that finished during the measurement. Both p99 count from the intended time; a block has
+    so few requests for the trivial route that its p99 is nearly the maximum.
     """
 
     work_ms: float
@@ -70,13 +70,13 @@ class Block:
 
     @property
     def answers_per_cpu_second(self) -> float:
-        """What a second of CPU bought."""
+        """Answers for each second of CPU."""
         return self.answers / self.cpu_seconds if self.cpu_seconds > 0 else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counted:
-    """What the samples of a block say."""
+    """What is counted in the samples of a block."""
 
     answers: int
     goodput_per_second: float
@@ -90,7 +90,7 @@ def count(
     measured_seconds: float,
     give_up_seconds: float,
 ) -> Counted:
-    """Count the answers 200 in time; goodput and p99 are of those that finished while it was measured."""
+    """Count the 200s in time; goodput and p99 are of those that finished during the measurement."""
     answers, within = 0, []
     opened = began_seconds + warm_seconds
     for sample in samples:
@@ -105,5 +105,5 @@ def count(
 
 
 def p99(values: Sequence[float]) -> float | None:
-    """The smallest value that 99 % do not exceed; None of nothing."""
+    """The smallest value that 99 % of the values do not exceed; None if there are none."""
     return sorted(values)[math.ceil(0.99 * len(values)) - 1] if values else None

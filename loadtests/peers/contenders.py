@@ -1,9 +1,9 @@
-"""The designs as processes: all up at once, each quiet while another is measured.
+"""The designs as processes: all run at the same time, and all but the measured one are quiet.
 
 Knows how each is started. Touches child processes, each the leader of a session of its own, and log files.
 
-Quiet, because a design that works on for clients who have left does not stop when its block does: left
-running, one such halved the goodput of its neighbours.
+Why quiet: a design that keeps working for clients that have disconnected does not stop when its block ends.
+Left running, one such design halved the goodput of the others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ DATA: Final = "service.work:data"
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.4
-"""How long quiet is watched for. /proc counts in hundredths of a second, so at the share below a design may
-just tick once."""
+"""How long a design is observed. /proc counts in hundredths of a second: at the share below that is one
+tick."""
 
 QUIET_SHARE: Final = 0.025  # of a core
 PATIENCE_SECONDS: Final = 0.8
-"""How long a design may work on before it is started anew, which takes a second as well."""
+"""How long a design may keep working before it is restarted, which takes a second as well."""
 
-MOST_STARTS: Final = 5  # until a design that is never quiet ends the run
+MOST_STARTS: Final = 5  # a design that is then not quiet ends the run
 
 
 class Contender:
@@ -52,20 +52,20 @@ class Contender:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of its process tree so far."""
+        """CPU seconds of its process tree so far."""
         return 0.0 if self._process is None else trees.cpu_seconds(self._process.pid)
 
     def start(self) -> None:
-        """Start it and have it answer once, so that its pool is up.
+        """Start it and wait for one answer, so that its pool is up.
 
         Raises:
-            ServiceError: it ended or stayed silent instead.
+            ServiceError: it exited, or did not answer in time.
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         with self._log.open("wb") as log:
-            # A session of its own keeps Ctrl-C from it, and can be ended as a whole.
+            # In a session of its own, so that Ctrl-C does not reach it, and all of it can be killed.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *self._command(port)],
                 stdin=subprocess.DEVNULL,
@@ -76,13 +76,13 @@ class Contender:
         self._await_answer(self._process)
 
     def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
-        """End it and everything in its session, at the latest after the given time."""
+        """Stop it and everything in its session, by SIGKILL after the given time."""
         process, self._process = self._process, None
         if process is None:
             return
         try:
             process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # its queue may be longer than our patience
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its queue may take longer
                 process.wait(patience_seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -103,13 +103,13 @@ class Contender:
             time.sleep(0.02)
         said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise ServiceError(
-            f"the design {TITLES[self.name]!r} did not start: {' '.join(said) or 'it is silent'}"
+            f"the design {TITLES[self.name]!r} did not start: {' '.join(said) or 'it printed nothing'}"
         )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settled:
-    """How the designs came to rest: after how long, with which CPU seconds, and who was started anew."""
+    """How the designs became quiet: after how long, with which CPU seconds, and which were restarted."""
 
     seconds: float
     cpu_seconds: dict[str, float]
@@ -117,7 +117,7 @@ class Settled:
 
 
 class Contenders:
-    """All designs of one amount of work; a context manager that ends them whatever happens."""
+    """All designs with one amount of work; a context manager that always stops them."""
 
     def __init__(self, contenders: Sequence[Contender]) -> None:
         self._all = {contender.name: contender for contender in contenders}
@@ -140,14 +140,14 @@ class Contenders:
         self._stop()
 
     def __getitem__(self, name: str) -> Contender:
-        """One of them."""
+        """One design by name."""
         return self._all[name]
 
     def settle(self, patience_seconds: float = PATIENCE_SECONDS) -> Settled:
-        """Wait until every design is quiet; one that is not after the given time is started anew.
+        """Wait until every design is quiet; one that is not after the given time is restarted.
 
         Raises:
-            ServiceError: one is never quiet, or could not be started anew.
+            ServiceError: one is never quiet, or could not be restarted.
         """
         began = time.monotonic()
         anew: dict[str, float] = {}
@@ -157,12 +157,14 @@ class Contenders:
                 return Settled(time.monotonic() - began, {**cpu, **anew}, frozenset(anew))
             for name in busy:
                 anew.setdefault(name, cpu[name])
-                self._all[name].stop(0)  # a polite end would first work through its queue
+                self._all[name].stop(0)  # with SIGTERM it would first work through its queue
                 self._all[name].start()
-        raise ServiceError(f"the designs {', '.join(sorted(anew))} are never quiet, even when just started")
+        raise ServiceError(
+            f"the designs {', '.join(sorted(anew))} are never quiet, not even right after their start"
+        )
 
     def _watch(self, patience_seconds: float) -> tuple[dict[str, float], list[str]]:
-        """Look until all are quiet or patience ends; their CPU seconds, and who is busy."""
+        """Observe until all are quiet or the time is over; their CPU seconds, and which are busy."""
         deadline = time.monotonic() + patience_seconds
         looked, before = time.monotonic(), self._cpu()
         while True:
@@ -177,6 +179,6 @@ class Contenders:
         return {name: contender.cpu_seconds for name, contender in self._all.items()}
 
     def _stop(self) -> None:
-        with contextlib.ExitStack() as stack:  # goes on with the others if one resists
+        with contextlib.ExitStack() as stack:  # goes on with the others if stopping one fails
             for contender in self._all.values():
                 stack.callback(contender.stop)

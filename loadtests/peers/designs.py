@@ -1,7 +1,7 @@
-"""The usual designs, each as its own documentation shows it: what our service is measured beside.
+"""The usual designs with which offloop is compared, each as its own documentation shows it.
 
-All answer `/data` with the same work and `/healthz` with a word. The work is handed in by name, so that
-nothing here knows the service.
+All answer `/data` with the same work and `/healthz` with a word. The work is given by name, so that nothing
+here imports the service.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MOST_IN_FLIGHT = 64
-"""Of the bounded design: a round number, as people choose it."""
+"""Of the bounded design: a round number, as is often chosen."""
 
 Work = Callable[[int], bytes]
 
 
 def work_of(name: str) -> Work:
-    """The function that `package.module:name` stands for."""
+    """The function that `package.module:name` names."""
     module, _, attribute = name.partition(":")
     function: Work = getattr(importlib.import_module(module), attribute)
     return function
@@ -57,7 +57,7 @@ def pool(work: Work, units: int, workers: int) -> web.Application:
 
 
 def bounded(work: Work, units: int, workers: int) -> web.Application:
-    """The same, with at most `MOST_IN_FLIGHT` requests in flight; handlers of the departed are cancelled."""
+    """The same with at most `MOST_IN_FLIGHT` requests; handlers of disconnected clients are cancelled."""
     in_flight = 0
 
     async def data(request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ def bounded(work: Work, units: int, workers: int) -> web.Application:
 
 def fastapi(work: Work, units: int) -> FastAPI:
     """A plain `def`, which FastAPI runs in its thread pool: its documentation on concurrency."""
-    from fastapi import FastAPI, Response  # half a second of start that the other designs need not wait for
+    from fastapi import FastAPI, Response  # half a second that the other designs should not wait
 
     app = FastAPI()
 

@@ -1,6 +1,6 @@
-"""Draws a comparison: how many times as good ours is as each design, with intervals, against 1.
+"""Draws a comparison: the ratios of offloop to each design, with intervals, against 1.
 
-Knows matplotlib, and so is imported only when something is drawn. The same results give the same bytes.
+Knows matplotlib, and is therefore imported only to draw. The same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from loadtests.peers.results import Results
 from loadtests.peers.rows import Row
 
 COLUMNS: Final = 2
-WORDS: Final = 12.0  # by how much the axis is longer than the largest ratio, for the words beside it
-APART: Final = 0.18  # of the two yardsticks of one design, from the middle of its line
+WORDS: Final = 12.0  # length of the axis beyond the largest ratio, as a factor, for the text
+APART: Final = 0.18  # distance of the two measures of a design from the middle of its line
 
 
 def draw(results: Results, file: Path) -> None:
-    """Write the figure as SVG: a panel for each load, a line for each design but ours."""
+    """Write the figure as SVG: a panel for each load, a line for each design except offloop."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": "peers"}):
         _figure(results).savefig(file, format="svg", metadata={"Date": None})
 

@@ -1,6 +1,6 @@
-"""Measures one block: the load on `/data`, a few requests for the trivial route beside it, then rest.
+"""Measures one block: the load on `/data`, a few requests for the trivial route, then quiet.
 
-Touches the designs by way of HTTP, two generators, /proc and a folder for samples.
+Touches the designs through HTTP, two generators, /proc and a folder for samples.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Sent:
 
 
 class Sender:
-    """Two load generators that serve all blocks: one for the load, one for the trivial route."""
+    """Two load generators for all blocks: one for the load, one for the trivial route."""
 
     def __init__(self, generator: Generator, prober: Generator, folder: Path) -> None:
         self._generator, self._prober = generator, prober
         self._samples, self._probes = folder / "samples.json", folder / "probes.json"
 
     def send(self, data: Phase, trivial: Phase) -> Sent:
-        """Send both loads until the last client has its answer or has left.
+        """Send both loads, until the last client has its answer or gives up.
 
         Raises:
             GeneratorError: a generator could not start or broke.
@@ -49,7 +49,7 @@ class Sender:
         probing = self._prober.run(trivial, self._probes)
         sending = self._generator.run(data, self._samples)
         with contextlib.closing(probing), contextlib.closing(sending):
-            next(probing)  # now it sends; what it says meanwhile is short enough to wait in its pipe
+            next(probing)  # now it sends; its progress lines fit into the pipe until they are read
             for progress in (sending, probing):
                 for _ in progress:
                     pass
@@ -59,13 +59,13 @@ class Sender:
 
 
 class Bench:
-    """Measures block after block; `contenders` are up, and at rest before each."""
+    """Measures block after block; all `contenders` run, and are quiet before each block."""
 
     def __init__(self, plan: Plan, contenders: Contenders, sender: Sender) -> None:
         self._plan, self._contenders, self._sender = plan, contenders, sender
 
     def measure(self, load: Load, design: str, cycle: int) -> Block:
-        """Run one block and wait until all is quiet again; it may be void."""
+        """Measure one block, which may be void, and wait until all designs are quiet again."""
         contender = self._contenders[design]
         data = self._phase(f"{contender.url}/data", load.rate_per_second)
         trivial = self._phase(f"{contender.url}/healthz", PROBES_PER_SECOND)

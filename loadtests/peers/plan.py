@@ -1,7 +1,7 @@
-"""What is compared with what: designs, loads, and the order in which they take turns. Pure.
+"""What is compared: designs, loads, and the order of the blocks. Pure.
 
-Knows how rates follow from S and how an order follows from a seed. Touches nothing and reads no clock, so the
-same calibration and seed always give the same plan.
+Knows how rates follow from the service demand S, and how an order follows from a seed. Touches nothing and
+reads no clock, so the same calibration and seed always give the same plan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 OURS: Final = "offloop"
 RIVAL: Final = "bounded"
-"""The design that a bound on requests in flight makes of the usual one: what ours has to beat."""
+"""The usual design with a bound on requests in flight: the one that offloop must beat."""
 
 TITLES: Final = {
     OURS: "offloop",
@@ -24,19 +24,19 @@ TITLES: Final = {
     "gunicorn": "gunicorn, sync",
 }
 MOST_PER_SECOND: Final = 3500.0
-"""What one generator can offer on time while it shares two cores with what it measures: at about 190 us of
-CPU per request it uses two thirds of a core. At 4,000/s it uses three quarters of one: too near to the 80 %
-at which a block is void."""
+"""What one generator can offer on time while it shares two cores with the design: at about 190 us of CPU per
+request it uses two thirds of a core. At 4,000/s it uses three quarters: too close to the 80 % at which a
+block is void."""
 
 GIVE_UP_SECONDS: Final = 1.0
 ALPHA: Final = 0.05  # of each interval by itself
 FEWEST_PAIRS: Final = 6
-"""Below, the exact interval at 95 % is infinite: 2 of the 2**5 signings of five ranks are more than 5 %."""
+"""With fewer the exact interval at 95 % is infinite: 2 of the 2**5 signings of five ranks exceed 5 %."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the calibration found: so many units of work take `s_seconds` of CPU."""
+    """What the calibration found: `work_units` take `s_seconds` of CPU."""
 
     work_ms: float  # as ordered
     work_units: int
@@ -45,7 +45,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One offered rate; `times` the limit, which is cores / S."""
+    """One offered rate, `times` the limit, cores / S."""
 
     work_ms: float
     times: float
@@ -54,7 +54,7 @@ class Load:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole comparison. A block sends for `warm_seconds`, which are not judged, and `measured_seconds`."""
+    """A whole comparison. A block sends for `warm_seconds`, not measured, and for `measured_seconds`."""
 
     cores: int
     designs: tuple[str, ...]
@@ -66,10 +66,10 @@ class Plan:
     seed: int
 
     def loads(self, work: Work) -> tuple[Load, ...]:
-        """The ordered multiples of the limit that can be offered on time.
+        """Those of the ordered multiples of the limit that can be offered on time.
 
-        If none can, what can be offered takes their place: still an overload where the work is small,
-        because a request then costs more around the work than the work itself.
+        If none can, the most that can be offered takes their place: with little work per request that is
+        still an overload, because the rest of a request costs more than its work.
         """
         limit = self.cores / work.s_seconds
         offerable = [times for times in self.times if times * limit <= MOST_PER_SECOND]
@@ -79,10 +79,10 @@ class Plan:
         )
 
     def orders(self, load: Load) -> tuple[tuple[str, ...], ...]:
-        """Of each cycle, the order of its blocks; every other cycle mirrors the one before.
+        """The order of the blocks of each cycle; every other cycle mirrors the one before.
 
-        A machine that grows slower or faster then favours no design. Ours stands in the middle, the rival
-        beside it: the speed of the machine changes within half a minute, so a pair is worth more the
+        So a machine that becomes slower or faster favours no design. Offloop is in the middle, next to its
+        rival: the speed of the machine changes within half a minute, so a pair is the more precise, the
         closer in time its two blocks are.
         """
         draw = random.Random(f"{self.seed} {load.work_ms} {load.times:.3f}")
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def block_count(self) -> int:
-        """How many blocks there are if none has to be repeated."""
+        """The number of blocks if none is repeated."""
         return sum(len(self.loads(work)) for work in self.works) * self.cycles * len(self.designs)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Plan:
 
 
 def with_ours(designs: Iterable[str]) -> tuple[str, ...]:
-    """The designs, each once, with ours among them: there is nothing to compare without it."""
+    """The designs, each once, with offloop among them, which all are compared with."""
     return tuple(dict.fromkeys((OURS, *designs)))
 
 

@@ -1,6 +1,6 @@
-"""The whole comparison: S measured, the plan made, then block after block in the plan's order.
+"""The whole comparison: measures S, makes the plan, then measures block after block in its order.
 
-Touches child processes by way of contenders.py and measure.py, and a folder that is gone afterwards.
+Touches child processes through contenders.py and measure.py, and a temporary folder.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests import machine
+from loadtests.exits import UsageError
 from loadtests.experiment.child import ServiceChild
 from loadtests.load.generator import Generator
-from loadtests.load.run import UsageError
 from loadtests.neighbours import effective_cores
 from loadtests.peers.block import Block
 from loadtests.peers.contenders import Contender, Contenders
@@ -27,19 +27,19 @@ from loadtests.peers.plan import FEWEST_PAIRS, TITLES, Load, Plan, Work
 from loadtests.peers.results import Results
 
 WARM_SECONDS: Final = 1.5
-"""Until an overload shows. A queue without a bound still answers in time, within the second that clients
-wait, until f / (f - 1) seconds after the begin of a load of f times the limit, what it took in at first."""
+"""Time until an overload shows. At f times the limit a queue without a bound still answers its first requests
+in time, within the second that clients wait, until f / (f - 1) seconds after the start."""
 
 MOST_TRIES: Final = 3
-"""At one block, until one of them is not void; a short form, which has no interval to lose, has one."""
+"""Of one block, until it is not void; a short run, which has no intervals, has one try."""
 
 NEEDED: Final = {"fastapi": ("fastapi", "uvicorn"), "gunicorn": ("gunicorn",)}
-"""What designs need that ours does not; installed by the extra `peers`."""
+"""Packages that some designs need and offloop does not; installed by the extra `peers`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be compared; `times` are multiples of the limit, `works_ms` CPU times of a request."""
+    """What to compare. `times`: multiples of the limit; `works_ms`: CPU times of a request."""
 
     designs: tuple[str, ...]
     works_ms: tuple[float, ...]
@@ -50,7 +50,7 @@ class Order:
 
 
 def race(order: Order, console: Console) -> Results:
-    """Measure the designs beside each other.
+    """Measure all designs.
 
     Raises:
         UsageError: a design needs a package that is not installed.
@@ -75,10 +75,10 @@ def race(order: Order, console: Console) -> Results:
 
 
 def check_installed(designs: Sequence[str]) -> None:
-    """See that every package is there before anything is measured.
+    """Check that every package is installed, before anything is measured.
 
     Raises:
-        UsageError: one is not; the message names the extra that brings it.
+        UsageError: one is not; the message names the extra that installs it.
     """
     for design in designs:
         for package in NEEDED.get(design, ()):
@@ -90,7 +90,7 @@ def check_installed(designs: Sequence[str]) -> None:
 
 
 def calibrated(work_ms: float, folder: Path) -> Work:
-    """Ask the service itself how many units of work take so long, and how long they really take."""
+    """Units of work for `work_ms`, and their true CPU time, as the service itself calibrates them."""
     flags = ["--port", "0", "--admin-port", "0", "--log-format", "json", "--offload", "inline"]
     with ServiceChild(
         [*flags, "--work-ms", str(work_ms)], folder / f"calibration-{work_ms:g}.log"
@@ -100,11 +100,11 @@ def calibrated(work_ms: float, folder: Path) -> Work:
 
 
 def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
-    """All blocks in the order in which they ran, the void ones among them."""
+    """All blocks, void ones too, in the order in which they ran."""
     found: list[Block] = []
     most_tries = MOST_TRIES if plan.cycles >= FEWEST_PAIRS else 1
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    # On a terminal a bar below the lines; elsewhere the lines alone.
+    # On a terminal a bar below the lines; elsewhere just the lines.
     shown = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
     with shown as progress, Generator() as generator, Generator() as prober:
         sender = Sender(generator, prober, folder)
@@ -130,7 +130,7 @@ def _designs(plan: Plan, work: Work, folder: Path) -> list[Contender]:
 
 
 def _until_valid(bench: Bench, load: Load, design: str, cycle: int, most_tries: int) -> list[Block]:
-    """One block, again while it is void."""
+    """One block, repeated while it is void."""
     tries = [bench.measure(load, design, cycle)]
     while tries[-1].conditions.void_because and len(tries) < most_tries:
         tries.append(bench.measure(load, design, cycle))
@@ -145,7 +145,7 @@ def _heading(work: Work, load: Load) -> str:
 
 
 def _line(block: Block) -> str:
-    """What a block came to, in a line that fits 80 columns."""
+    """The result of a block, in one line of at most 80 columns."""
     void = block.conditions.void_because
     return (
         f"  {block.cycle:>2}  {TITLES[block.design]:<21}{block.goodput_per_second:>6.0f}/s"

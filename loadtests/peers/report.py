@@ -1,4 +1,4 @@
-"""Tells what a comparison found: tables for a terminal of 80 columns, and one in Markdown. Pure."""
+"""The result of a comparison: tables for a terminal of 80 columns, and one in Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKDOWN: Final = (
 
 
 def tables(results: Results) -> list[Table]:
-    """One for each load; what the figures cannot say stands below the last."""
+    """One table for each load; the notes are below the last."""
     found = [_table(rows) for rows in by_load(results.rows)]
     found[-1].caption = " ".join(notes(results))
     return found
@@ -36,7 +36,7 @@ def by_load(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def notes(results: Results) -> Iterator[str]:
-    """What a reader must know of these figures, a sentence each."""
+    """What a reader must know of these figures, one sentence each."""
     plan, rows = results.plan, results.rows
     if plan.cycles < FEWEST_PAIRS:
         yield (
@@ -48,7 +48,7 @@ def notes(results: Results) -> Iterator[str]:
     if any(row.at_least or row.kept_working for row in rows):
         yield (
             ">: the true ratio is larger, because a block had no answer in time, or because the design was "
-            "started anew before its work for departed clients was done."
+            "restarted before its work for disconnected clients was done."
         )
     if void := sum(row.void for row in rows):
         yield f"{void} of {sum(row.blocks for row in rows)} blocks were void and do not count."
@@ -74,7 +74,7 @@ def markdown(results: Results) -> str:
 
 
 def ratios(row: Row, dash: str) -> tuple[str, str]:
-    """Both ratios as text, such as `1.22 (1.08 to 1.38)`, or `> 35` where that is all one knows."""
+    """Both ratios as text, such as `1.22 (1.08 to 1.38)`, or `> 35` if only a bound is known."""
     if row.design == OURS:
         return "1", "1"
     return (
@@ -117,5 +117,5 @@ def _ratio(estimate: Estimate | None, dash: str, *, at_least: bool) -> str:
 
 
 def _three_digits(value: float) -> str:
-    """Two places below 10, one below 100: a ratio is never known better."""
+    """Two places below 10, one below 100: a ratio is never more precise."""
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"

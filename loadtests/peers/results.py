@@ -1,7 +1,7 @@
-"""What a comparison found, as typed values and as JSON. Pure.
+"""The result of a comparison, as typed values and as JSON. Pure.
 
-The file is the boundary between measuring and telling: tables and figure are functions of it. Blocks are kept
-as columns, names once, without samples.
+The file is the boundary between measuring and reporting: tables and figure are functions of it. Blocks are
+kept as rows under one list of columns, without samples.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from loadtests.peers.rows import Row, rows_of
 
 BLOCK: Final = tuple(field.name for field in dataclasses.fields(Block) if field.name != "conditions")
 CONDITIONS: Final = tuple(field.name for field in dataclasses.fields(Conditions))
-DIGITS: Final = 5  # significant ones: more than any clock here knows
+DIGITS: Final = 5  # significant ones: more than any clock here has
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Results:
-    """What was planned and every block that was measured, void ones included; on which machine."""
+    """The plan, all blocks that were measured, void ones too, and the machine."""
 
     environment: dict[str, Any]
     plan: Plan
@@ -35,11 +35,11 @@ class Results:
 
     @property
     def invalid(self) -> bool:
-        """Whether, of some row, more pairs are missing than were measured: the machine was too busy."""
+        """Whether some row misses more pairs than it has: the machine was too busy."""
         return any(2 * row.pairs < self.plan.cycles for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plan, rows and blocks as JSON types; the rows only for those who read the file."""
+        """Return plan, rows and blocks as JSON types; the rows are for readers and never read back."""
         content = {
             "state": "invalid" if self.invalid else "ok",
             "environment": self.environment,
@@ -47,7 +47,7 @@ class Results:
             "columns": [*BLOCK, *CONDITIONS],
             "blocks": [_values(block) for block in self.blocks],
         }
-        kept = self.from_json(content)  # rounded: who reads the blocks must come to the same rows
+        kept = self.from_json(content)  # rounded: the rows must follow from the blocks in the file
         return {**content, "rows": [_row_to_json(row) for row in kept.rows]}
 
     @classmethod

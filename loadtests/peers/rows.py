@@ -1,7 +1,8 @@
-"""From blocks to rows: each design against ours, cycle by cycle. Pure.
+"""From blocks to rows: each design against offloop, cycle by cycle. Pure.
 
-A pair is our block and the other's of the *same* cycle, seconds apart: what the machine does to both cancels
-out in their ratio. Ratios of different minutes say as much about the machine as about the designs.
+A pair is a block of offloop and one of the design in the *same* cycle, seconds apart: the speed of the
+machine cancels out in their ratio. Ratios of blocks that are minutes apart say as much about the machine as
+about the designs.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from loadtests.peers.block import Block
 from loadtests.peers.plan import ALPHA, OURS, Load, Plan
 
 LEAST_ANSWERS: Final = 0.5
-"""What stands for no answer at all, so that there is a ratio: half of the least that could be counted."""
+"""Stands for no answer at all, so that there is a ratio: half of the least possible count."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One design under one load: medians over its valid blocks, and ours / this of both yardsticks.
+    """One design under one load: medians over its valid blocks, and both ratios offloop / this.
 
-    A ratio above 1 is in favour of ours. `at_least`: the design answered nothing in a block, so that the
-    true ratio is larger; `kept_working`: it was started anew before its work for departed clients was done,
-    so that the true ratio per CPU second is larger.
+    A ratio above 1 is in favour of offloop. `at_least`: the design answered nothing in a block, so the true
+    ratio is larger. `kept_working`: it was restarted before its work for disconnected clients was done, so
+    the true ratio per CPU second is larger.
     """
 
     work_ms: float

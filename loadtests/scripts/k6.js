@@ -1,10 +1,11 @@
 // k6 run -e URL=http://127.0.0.1:8080/data loadtests/scripts/k6.js
 //
 // Tells how long clients wait under the loads of the published experiment: it starts a request when one is due,
-// whatever the answers do (an open loop). It cannot go on doing so without end: each request in flight occupies a VU,
-// and what finds none free is counted in dropped_iterations and never measured. If that is not 0, read no latency.
+// whether or not earlier ones are answered (an open loop). It cannot do so without limit: each request in flight
+// occupies a VU, and a request without a free VU counts in dropped_iterations and is never measured. If that is not
+// 0, ignore the latencies.
 //
-// Not run in this project's tests, where k6 is not to be had: node checks the syntax and the phases below.
+// The tests of this project do not run k6, which is not available there: node checks the syntax and the phases below.
 
 import http from "k6/http";
 import { check } from "k6";
@@ -15,7 +16,7 @@ for (let rate = 210; rate <= 350; rate += 10) RATES.push(rate);
 const PHASE_SECONDS = 20;
 const TIMEOUT_SECONDS = 10;
 
-// One scenario per phase: k6 then tags every figure with it, and one phase's queue is not taken for the next one's.
+// One scenario per phase: k6 then tags every figure with its phase, and the queue of one does not count as the next's.
 const scenarios = {};
 RATES.forEach((rate, index) => {
   scenarios[`phase_${String(index + 1).padStart(2, "0")}_${rate}_per_second`] = {
@@ -37,7 +38,7 @@ export const options = {
   // One connection per request, with "Connection: close".
   noConnectionReuse: true,
   discardResponseBodies: true,
-  // Not a goal to reach: naming a phase in a threshold is how k6 is asked to sum it up by itself.
+  // Not goals: k6 sums up a phase separately only if a threshold names it.
   thresholds: Object.fromEntries(
     Object.keys(scenarios).map((name) => [`http_req_duration{scenario:${name}}`, ["p(99)>=0"]]),
   ),

@@ -2,7 +2,7 @@
 --
 -- Tells how much the service answers at most, with few clients that never pause. Cannot tell how long clients
 -- wait under a given load: each connection sends only after its last answer (a closed loop), so a slow service
--- gets less load and the waits that others would have had are never measured.
+-- gets less load, and the waits of the requests that are not sent are never measured.
 
 wrk.headers["Connection"] = "close"
 
@@ -12,7 +12,7 @@ function setup(thread)
   table.insert(threads, thread)
 end
 
--- Each thread has a Lua state of its own; its globals are what `thread:get` reads.
+-- Each thread has its own Lua state, whose globals `thread:get` reads.
 built = 0
 
 function request()
@@ -20,10 +20,10 @@ function request()
   return wrk.format()
 end
 
--- The books, for comparing with the server's counters:
---   sent      requests written; one less than were built, because wrk builds one before it starts, to look at it.
---   answered  whole answers read. The other requests were cut off by wrk's own end.
--- Connections it opened: one to try the address, one for each slot (-c), and a new one after each answer.
+-- The ledger, to be compared with the server's counters:
+--   sent      requests written: one less than were built, because wrk builds one before it starts.
+--   answered  complete answers read. wrk cut off the other requests when it ended.
+-- wrk opens one connection to try the address, one for each slot (-c), and a new one after each answer.
 function done(summary)
   local sent = -1
   for _, thread in ipairs(threads) do

@@ -1,6 +1,6 @@
 """The life of a service as a table: its states, what changes them, what probes answer in each. Pure.
 
-The diagram in docs/operations.md is drawn from here, and `Life` refuses a transition that the table does not hold.
+docs/operations.md draws it as a diagram, and `Life` refuses a transition that the table does not hold.
 
 Readiness asks "send me new clients?", liveness "would a restart help?". A service that drains is not ready
 and is alive: a restart would take the responses away from the clients that it waits for.

@@ -348,7 +348,7 @@ def test_somebody_else_at_the_server_makes_the_run_invalid(server: ScriptedServe
         stranger.recv(1000)
         out, err = command.communicate(timeout=60)
     done = subprocess.CompletedProcess(command.args, command.returncode, out, err)
-    assert first_cause(done, file).startswith("somebody else used the server: 1 of its connections")
+    assert first_cause(done, file).startswith("other clients used the server: 1 of its connections")
 
 
 @pytest.fixture

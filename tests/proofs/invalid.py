@@ -148,7 +148,7 @@ def one_foreign_connection(_: Path) -> dict[str, Any]:
     """Somebody else uses the server."""
     with null_responder() as port, socket.create_connection(("127.0.0.1", port)):
         found = causes(f"http://127.0.0.1:{port}/", "--rate", "50", "--duration", "2")
-    return planted("somebody else", found)
+    return planted("other clients", found)
 
 
 def late_to_receive(_: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import judge

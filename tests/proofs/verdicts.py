@@ -22,20 +22,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from loadtests.experiment.amounts import FOUND, INLINE_CAP, NOTHING, NOTHING_LEFT, PUBLISHED, RAISES
 from loadtests.experiment.blocks import Block
-from loadtests.experiment.claims import (
-    DID_NOT_HOLD,
-    FOUND,
-    HELD,
-    INCONCLUSIVE,
-    INLINE_CAP,
-    NOTHING,
-    NOTHING_LEFT,
-    PUBLISHED,
-    RAISES,
-    Finding,
-)
 from loadtests.experiment.evidence import Evidence
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE, Finding
 from loadtests.experiment.plan import DATA, Cost, Plan
 from loadtests.experiment.presets import PLANTED, PRESETS, PUBLISHED_SHARE, plan
 from loadtests.experiment.results import Summary

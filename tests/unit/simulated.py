@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.experiment.blocks import Block, Inputs, block
+from loadtests.experiment.blocks import Block, Inputs, Stretch, block
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Plan, Variant
@@ -287,17 +287,19 @@ def measured(
     share = generator / draw.seconds
     return block(
         variant,
-        Reading(**NO_COUNTS | {"seconds": begin}),
-        Reading(
-            **NO_COUNTS
-            | {"seconds": begin + draw.seconds, "tasks": ends.size, "task_cpu_seconds": work}
-            | ticks
+        Stretch(
+            before=Reading(**NO_COUNTS | {"seconds": begin}),
+            after=Reading(
+                **NO_COUNTS
+                | {"seconds": begin + draw.seconds, "tasks": ends.size, "task_cpu_seconds": work}
+                | ticks
+            ),
+            piece_seconds=piece_seconds and piece_seconds * math.exp(draw.slowness) * harmonic,
+            facts=GeneratorFacts(**AT_REST | {"sending_seconds": 1.0, "sending_cpu_seconds": share}),
         ),
         part="cycle",
         cycle=cycle,
         cores=cores,
-        piece_seconds=piece_seconds and piece_seconds * math.exp(draw.slowness) * harmonic,
-        facts=GeneratorFacts(**AT_REST | {"sending_seconds": 1.0, "sending_cpu_seconds": share}),
     )
 
 

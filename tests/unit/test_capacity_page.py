@@ -13,7 +13,7 @@ from loadtests.capacity.folder import PAGE, RESULT, holds_capacity, kept, read
 from loadtests.capacity.results import Capacity, Saturation
 from loadtests.capacity.search import Bracket
 from loadtests.capacity.trial import Trial
-from loadtests.load.run import UsageError
+from loadtests.exits import UsageError
 
 PASSED = Trial(
     load=0.9, rate_per_second=225.0, achieved_per_second=224.9, seconds=6.0, hold=False, passed=True,

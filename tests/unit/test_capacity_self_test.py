@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadtests.capacity.self_test import HOLD_SECONDS, Ceiling, keep, measure, remembered
+from loadtests.capacity.self_test import HOLD_SECONDS, measure
+from loadtests.load.ceiling import Ceiling, keep, remembered
 from loadtests.load.phase import Phase
 from loadtests.load.results import RunSummary
 from loadtests.load.sample import Sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from loadtests.capacity.search import Bracket
 from loadtests.capacity.trial import (
     LEAST_SECONDS,
     Trial,
+    Watched,
     Work,
     grows,
     in_flight,
@@ -46,9 +48,9 @@ def work(seconds: float, tasks: float, cpu_seconds: float) -> Work:
     return Work(seconds=seconds, tasks=tasks, cpu_seconds=cpu_seconds)
 
 
-def trial(found: list[Sample], **changes: object) -> Trial:
+def trial(found: list[Sample], **told: Any) -> Trial:
     summary = summarise(found, FACTS, PHASE, thresholds=[P99, Threshold.parse("errors<=1%")])
-    return trial_of(summary, found, START, hold=False, **changes)  # type: ignore[arg-type]  # a table
+    return trial_of(summary, found, START, hold=False, watched=Watched(**told))
 
 
 def test_a_load_within_the_slo_passes_and_is_stable() -> None:

@@ -303,7 +303,7 @@ def test_slices_hold_the_samples_that_their_quantile_needs() -> None:
 
 def test_what_a_phase_cannot_tell_is_not_compared_and_why() -> None:
     short = of_samples([answered(1000 + n / 100) for n in range(1000)])
-    assert "2 slices have samples enough, 5 are needed" in short.unusable["latency p99"]
+    assert "2 slices have enough samples and 5 are needed" in short.unusable["latency p99"]
     losing = of_samples(
         [
             failed(1000 + n / 200, 0.1, "timeout", stood=True) if n % 50 == 0 else answered(1000 + n / 200)

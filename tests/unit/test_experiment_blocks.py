@@ -14,6 +14,7 @@ from loadtests.experiment.blocks import (
     MOST_GENERATOR,
     Block,
     Inputs,
+    Stretch,
     block,
     inputs,
 )
@@ -45,7 +46,8 @@ def made(
     facts: GeneratorFacts = FACTS,
     **more: Any,
 ) -> Block:
-    return block(variant, before, after, part="cycle", cycle=1, cores=2, facts=facts, **more)
+    stretch = Stretch(before=before, after=after, facts=facts, **more)
+    return block(variant, stretch, part="cycle", cycle=1, cores=2)
 
 
 def test_throughput_utilisation_and_demand_are_what_the_workers_clock_says() -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from loadtests.experiment import claims
-from loadtests.experiment.claims import DID_NOT_HOLD, HELD, INCONCLUSIVE, RULES, STANDS
+from loadtests.experiment.claims import RULES
+from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
+from loadtests.experiment.queues import STANDS
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import Verdict, answer, judge, rules_for, undecided
 
@@ -66,7 +67,7 @@ TOO_FEW = "4 cycles are too few for an interval"
 TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     (
         "quick",
-        "_inline_cap",
+        "inline_cap",
         HELD,
         [
             (works("inline", 1.3), DID_NOT_HOLD, "something else bounds the loop"),
@@ -78,7 +79,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_inline_tracks",
+        "inline_tracks",
         HELD,
         [
             (overloaded("inline", peak=9), DID_NOT_HOLD, "accepted well before"),
@@ -92,7 +93,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_offloaded_outruns",
+        "offloaded_outruns",
         HELD,
         [
             (overloaded("executor-1", peak=99), DID_NOT_HOLD, "did not get ahead"),
@@ -104,7 +105,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_published_gain",
+        "published_gain",
         HELD,
         [
             (works("executor-1-fifth", 0.6), DID_NOT_HOLD, "another factor"),
@@ -116,7 +117,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_offloading_is_the_cause",
+        "offloading_is_the_cause",
         DID_NOT_HOLD,
         [
             (works("executor-1", 1.5), HELD, "half as much again"),
@@ -131,7 +132,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_cores_scale",
+        "cores_scale",
         HELD,
         [
             (works("executor-cores", 0.7), DID_NOT_HOLD, "left unused"),
@@ -142,7 +143,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_batch_decides",
+        "batch_decides",
         HELD,
         [
             (overloaded("inline-batch", peak=99), DID_NOT_HOLD, "did not let accepted run ahead"),
@@ -152,7 +153,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "quick",
-        "_bound_keeps_goodput",
+        "bound_keeps_goodput",
         HELD,
         [
             (overloaded("lanes-1", goodput_per_second=0.75 * 250), DID_NOT_HOLD, "came too late"),
@@ -164,7 +165,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "batches",
-        "_batch_alone_decides",
+        "batch_alone_decides",
         HELD,
         [
             (overloaded("inline-asyncio-1", peak=200), DID_NOT_HOLD, "One loop does not do"),
@@ -180,7 +181,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "threads",
-        "_threads_suffice",
+        "threads_suffice",
         HELD,
         [
             (works("thread-cores-releases", 0.5), DID_NOT_HOLD, "did not fill the other cores"),
@@ -191,7 +192,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "threads",
-        "_threads_do_not_help",
+        "threads_do_not_help",
         HELD,
         [
             (works("thread-cores-holds", 1.8), DID_NOT_HOLD, "brought capacity"),
@@ -203,7 +204,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "a-a",
-        "_nothing_is_found",
+        "nothing_is_found",
         HELD,
         [
             (works("inline-again", 1.1), DID_NOT_HOLD, "It finds one"),
@@ -215,7 +216,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
     (
         "a-a",
-        "_planted_is_found",
+        "planted_is_found",
         HELD,
         [
             (costs("inline-more", 0.8), DID_NOT_HOLD, "another amount"),
@@ -226,14 +227,14 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
     ),
 ]
 CASES = [
-    pytest.param(preset, rule, change, verdict, why, id=f"{rule.strip('_')}-{number}")
+    pytest.param(preset, rule, change, verdict, why, id=f"{rule}-{number}")
     for preset, rule, _, turns in TABLE
     for number, (change, verdict, why) in enumerate(turns)
 ]
 
 
 def judged(summary: Summary, rule: str) -> Verdict:
-    (wanted,) = [one for one in RULES if one.judge is getattr(claims, rule)]
+    (wanted,) = [one for one in RULES if one.judge.__name__ == rule]
     (verdict,) = judge(summary, [wanted])
     return verdict
 
@@ -267,11 +268,11 @@ def test_every_rule_can_say_all_three_things() -> None:
 
 
 def test_how_many_more_cycles_would_decide_is_told_unless_they_would_hardly() -> None:
-    near = judged(works("inline-again", 1.026)(summary_of(plan_of("a-a", cycles=12))), "_nothing_is_found")
+    near = judged(works("inline-again", 1.026)(summary_of(plan_of("a-a", cycles=12))), "nothing_is_found")
     assert near.verdict == INCONCLUSIVE
     assert "straddles 1.03; about " in near.finding.why
     at_the_end = judged(
-        works("inline-again", 1.03)(summary_of(plan_of("a-a", cycles=12))), "_nothing_is_found"
+        works("inline-again", 1.03)(summary_of(plan_of("a-a", cycles=12))), "nothing_is_found"
     )
     assert at_the_end.verdict == INCONCLUSIVE
     assert "straddles 1.03; more cycles would hardly decide." in at_the_end.finding.why
@@ -279,12 +280,12 @@ def test_how_many_more_cycles_would_decide_is_told_unless_they_would_hardly() ->
 
 def test_the_bound_of_tracking_grows_with_the_accept_batch() -> None:
     summary = summary_of(plan_of("quick", accept_batch=16))
-    assert judged(with_phases(summary, "inline", peak=128), "_inline_tracks").verdict == HELD
-    assert judged(with_phases(summary, "inline", peak=129), "_inline_tracks").verdict == DID_NOT_HOLD
+    assert judged(with_phases(summary, "inline", peak=128), "inline_tracks").verdict == HELD
+    assert judged(with_phases(summary, "inline", peak=129), "inline_tracks").verdict == DID_NOT_HOLD
 
 
 def test_with_one_core_there_is_nothing_to_scale_to() -> None:
-    found = judged(summary_of(plan_of("quick", 1.0)), "_cores_scale")
+    found = judged(summary_of(plan_of("quick", 1.0)), "cores_scale")
     assert found.verdict == INCONCLUSIVE
     assert found.finding.why == "With one core there is nothing to scale to."
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from rich.console import Console
 
-from loadtests.experiment import report, run
+from loadtests.experiment import calibration, report, run
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Factors, Plan, Variant
@@ -261,7 +261,7 @@ def test_a_variant_with_less_work_is_no_measure_for_one_with_more(tmp_path: Path
 
 def test_without_one_block_to_go_by_the_run_is_invalid(tmp_path: Path) -> None:
     plan = plan_of("controlled", cycles=1, more_cycles=0)
-    with pytest.raises(InvalidError, match=r"^no block tells how much executor-cores can do"):
+    with pytest.raises(InvalidError, match=r"^the throughput of executor-cores is unknown"):
         measured(tmp_path, plan, spoil=lambda name, *_: "void" if name == "executor-cores" else "")
 
 
@@ -317,7 +317,7 @@ def beds(monkeypatch: pytest.MonkeyPatch) -> list[FakeBed]:
 
     made_to_spoil: list[Spoil] = [never]
     monkeypatch.setattr(run, "Testbed", testbed)
-    monkeypatch.setattr(run, "calibrate", lambda _folder, work, *_: COSTS[work])
+    monkeypatch.setattr(calibration, "calibrate", lambda _folder, work, *_: COSTS[work])
     monkeypatch.setattr(run, "effective_cores", lambda: 2.0)
     monkeypatch.setattr(FakeBed, "to_spoil", made_to_spoil, raising=False)
     return made

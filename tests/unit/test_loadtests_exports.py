@@ -100,6 +100,8 @@ def test_thresholds_are_test_cases_for_a_reader_of_junit() -> None:
     assert cases["errors<5%"] == []
     assert suite.tests == len(cases) == 5
     assert (suite.failures, suite.errors) == (1, 1)
+    told = {case.name: [result.message for result in case.result] for case in suite}
+    assert told["p50<1us"] == ["observed 102 ms, with 400 samples of 6 needed"]
 
 
 def test_all_files_are_written_into_the_folder(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pytest
 from rich.console import Console
 
 from loadtests.load.facts import Progress
-from loadtests.load.live import Display, render, seconds
+from loadtests.load.live import Display
 from loadtests.load.phase import Phase
+from loadtests.load.render import render
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
+from loadtests.load.tell import seconds
 from loadtests.load.thresholds import Threshold
 from tests.unit.test_loadtests_summary import FACTS as SUMMARY_FACTS
 

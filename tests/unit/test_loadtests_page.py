@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from loadtests.__main__ import _report
+from loadtests.exits import UsageError
 from loadtests.load import page
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.folder import holds_run, holds_steps, read_run, read_steps
 from loadtests.load.phase import Phase
 from loadtests.load.ports import Forecast
-from loadtests.load.run import UsageError
 from loadtests.load.sample import Sample, to_columns
 from loadtests.pages.drawing import COLOURS
+from loadtests.report import redraw
 from tests.unit.test_experiment_report import read
 from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, answered, failed, steady, unsent
 
@@ -185,14 +184,14 @@ def test_the_command_shows_and_draws_again_what_was_kept(
     one = keep(tmp_path / "one", steady(), thresholds=["p50<1ms"])
     several = keep_steps(tmp_path / "two", ["100", "200"], {"100": steady(20)}, thresholds=["p99<1s"])
     for folder, code, first in ((one, 1, "MISSED"), (several, 3, "INVALID (interrupted)  1 of 2 steps")):
-        assert _report(argparse.Namespace(run=folder)) == code
+        assert redraw(folder) == code
         text = capsys.readouterr().out
         assert text.startswith(first)
         assert text.endswith(f"Page: {folder / 'report.html'}\n")
         assert (folder / "report.html").exists()
     (one / "samples.json").unlink()
     with pytest.raises(UsageError, match="does not hold a readable run"):
-        _report(argparse.Namespace(run=one))
+        redraw(one)
 
 
 def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:

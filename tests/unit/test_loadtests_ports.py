@@ -20,9 +20,8 @@ from loadtests.load.ports import (
     first_without,
     forecast,
     ports_used,
-    remedies,
-    with_flag,
 )
+from loadtests.load.remedies import remedies, with_flag
 
 ADDRESS = ("127.0.0.1", 80)
 RULES = PortRules(low=40_000, high=40_199, tw_reuse=0)
@@ -168,7 +167,7 @@ def test_the_examination_is_told_with_figures_and_commands() -> None:
     assert "(as root)" in text
     fine = Examination(ADDRESS, forecast(demand(10), RULES, []), ())
     assert "All of 10 requests will find one." in "\n".join(lines(fine))
-    assert " 3/s for ever" in "\n".join(state_lines(RULES, Counter()))
+    assert " 3/s sustained" in "\n".join(state_lines(RULES, Counter()))
 
 
 TABLE = """\

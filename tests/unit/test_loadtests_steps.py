@@ -14,9 +14,9 @@ from loadtests.load.endpoint import make_endpoint
 from loadtests.load.exports import junit_of_steps
 from loadtests.load.folder import summed_up
 from loadtests.load.judgement import all_of
-from loadtests.load.live import render_steps
 from loadtests.load.phase import Phase
 from loadtests.load.ports import PortRules
+from loadtests.load.render import render_steps
 from loadtests.load.results import Step
 from loadtests.load.steps import names_of
 from loadtests.load.summary import summarise

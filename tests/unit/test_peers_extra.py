@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.load.run import UsageError
+from loadtests.exits import UsageError
 from loadtests.peers import race
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ SHOW = "import sys; import {module}; print(*sorted(m for m in sys.modules if '.'
 @pytest.mark.parametrize(
     ("module", "spared"),
     [
-        ("loadtests.__main__", {"fastapi", "uvicorn", "matplotlib"}),
+        ("loadtests.__main__", {"fastapi", "uvicorn", "matplotlib", "aiohttp", "pydantic", "psutil", "rich"}),
         ("loadtests.peers.race", {"fastapi", "uvicorn", "matplotlib"}),
         ("loadtests.peers.report", {"fastapi", "uvicorn", "matplotlib"}),
         ("loadtests.peers.__main__", {"fastapi", "uvicorn", "matplotlib"}),

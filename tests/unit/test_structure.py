@@ -18,7 +18,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # What decides by what it is told, and never by the clock.
 TIMELESS = {
     *("statistics", "plan", "presets", "ledger", "blocks", "results"),
-    *("evidence", "claims", "verdict", "tables"),
+    *("evidence", "amounts", "queues", "finding", "claims", "verdict", "tables"),
     *("folder", "figures", "page", "report", "progress"),
 }
 
@@ -37,9 +37,11 @@ OWNERS = {
         "loadtests/capacity/folder.py",
     },
     "rich": {
-        *("loadtests/__main__.py", "loadtests/load/live.py", "loadtests/load/run.py"),
-        *("loadtests/load/steps.py", "loadtests/peers"),
+        *("loadtests/load/commands.py", "loadtests/load/live.py", "loadtests/load/render.py"),
+        *("loadtests/load/run.py", "loadtests/load/steps.py", "loadtests/peers"),
+        *("loadtests/capacity/commands.py", "loadtests/experiment/commands.py"),
         *("loadtests/experiment/progress.py", "loadtests/experiment/run.py"),
+        "loadtests/experiment/calibration.py",
         *("loadtests/capacity/run.py", "loadtests/capacity/self_test.py"),
     },
     "prometheus_client": {"metrics"},
@@ -49,7 +51,7 @@ OWNERS = {
         "service/offload",
         "loadtests/peers/designs.py",
     },
-    "argparse": {"service/config/sources.py", "loadtests/arguments.py", "loadtests/__main__.py"},
+    "argparse": {"service/config/sources.py", "loadtests/arguments.py"},
     "pydantic_settings": {"service/config/sources.py"},
     "tomllib": {"service/config/sources.py"},
     "gunicorn": {"service/multi/io_process.py"},

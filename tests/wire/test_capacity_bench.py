@@ -10,8 +10,8 @@ import pytest
 
 from loadtests.capacity import bench, trial
 from loadtests.capacity.bench import Bench, Order, admin_url_of
+from loadtests.load.order import Machine
 from loadtests.load.phase import Phase
-from loadtests.load.run import Machine
 from loadtests.load.thresholds import Threshold
 from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
 

@@ -58,8 +58,8 @@ def surroundings(**changes: Any) -> Surroundings:
 def test_what_spoils_a_run_is_named() -> None:
     assert surroundings().faults() == ()
     assert surroundings(foreign_connections=2).faults() == (
-        "somebody else used the server: 2 of its connections were not ours; stop them, or measure another "
-        "one",
+        "other clients used the server: 2 of its connections were not this run's; stop them, or measure "
+        "another server",
     )
     assert surroundings(throttled=0.4).faults() == (
         "a CPU quota held us up for 40% of the time: raise it (cpu.max of the cgroup), or offer less",
@@ -101,6 +101,6 @@ def test_the_time_of_a_child_that_has_ended_stays_ours() -> None:
 
 def test_on_a_machine_that_is_said_to_be_shared_neighbours_are_a_caution() -> None:
     found = surroundings(others=0.4, stolen=0.1, foreign_connections=1, shared_machine=True)
-    assert [fault.split(":")[0] for fault in found.faults()] == ["somebody else used the server"]
+    assert [fault.split(":")[0] for fault in found.faults()] == ["other clients used the server"]
     assert len(found.cautions()) == 2
     assert surroundings(others=0.4).cautions() == ()
