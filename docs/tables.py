@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loadtests.experiment.finding import HELD
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.verdict import judge
@@ -114,15 +115,18 @@ def presets_table() -> str:
 
 
 def found_table() -> str:
-    """Each claim of the committed run with its verdict and figures."""
+    """Each claim of the committed run, with its verdict and why."""
     summary = RunFolder(QUICK).summary()
     machine = summary.environment
     lines = [
-        f"`make experiment`, {machine.date[:10]}, {machine.cpu}, {machine.cores:g} cores, with intervals:",
+        f"`make experiment`, {machine.date[:10]}, {machine.cpu}, {machine.cores:g} cores:",
         "",
-        "| claim | verdict | figures |",
+        "| claim | verdict | why |",
         "| --- | --- | --- |",
-        *(f"| {one.claim} | {one.verdict} | {one.finding.numbers} |" for one in judge(summary)),
+        *(
+            f"| {one.claim} | {one.verdict if one.verdict == HELD else f'**{one.verdict}**'} | {one.finding.why} |"
+            for one in judge(summary)
+        ),
     ]
     return "\n".join(lines)
 
