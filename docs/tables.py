@@ -124,8 +124,9 @@ def found_table() -> str:
         "| claim | verdict | why |",
         "| --- | --- | --- |",
         *(
-            f"| {one.claim} | {one.verdict if one.verdict == HELD else f'**{one.verdict}**'} | {one.finding.why} |"
+            f"| {one.claim} | {verdict if verdict == HELD else f'**{verdict}**'} | {one.finding.why} |"
             for one in judge(summary)
+            for verdict in [one.verdict]
         ),
     ]
     return "\n".join(lines)
