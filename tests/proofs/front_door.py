@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +20,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from metrics.exposition import total
-from tests.process.support import ROOT, Child, service
-from tests.process.tools_support import run
 from tests.proofs.record import prove
+from tests.support import ROOT
+from tests.support.child import service
+from tests.support.load import load, torn, watched
+from tests.support.tools import run
 
 Figures = dict[str, Any]
-TICKS = 100  # USER_HZ: /proc/PID/stat counts CPU time in hundredths of a second, on every Linux
 
 
 def shortage(folder: Path, seconds: float, work: str) -> Figures:
@@ -237,40 +237,10 @@ def tls(folder: Path) -> Figures:
     return {"protocol": protocol.group(1) if protocol else None, "stalled_closed_after_s": round(waited, 2)}
 
 
-@contextlib.contextmanager
-def watched(child: Child) -> Iterator[list[dict[str, float]]]:
-    """Scrape the service about three times a second meanwhile; each row also holds `time` and `cpu`."""
-    rows: list[dict[str, float]] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.3):
-            row = child.scrape()
-            fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
-            rows.append({**row, "time": time.monotonic(), "cpu": (int(fields[11]) + int(fields[12])) / TICKS})
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield rows
-    finally:
-        stop.set()
-        thread.join()
-
-
 def io_cores(rows: list[dict[str, float]]) -> float:
     """Cores that the service's own process used between the first row and the last, without its workers."""
     first, last = rows[0], rows[-1]
     return (last["cpu"] - first["cpu"]) / (last["time"] - first["time"])
-
-
-def torn(rows: list[dict[str, float]]) -> int:
-    """Scrapes in which accepted is not completed + active."""
-    return sum(
-        row["http_connections_accepted_total"]
-        != total(row, "http_connections_completed_total") + row["http_connections_active"]
-        for row in rows
-    )
 
 
 def summary_of_wrk(said: str) -> Figures:
@@ -280,17 +250,6 @@ def summary_of_wrk(said: str) -> Figures:
         "requests": int(requests.group(1)) if requests else 0,
         "errors": errors.group(1) if errors else "none",
     }
-
-
-def load(
-    address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
-) -> dict[str, Any]:
-    """Good clients: our own open loop, a connection per request; returns its summary."""
-    command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
-    command += ["--duration", f"{seconds:g}", "--out", str(out), *more]
-    subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
-    loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return loaded
 
 
 @contextlib.contextmanager

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from metrics.exposition import total
-from tests.process.support import Child, service
 from tests.proofs.record import keep
+from tests.support.child import Child, service
+from tests.support.processes import descriptors, resident_bytes
 
 BATCH = 5_000  # cases per run of Hypothesis, which remembers each of them
-PAGE = 4096
 PATIENCE_SECONDS = 0.002  # several times what an answer takes; the service's own counters judge in the end
 
 token = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ-_0123456789", min_size=1, max_size=12).map(str.encode)
@@ -138,15 +138,17 @@ def fuzz(count: int, first_seed: int, folder: Path) -> dict[str, Any]:
     log = folder / "log"
     with service(log, "--offload", "inline", "--work-units", "10", "--header-timeout", "5") as child:
         target = Target(child)
-        files, memory = descriptors(child), []
+        files, memory = descriptors(child.process.pid), []
         for number, done in enumerate(range(0, count, BATCH)):
             _batch(target, min(BATCH, count - done), first_seed + number)
-            memory.append(resident(child))
+            memory.append(resident_bytes(child.process.pid))
             print(f"\r{done + BATCH:>9,} of {count:,}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         values = child.scrape()
-        child.wait_until(lambda: descriptors(child) <= files + 1)  # + 1: the scrape's own connection, closing
+        child.wait_until(
+            lambda: descriptors(child.process.pid) <= files + 1
+        )  # + 1: the scrape's own connection, closing
         assert child.end() == 0
     text = log.read_text()
     assert "Traceback" not in text, text
@@ -185,16 +187,6 @@ def _batch(target: Target, count: int, number: int) -> None:
         target.send(*case)
 
     send()
-
-
-def resident(child: Child) -> int:
-    """Bytes of memory that the service's process holds."""
-    return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * PAGE
-
-
-def descriptors(child: Child) -> int:
-    """Files that the service's process has open."""
-    return sum(1 for _ in Path(f"/proc/{child.process.pid}/fd").iterdir())
 
 
 def main() -> int:

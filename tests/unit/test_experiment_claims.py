@@ -11,8 +11,7 @@ from loadtests.experiment import claims
 from loadtests.experiment.claims import DID_NOT_HOLD, HELD, INCONCLUSIVE, RULES, STANDS
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import Verdict, answer, judge, rules_for, undecided
-
-from .synthetic import costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.synthetic import costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
 
 Change = Callable[[Summary], Summary]
 

@@ -19,8 +19,7 @@ from loadtests.experiment.progress import expected_seconds
 from loadtests.experiment.statistics import geometric
 from loadtests.experiment.verdict import evidence_of, rules_for
 from service.config.sources import read_settings
-
-from .synthetic import COSTS, plan_of, quick, summary_of
+from tests.support.synthetic import COSTS, plan_of, quick, summary_of
 
 CORES = (1.0, 1.5, 2.0, 4.0)
 NAMES = ("a", "b", "c", "d", "e")

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import escape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,8 @@ from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.verdict import answer, judge
 from loadtests.pages.drawing import COLOURS
-
-from .synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.html import read
+from tests.support.synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
 
 ROOT = Path(__file__).parents[2]
 
@@ -176,44 +175,6 @@ def test_what_the_stock_executor_costs_is_told_with_its_killed_worker() -> None:
     assert "killed" not in str(tables.beside(replace(quick(), kills=())))
     assert tables.beside(summary_of(plan_of("a-a"))) is None
     assert tables.beside(cut_off(quick(), 0)) is None
-
-
-class Tags(HTMLParser):
-    """Checks that what is opened is closed, and keeps text and addresses."""
-
-    VOID = frozenset({"meta", "link", "br", "img", "use", "path", "stop", "rect", "circle"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-        self.asked: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.asked += [
-            value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")
-        ]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(html: str) -> Tags:
-    tags = Tags()
-    tags.feed(html)
-    assert tags.open == []
-    return tags
 
 
 @every_summary

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.load import curves
 from loadtests.load.histogram import minimum_samples, quantile
-from tests.unit.test_loadtests_summary import EVERY_KIND, answered, failed, steady
+from tests.support.samples import EVERY_KIND, answered, failed, steady
 
 START = 1000.0
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from loadtests.neighbours import Neighbours, Usage, cgroups_of, effective_cores
+from tests.support.waiting import until
 
 # Ends by itself: a test that is killed leaves no spinner behind for long.
 SPIN = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
@@ -110,11 +110,12 @@ def stopped_at_the_end(pid: int) -> Iterator[psutil.Process]:
 def while_it_spins(process: psutil.Process, neighbours: Neighbours) -> tuple[Usage, Usage, float]:
     """Two readings, and how much CPU the process used between them, at least."""
     before, used = neighbours.read(), sum(process.cpu_times()[:2])
-    deadline = time.monotonic() + 30
-    while (spent := sum(process.cpu_times()[:2]) - used) < ENOUGH_SECONDS:
-        assert time.monotonic() < deadline, "the spinner hardly runs"
-        time.sleep(0.02)
-    return before, neighbours.read(), spent
+
+    def spent() -> float:
+        return float(sum(process.cpu_times()[:2]) - used)
+
+    until(lambda: spent() >= ENOUGH_SECONDS, "the spinner runs", 30)
+    return before, neighbours.read(), spent()
 
 
 def test_what_a_child_of_ours_uses_is_ours() -> None:

@@ -21,6 +21,7 @@ from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[[], SharedMetrics]
@@ -168,10 +169,7 @@ def test_what_functions_answer_is_sampled_until_the_end(
     metrics.offload_depth.set_function(lambda: depth[0])
     metrics.watch_backlog(lambda: (5, 128))
     sampler = Sampler(metrics)
-    deadline = time.monotonic() + 20
-    while scrape(folder)["offload_queue_depth"] != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: scrape(folder)["offload_queue_depth"] == 1)
     depth[0] = 2
     sampler.close()
     found = scrape(folder)

@@ -18,9 +18,7 @@ from service.web import connection
 from service.web import early_reject as refusal
 from service.web.early_reject import Verdict
 from tests import work
-
-from .conftest import Running, Start
-from .test_service import body_of, status_of
+from tests.support.running import Running, Start, body_of, status_of
 
 ROOT = Path(__file__).parents[2]
 

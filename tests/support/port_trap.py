@@ -1,6 +1,6 @@
 """Run inside a network namespace with 200 local ports: falls into the trap and follows the doctor out of it.
 
-Usage: python -m tests.process.port_trap FOLDER, which gets found.json.
+Usage: python -m tests.support.port_trap FOLDER, which gets found.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.wire.generator_support import ScriptedServer, answer_and_await_the_end
+from tests.support.servers import ScriptedServer, answer_and_await_the_end
 
 LOADTESTS = [sys.executable, "-m", "loadtests"]
 
