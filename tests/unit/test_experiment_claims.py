@@ -309,7 +309,9 @@ def test_a_preset_is_judged_by_the_claims_it_can_decide_in_their_order(preset: s
 @pytest.mark.parametrize("preset", ["quick", "controlled", "accept-all-we-can", "batches", "threads", "a-a"])
 def test_without_data_everything_is_inconclusive_and_nothing_breaks(preset: str) -> None:
     summary = replace(summary_of(plan_of(preset)), blocks=(), phases=(), kills=())
-    for verdict in judge(summary):
+    verdicts = judge(summary)
+    assert len(verdicts) == len(rules_for(summary)) > 0
+    for verdict in verdicts:
         assert verdict.verdict == INCONCLUSIVE
         assert verdict.finding.numbers == "No usable data"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import escape
@@ -23,8 +21,6 @@ from loadtests.experiment.verdict import answer, judge
 from loadtests.pages.drawing import COLOURS
 from tests.support.html import read
 from tests.support.synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
-
-ROOT = Path(__file__).parents[2]
 
 STATES = {
     "complete": Status(state="complete", seconds=150.0),
@@ -271,23 +267,3 @@ def test_a_void_block_without_one_task_is_drawn_as_well() -> None:
     first, *rest = summary.blocks
     stalled = replace(first, tasks=0, work_cpu_seconds=0.0, void_because=("not one unit of work was done",))
     assert "cycles" in as_svg(replace(summary, blocks=(stalled, *rest)))
-
-
-def imported(*arguments: str) -> set[str]:
-    """The modules that a command has loaded when it ends."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['loadtests', *{list(arguments)!r}]\n"
-        "try: runpy.run_module('loadtests', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(ended.stderr.split())
-
-
-@pytest.mark.parametrize("command", ["run", "experiment", "report", "compare"])
-def test_a_command_that_draws_nothing_does_not_wait_for_matplotlib(command: str) -> None:
-    loaded = imported(command, "--help")
-    assert "loadtests.experiment.presets" in loaded
-    assert not loaded & {"matplotlib", "jinja2"}

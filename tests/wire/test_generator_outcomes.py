@@ -58,7 +58,9 @@ def test_what_the_server_does_is_what_the_sample_says(behaviour: Behaviour, labe
 
 def test_the_moments_of_an_answered_request_stand_in_order() -> None:
     with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        for sample in drive(server.url).samples:
+        loop = drive(server.url)
+        assert outcomes(loop) == {"ok"}
+        for sample in loop.samples:
             moments = [sample.intended, sample.started, sample.connected, sample.first_byte, sample.finished]
             known = [moment for moment in moments if moment is not None]
             assert len(known) == 5
