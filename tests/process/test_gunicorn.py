@@ -11,13 +11,13 @@ from tests.proofs import io_processes
 from tests.proofs.io_processes import Gunicorn
 from tests.support.processes import gone
 
-pytestmark = pytest.mark.alone
 
-
+@pytest.mark.alone
 def test_kill_hup_and_usr2_under_load_cost_nothing_but_what_was_killed(tmp_path: Path) -> None:
     io_processes.under_load(tmp_path, 2.0, 80, Gunicorn.kill, Gunicorn.hang_up, Gunicorn.upgrade)
 
 
+@pytest.mark.alone
 def test_wrk_and_all_io_processes_together_count_the_same(tmp_path: Path) -> None:
     io_processes.through_wrk(tmp_path, 1)
 

@@ -36,7 +36,7 @@ def main() -> None:
     """Two runs, a forecast before the second, and each of its remedies."""
     folder = Path(sys.argv[1])
     with ScriptedServer(answer_and_await_the_end) as server:
-        flags = [server.url, "--rate", "150", "--duration", "1", "--who-closes", "client"]
+        flags = [server.url, "--rate", "300", "--duration", "0.5", "--who-closes", "client"]
         code, first = run(folder, *LOADTESTS, "run", *flags)
         predicted = re.search(r"Request (\d+) of", doctor(flags))
         second_code, second = run(folder, *LOADTESTS, "run", *flags)
