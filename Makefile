@@ -27,7 +27,15 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 
 test: $(READY) ## Run the tests (under 5 minutes, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
-	$(BIN)/python -m pytest --quiet -m alone
+	$(BIN)/python -m pytest --quiet -m alone tests/process
+
+# The unit and wire storeys alone, and of them what imports the service: tracing doubles their time, and what
+# runs in a child (worker_main.py, __main__.py) is not traced at all.
+coverage: $(READY) ## Print the branch coverage of service and metrics (1 minute)
+	@$(BIN)/python -m pytest --quiet --numprocesses 4 --cov --cov-report= \
+	  $$(grep -lE '^from (service|metrics|tests\.support\.running)\b' tests/unit/test_*.py tests/wire/test_*.py)
+	@covered() { $(BIN)/coverage report --include="$$1/*" --precision 1 --format total; }; \
+	  echo "covered, lines and branches: service $$(covered service) %, metrics $$(covered metrics) %"
 
 lint: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -102,4 +110,4 @@ known-answers: $(READY) ## Does the load generator tell the truth? A server know
 	$(BIN)/python -m tests.proofs.known_answers
 
 clean: ## Remove the virtual environment and the caches (run folders stay)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache offloop.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage offloop.egg-info

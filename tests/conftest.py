@@ -80,6 +80,7 @@ def nothing_left(fork_server: None) -> Iterator[None]:  # noqa: ARG001  # only i
     assert not [thread.name for thread in threading.enumerate() if thread not in threads]
     left = set(open_files().items()) - files
     assert not [kind for _, kind in left if "socket" in kind or "pipe" in kind or kind == os.devnull]
+    gc.freeze()  # what is still there (imports, caches) is there to stay: no later collection looks at it
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.proofs import beside_tools
-
-from .tools_support import need
+from tests.support.tools import need
 
 pytestmark = pytest.mark.alone
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import resource
 import shutil
@@ -17,8 +16,12 @@ from urllib.request import urlopen
 import pytest
 
 from metrics.catalogue import BY_NAME
-from tests.process.support import ROOT, Child, service
-from tests.process.tools_support import PROMETHEUS, Prometheus, need, poll, prometheus, run
+from tests.support import ROOT
+from tests.support.child import Child, service
+from tests.support.processes import descriptors
+from tests.support.prometheus import PROMETHEUS, Prometheus, prometheus
+from tests.support.tools import need, run
+from tests.support.waiting import until
 
 GRAFANA = ROOT / "metrics/grafana"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards/offloop.json").read_text())
@@ -133,7 +136,7 @@ def one_shortage(child: Child, address: str) -> None:
     pid = child.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     host, port = address.removeprefix("http://").split(":")
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), before[1]))  # noqa: PTH208
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid), before[1]))
     try:
         with socket.create_connection((host, int(port))):
             child.wait_until(lambda: child.events("accept paused"))
@@ -157,7 +160,7 @@ def load_until_known(stack: tuple[Child, Prometheus], expressions: dict[str, str
         return not pending
 
     try:
-        poll(nothing_pending, "every expression has data", 60)
+        until(nothing_pending, "every expression has data", 60)
     except AssertionError:
         return pending
     return {}
@@ -191,4 +194,4 @@ def test_what_prometheus_counted_is_what_the_service_says(name: str, stack: tupl
     child, server = stack
     wanted = child.scrape()[name]
     assert wanted > 0
-    poll(lambda: server.values(name)[-1:] == [wanted], f"Prometheus has {name} = {wanted}")
+    until(lambda: server.values(name)[-1:] == [wanted], f"Prometheus has {name} = {wanted}")

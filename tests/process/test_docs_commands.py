@@ -26,9 +26,9 @@ from loadtests import __main__ as loadtests
 from loadtests.arguments import Parser
 from service.config.settings import Settings
 from service.config.sources import flag
-
-from .support import ROOT, Child, service
-from .tools_support import need
+from tests.support import ROOT
+from tests.support.child import Child, service
+from tests.support.tools import need
 
 FOLLOWED = {"load-test-tools.md": "test_tools.py", "your-own-service.md": "test_docs_your_own_service.py"}
 PAGES = [page for page in reading.PAGES if page.name not in FOLLOWED]
@@ -62,8 +62,8 @@ def ended(words: list[str], **env: str) -> str:
 def makes(words: list[str], child: Child) -> None:
     """make knows the target; what it would run is there, and is checked in its turn if it is of a kind."""
     need("make", "make")
-    lines = [shlex.split(line) for line in ended(["make", "--dry-run", *words[1:]]).splitlines()]
-    recipe = [parts for parts in lines if parts[0].startswith(".venv/bin/")]
+    lines = ended(["make", "--dry-run", *words[1:]]).replace("\\\n", " ").splitlines()
+    recipe = [shlex.split(line) for line in lines if line.startswith(".venv/bin/")]
     assert recipe
     for parts in recipe:
         assert Path(sys.executable).with_name(Path(parts[0]).name).exists()
@@ -136,6 +136,12 @@ def composes(words: list[str], _: Child) -> None:
             assert word in known
 
 
+def parses(words: list[str], _: Child) -> None:
+    """A shell script is there, can be started, and is a shell script."""
+    assert os.access(ROOT / words[0], os.X_OK)
+    ended(["bash", "-n", words[0]])
+
+
 CHECKS: dict[str, Callable[[list[str], Child], None]] = {
     "make": makes,
     ".venv/bin/python -m service": serves,
@@ -143,6 +149,7 @@ CHECKS: dict[str, Callable[[list[str], Child], None]] = {
     "curl": asks,
     ".venv/bin/gunicorn": forks,
     "docker": composes,
+    ".ci/run": parses,
 }
 
 

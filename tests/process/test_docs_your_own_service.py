@@ -17,9 +17,10 @@ from pathlib import Path
 from docs import reading
 from service.config.settings import Settings
 from service.config.sources import variable
-
-from .support import ROOT, Child, ended, gone
-from .tools_support import need
+from tests.support import ROOT
+from tests.support.child import Child, ended
+from tests.support.processes import gone
+from tests.support.tools import need
 
 PAGE = (ROOT / "docs/your-own-service.md").read_text("utf-8")
 BLOCKS = reading.blocks(PAGE)

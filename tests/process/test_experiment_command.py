@@ -17,8 +17,8 @@ from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.verdict import judge
-
-from .support import PARENT, ROOT, gone, processes
+from tests.support import ROOT
+from tests.support.processes import argv, children, gone
 
 BLOCKS = ("--block-seconds", "0.3", "--settle-seconds", "0.1", "--work-units", "20000")
 A_A = ("--preset", "a-a", "--cycles", "2", *BLOCKS)
@@ -44,7 +44,7 @@ def loadtests(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield child
         finally:
-            for pid in {child.pid, *processes(PARENT, child.pid)} if child.poll() is None else ():
+            for pid in {child.pid, *children(child.pid)} if child.poll() is None else ():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -130,7 +130,7 @@ def test_an_end_by_signal_leaves_a_marked_folder_that_can_be_read_and_no_child(
         for line in child.stderr:  # until it measures
             if line.startswith(("cycle 1:", "  void")):
                 break
-        started = processes(PARENT, child.pid)
+        started = children(child.pid)
         assert len(started) == 4, "three services and a generator"
         child.send_signal(number)
         _, err = child.communicate(timeout=60)
@@ -166,7 +166,7 @@ def test_a_signal_in_an_open_loop_phase_keeps_both_of_its_sides(tmp_path: Path) 
         for line in child.stderr:
             if line.startswith("ramp executor-1"):  # the first of them is over, the second has begun
                 break
-        started = processes(PARENT, child.pid)
+        started = children(child.pid)
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 130, err
@@ -197,10 +197,8 @@ def test_a_service_that_dies_is_named_and_ends_the_run(tmp_path: Path) -> None:
         for line in child.stderr:
             if line.startswith(("cycle 1:", "  void")):
                 break
-        started = processes(PARENT, child.pid)
-        services = {
-            pid for pid in started if b"service" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        }
+        started = children(child.pid)
+        services = {pid for pid in started if "service" in argv(pid)}
         for pid in services:
             os.kill(pid, signal.SIGKILL)
         _, err = child.communicate(timeout=60)

@@ -11,10 +11,6 @@ from tests.proofs import faults
 pytestmark = pytest.mark.alone
 
 
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
-
-
-@proc
 def test_killed_workers_cost_no_request(tmp_path: Path) -> None:
     # Half the goodput: a window this short cannot tell 80 % from all that a busy machine has.
     faults.killed_workers(tmp_path, seconds=1.5, every=0.2, share=0.5)
@@ -32,6 +28,5 @@ def test_a_crowd_that_vanishes_takes_its_work_along(tmp_path: Path) -> None:
     faults.crowd(tmp_path, clients=200)
 
 
-@proc
 def test_memory_and_descriptors_stay_under_faults(tmp_path: Path) -> None:
     faults.soak(tmp_path, requests=200, rate=200)

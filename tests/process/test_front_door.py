@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.tools_support import need
 from tests.proofs import front_door
+from tests.support.tools import need
 
 pytestmark = pytest.mark.alone
 

@@ -9,25 +9,19 @@ import pytest
 
 from tests.proofs import io_processes
 from tests.proofs.io_processes import Gunicorn
-
-from .support import gone
-
-pytestmark = pytest.mark.alone
-
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+from tests.support.processes import gone
 
 
-@proc
+@pytest.mark.alone
 def test_kill_hup_and_usr2_under_load_cost_nothing_but_what_was_killed(tmp_path: Path) -> None:
     io_processes.under_load(tmp_path, 2.0, 80, Gunicorn.kill, Gunicorn.hang_up, Gunicorn.upgrade)
 
 
-@proc
+@pytest.mark.alone
 def test_wrk_and_all_io_processes_together_count_the_same(tmp_path: Path) -> None:
     io_processes.through_wrk(tmp_path, 1)
 
 
-@proc
 def test_each_io_process_may_have_an_executor_of_its_own(tmp_path: Path) -> None:
     with io_processes.gunicorn(tmp_path / "log", offload="executor", workers="2") as child:
         address, _ = child.ready()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.proofs import hand_over
-
-from .tools_support import need
+from tests.support.tools import need
 
 pytestmark = pytest.mark.alone
 
@@ -25,5 +24,7 @@ async def test_workers_that_sleep_are_fed_all_at_the_same_time() -> None:
 
 def test_the_same_through_the_whole_service(tmp_path: Path) -> None:
     need("wrk", "wrk")
-    for figures in hand_over.requests(4, 1, tmp_path).values():
+    found = hand_over.requests(4, 1, tmp_path)
+    assert found.keys() == {"connection kept", "connection per request"}
+    for figures in found.values():
         assert figures["requests per second"] > 1 / hand_over.WORK_SECONDS

@@ -12,7 +12,7 @@ from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.sample import elapsed
 from tests.proofs import known_answers
-from tests.wire.recording_server import RecordingServer, Script
+from tests.support.recording_server import RecordingServer, Script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server waits by epoll(7) and eventfd(2)")
 

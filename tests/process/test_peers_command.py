@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,9 @@ from loadtests.peers import contenders, trees
 from loadtests.peers.contenders import Contender
 from loadtests.peers.plan import OURS
 from loadtests.peers.results import Results
-
-from .support import PARENT, ROOT, gone, processes
+from tests.support import ROOT
+from tests.support.processes import argv, children, gone
+from tests.support.waiting import until
 
 SHORT = ("peers", "--works-ms", "4", "--times", "2", "--cycles", "1", "--seconds", "0.5")
 BURN = "import time\nwhile time.process_time() < {seconds}: pass"
@@ -43,11 +43,7 @@ def peers(*arguments: str) -> subprocess.Popen[str]:
 
 def designs() -> set[int]:
     """Our children that serve a design."""
-    return {
-        pid
-        for pid in processes(PARENT, os.getpid())
-        if b"loadtests.peers" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
+    return {pid for pid in children(os.getpid()) if "loadtests.peers" in argv(pid)}
 
 
 def test_two_designs_are_measured_told_and_drawn(tmp_path: Path) -> None:
@@ -74,10 +70,8 @@ def test_two_designs_are_measured_told_and_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_end_by_signal_leaves_no_design_and_no_generator(number: signal.Signals) -> None:
     child = peers("--designs", "pool", "--seconds", "30")
-    deadline = time.monotonic() + 60
-    while len(started := processes(PARENT, child.pid)) < 4:  # two designs, two generators
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: len(children(child.pid)) >= 4, "two designs and two generators")
+    started = children(child.pid)
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number, err
@@ -116,7 +110,7 @@ def test_a_contender_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     contender = Contender("pool", 1, 2, tmp_path)
     contender.start()
     (leader,) = designs()
-    assert len(processes(PARENT, leader)) >= 2  # its pool
+    assert len(children(leader)) >= 2  # its pool
     assert contender.cpu_seconds > 0
     contender.stop(0)
     assert gone(leader)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.support import ROOT
-from tests.process.tools_support import need
+from tests.support import ROOT
+from tests.support.tools import need
 
 # Everything happens inside: the namespace, its server and its settings are gone when the script ends.
 SCRIPT = """
 set -eu
 ip link set lo up
 sysctl -qw net.ipv4.ip_local_port_range='40000 40199' net.ipv4.tcp_tw_reuse=0
-exec {python} -m tests.process.port_trap {folder}
+exec {python} -m tests.support.port_trap {folder}
 """
 
 

@@ -16,11 +16,11 @@ from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import judge
 from loadtests.load import page
-from tests.process.browser_support import Page, chromium, page_at
-from tests.process.support import ROOT
-from tests.unit.synthetic import plan_of, summary_of
-from tests.unit.test_loadtests_page import RUNS, keep, keep_steps
-from tests.unit.test_loadtests_summary import steady
+from tests.support import ROOT
+from tests.support.browser import Page, chromium, page_at
+from tests.support.run_folders import RUNS, keep, keep_steps
+from tests.support.samples import steady
+from tests.support.synthetic import plan_of, summary_of
 
 ARTEFACTS = ROOT / "runs/test-artefacts"
 WIDTH = 1280

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.proofs import restarts
-
-from .support import gone, service
-
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
+from tests.support.child import service
+from tests.support.processes import gone
 
 
 @pytest.mark.alone
-@proc
 def test_a_stop_under_load_answers_whoever_was_connected(tmp_path: Path) -> None:
     restarts.terminated(tmp_path, times=1, rate=80, seconds=0.8)
 
@@ -31,12 +28,10 @@ def test_new_certificates_cost_no_request(tmp_path: Path) -> None:
     restarts.reloaded(tmp_path, seconds=0.8, rate=50)
 
 
-@proc
 def test_work_that_outlives_the_drain_is_abandoned_at_its_deadline(tmp_path: Path) -> None:
     restarts.late(tmp_path, seconds=0.3)
 
 
-@proc
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("offload", ["process", "inline"])
 def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals, offload: str) -> None:
@@ -84,7 +79,6 @@ def test_a_hangup_reads_the_file_again_and_refuses_one_that_is_wrong(tmp_path: P
         assert child.end() == 0
 
 
-@proc
 def test_a_hangup_of_the_whole_group_reloads_and_kills_no_worker(tmp_path: Path) -> None:
     with service(tmp_path / "log", "--work-units", "1", "--workers", "1") as child:
         child.ready()
@@ -94,7 +88,6 @@ def test_a_hangup_of_the_whole_group_reloads_and_kills_no_worker(tmp_path: Path)
         assert child.end() == 0
 
 
-@proc
 def test_a_thread_that_an_application_leaves_behind_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     with service(tmp_path / "log", "--app", "tests.work:lingering_application") as child:
         child.ready()

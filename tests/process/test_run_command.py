@@ -15,7 +15,8 @@ from typing import IO
 
 import pytest
 
-from tests.wire.generator_support import OK_ANSWER, KeepingServer, ScriptedServer, answer_with
+from tests.support.servers import OK_ANSWER, KeepingServer, ScriptedServer, answer_with
+from tests.support.waiting import until
 
 # What others take of the CPU is no fault of these runs, but for the test that plants it.
 COMMAND = [sys.executable, "-m", "loadtests", "run", "--shared-machine"]
@@ -283,8 +284,8 @@ def test_ctrl_c_keeps_the_steps_that_were_finished_and_the_part_of_the_one_under
     with start(server.url, tmp_path, "--rate", "1,1000,2", "--duration", "1") as command:
         assert command.stderr is not None
         await_answers(command.stderr)
-        while not server.requests[50:]:  # one of the first step, a thousand of the second
-            time.sleep(0.001)
+        # One of the first step, a thousand of the second.
+        until(lambda: len(server.requests) > 50)
         os.killpg(command.pid, signal.SIGINT)
         stdout, stderr = command.communicate(timeout=60)
         assert command.returncode == 130
@@ -303,8 +304,8 @@ def test_a_server_that_goes_away_ends_the_steps_and_what_was_measured_is_told() 
             [*COMMAND, server.url, "--rate", "20,30,40", "--duration", "0.5", "--json", "-"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        while not server.requests[4:] and command.poll() is None:  # of ten in the first step
-            time.sleep(0.001)
+        # Of ten in the first step.
+        until(lambda: len(server.requests) > 4 or command.poll() is not None)
     with command:
         stdout, stderr = command.communicate(timeout=60)
     assert command.returncode == 2

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from .support import ROOT, gone, service
-
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table in /proc")
+from tests.support import ROOT
+from tests.support.child import service
+from tests.support.processes import gone
 
 
 def get(url: str) -> bytes:
@@ -25,7 +25,6 @@ def get(url: str) -> bytes:
         return bytes(answer.read())
 
 
-@proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("offload", ["inline", "process", "executor"])
 def test_a_signal_ends_it_with_exit_0_and_no_process_left(
@@ -41,7 +40,6 @@ def test_a_signal_ends_it_with_exit_0_and_no_process_left(
         assert stopped["accepted"] == stopped["completed"] == 1
 
 
-@proc
 @pytest.mark.parametrize("offload", ["process", "executor"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_still_answers_what_runs(
@@ -59,7 +57,6 @@ def test_a_signal_to_the_whole_group_still_answers_what_runs(
         assert gone(child.process.pid)
 
 
-@proc
 @pytest.mark.parametrize("offload", ["thread", "process", "executor"])
 def test_the_drain_timeout_bounds_the_end_and_says_so(
     tmp_path: Path, offload: str, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +74,7 @@ def test_the_drain_timeout_bounds_the_end_and_says_so(
         assert gone(child.process.pid)
 
 
-@proc
+@pytest.mark.skipif(sys.platform != "linux", reason="psutil knows nothing of signals: /proc does")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_start_is_heard(tmp_path: Path, number: signal.Signals) -> None:
     with service(tmp_path / "log", "--work", "tests.work:sleeps_for_a_minute") as child:
@@ -104,7 +101,6 @@ def test_calibration_is_logged_with_units_and_cost(tmp_path: Path) -> None:
         assert child.end() == 0
 
 
-@proc
 @pytest.mark.parametrize("offload", ["process", "executor"])
 def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path, offload: str) -> None:
     flags = ("--offload", offload, "--work-units", "10", "--workers", "2")
@@ -117,7 +113,6 @@ def test_workers_do_not_outlive_a_service_that_was_killed(tmp_path: Path, offloa
         socket.create_server(("127.0.0.1", port)).close()
 
 
-@proc
 @pytest.mark.parametrize("offload", ["process", "executor"])
 def test_a_killed_worker_is_replaced(tmp_path: Path, offload: str) -> None:
     flags = ("--offload", offload, "--work-units", "10", "--workers", "1", "--worker-nice", "7")

@@ -21,9 +21,11 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from tests.process.support import ROOT, service
-from tests.process.tools_support import run
 from tests.proofs.record import keep
+from tests.support import ROOT
+from tests.support.child import service
+from tests.support.processes import cpu_seconds
+from tests.support.tools import run
 
 CLIENTS = 32
 Ours = tuple[str, int]
@@ -65,7 +67,7 @@ def ours(folder: Path) -> Iterator[Ours]:
 
 def measure(address: str, pid: int, seconds: float, folder: Path) -> tuple[float, float]:
     """Connections per second, and CPU microseconds of the server per connection."""
-    before = cpu(pid)
+    before = cpu_seconds(pid)
     script = str(ROOT / "loadtests/scripts/wrk.lua")
     command = ["wrk", "-t", "1", "-c", str(CLIENTS), "-d", f"{seconds:g}s", "-s", script]
     code, said = run([*command, f"{address}/healthz"], folder)
@@ -73,13 +75,7 @@ def measure(address: str, pid: int, seconds: float, folder: Path) -> tuple[float
     found = re.search(r"(\d+) requests in ([\d.]+)s", said)
     assert found, said
     count = int(found.group(1))
-    return count / float(found.group(2)), (cpu(pid) - before) / count * 1e6
-
-
-def cpu(pid: int) -> float:
-    """CPU seconds of a process so far; /proc counts in hundredths."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    return count / float(found.group(2)), (cpu_seconds(pid) - before) / count * 1e6
 
 
 def compare(rounds: int, seconds: float, folder: Path) -> dict[str, Any]:

@@ -47,9 +47,9 @@ import pytest
 from loadtests.experiment.statistics import hodges_lehmann
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
-from tests.process.support import ROOT
-from tests.process.tools_support import need, run
 from tests.proofs.record import keep
+from tests.support import ROOT
+from tests.support.tools import need, run
 
 HOLD_MS: Final = 5.0
 CLIENTS: Final = (1, 4)

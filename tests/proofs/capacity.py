@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from tests.process.support import service
 from tests.proofs.record import prove
+from tests.support.child import service
 
 EXACT = 200.0
 EXACT_REPEATS = 2

@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from metrics.exposition import total
-from tests.process.support import Child, gone, service
-from tests.proofs.front_door import load, torn, watched
 from tests.proofs.record import prove
+from tests.support.child import Child, service
+from tests.support.load import load, torn, watched
+from tests.support.processes import descriptors, gone, resident_bytes
 
 Figures = dict[str, Any]
 NICE = 7  # unlike anybody else's: how workers are told from the fork server
@@ -188,11 +189,12 @@ def soak(folder: Path, requests: int, rate: float) -> Figures:
     with service(folder / "log", "--work-ms", "0.5", "--worker-nice", str(NICE)) as child:
         address, _ = child.ready()
         load(address, min(5.0, requests / rate), rate, folder / "warm")
-        before = size(child)
+        pid = child.process.pid
+        before = resident_bytes(pid), descriptors(pid)
         with watched(child) as rows, killing(child, 2.0):
             run = load(address, requests / rate, rate, folder / "run")
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
-        after, values = size(child), child.scrape()
+        after, values = (resident_bytes(pid), descriptors(pid)), child.scrape()
         assert child.end() == 0
     figures: Figures = {
         "requests": run["ledger"]["planned"],
@@ -210,13 +212,6 @@ def soak(folder: Path, requests: int, rate: float) -> Figures:
     assert after[1] <= before[1] + 4, figures
     assert figures["torn_scrapes"] == 0, figures
     return figures
-
-
-def size(child: Child) -> tuple[int, int]:
-    """Bytes in memory and open descriptors of the service's own process."""
-    process = Path(f"/proc/{child.process.pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(list((process / "fd").iterdir()))
 
 
 def fetch(url: str) -> tuple[int, float]:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +20,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from metrics.exposition import total
-from tests.process.support import ROOT, Child, service
-from tests.process.tools_support import run
 from tests.proofs.record import prove
+from tests.support import ROOT
+from tests.support.child import Child, service
+from tests.support.load import load, torn, watched
+from tests.support.tools import run
 
 Figures = dict[str, Any]
-TICKS = 100  # USER_HZ: /proc/PID/stat counts CPU time in hundredths of a second, on every Linux
 
 
 def shortage(folder: Path, seconds: float, work: str) -> Figures:
@@ -144,36 +144,64 @@ def three_sieges(folder: Path, *amount: str) -> Figures:
 
 
 def slow_clients(folder: Path, seconds: float, slow: int, deadline: float, rate: float = 100) -> Figures:
-    """Slow-loris connections of four kinds beside good requests: the good ones must not notice.
+    """Slow-loris connections of four kinds beside good requests: every good one is answered."""
+    with service(folder / "log", *impatient(deadline)) as child:
+        figures = attacked(child, folder, seconds, slow, deadline, rate)
+        assert child.end() == 0
+    return figures
 
-    Two baselines: without slow clients (before and after), and with the same slow clients at another
-    service, which shows what their mere use of the machine costs.
+
+def slow_clients_compared(
+    folder: Path, seconds: float, slow: int, deadline: float, rate: float = 100
+) -> Figures:
+    """The same, and what it costs the good requests, beside two baselines.
+
+    Without slow clients (before and after), and with the same slow clients at another service, which shows
+    what their mere use of the machine costs.
     """
+    flags = impatient(deadline)
+    with service(folder / "log", *flags) as child, service(folder / "decoy", *flags) as decoy:
+        address, elsewhere = child.ready()[0], decoy.ready()[0]
+
+        def p99_of(name: str) -> float:
+            return p99(load(address, seconds, rate, folder / name))
+
+        load(address, 1, rate, folder / "warm")
+        ms = {"before": p99_of("before")}
+        with loris(elsewhere, slow, deadline):
+            decoy.wait_until(lambda: decoy.scrape()["http_connections_accepted_total"] >= slow)
+            ms["elsewhere"] = p99_of("elsewhere")
+        figures = attacked(child, folder, seconds, slow, deadline, rate)
+        ms |= {"under": figures.pop("p99_ms"), "after": p99_of("after")}
+        assert child.end() == 0
+    return figures | {
+        "p99_ms": {name: round(value, 2) for name, value in ms.items()},
+        "p99_against_none": round(ms["under"] / max(ms["before"], ms["after"]), 2),
+        "p99_against_elsewhere": round(ms["under"] / ms["elsewhere"], 2),
+    }
+
+
+def impatient(deadline: float) -> list[str]:
+    """Flags of a service that gives a client so many seconds for each thing that it must do."""
     names = ("header", "body", "write", "idle")
-    flags = [
+    return [
         "--work-units",
         "2000",
         *(part for name in names for part in (f"--{name}-timeout", f"{deadline:g}")),
     ]
-    with service(folder / "log", *flags) as child, service(folder / "decoy", *flags) as decoy:
-        address, elsewhere = child.ready()[0], decoy.ready()[0]
-        load(address, 1, rate, folder / "warm")
-        runs = {"before": load(address, seconds, rate, folder / "before")}
-        with loris(elsewhere, slow, deadline):
-            decoy.wait_until(lambda: decoy.scrape()["http_connections_accepted_total"] >= slow)
-            runs["elsewhere"] = load(address, seconds, rate, folder / "elsewhere")
-        accepted = child.scrape()["http_connections_accepted_total"]
-        with loris(address, slow, deadline) as connected:
-            child.wait_until(lambda: child.scrape()["http_connections_accepted_total"] - accepted >= slow)
-            runs["under"] = load(address, seconds, rate, folder / "under")
-            held = child.scrape()["http_connections_active"]
-            reconnected = connected() - slow
-        child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
-        runs["after"] = load(address, seconds, rate, folder / "after")
-        values = child.scrape()
-        assert child.end() == 0
-    p99 = {name: run["answered_latency_seconds"]["p99"] for name, run in runs.items()}
-    under = runs["under"]
+
+
+def attacked(child: Child, folder: Path, seconds: float, slow: int, deadline: float, rate: float) -> Figures:
+    """Good requests while so many slow clients are there; what must hold of both."""
+    address, _ = child.ready()
+    accepted = child.scrape()["http_connections_accepted_total"]
+    with loris(address, slow, deadline) as connected:
+        child.wait_until(lambda: child.scrape()["http_connections_accepted_total"] - accepted >= slow)
+        under = load(address, seconds, rate, folder / "under")
+        held = child.scrape()["http_connections_active"]
+        reconnected = connected() - slow
+    child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
+    values = child.scrape()
     figures: Figures = {
         "slow_connections": slow,
         "deadline_seconds": deadline,
@@ -183,14 +211,17 @@ def slow_clients(folder: Path, seconds: float, slow: int, deadline: float, rate:
         "status_408": total(values, "http_requests_total", status="408"),
         "good_ok": under["outcomes"].get("ok", 0),
         "good_planned": under["ledger"]["planned"],
-        "p99_ms": {name: round(value * 1e3, 2) for name, value in p99.items()},
-        "p99_against_none": round(p99["under"] / max(p99["before"], p99["after"]), 2),
-        "p99_against_elsewhere": round(p99["under"] / p99["elsewhere"], 2),
+        "p99_ms": p99(under),
     }
     assert figures["good_ok"] == figures["good_planned"], under["outcomes"]
     # Three of the four kinds: who drips a body that no route reads is answered 405 at once, and closed.
     assert figures["ended_by_deadline"] >= slow * 0.7, figures
     return figures
+
+
+def p99(run: Figures) -> float:
+    """Milliseconds that 99 of 100 answers of a load took at most."""
+    return float(run["answered_latency_seconds"]["p99"]) * 1e3
 
 
 def tls(folder: Path) -> Figures:
@@ -237,40 +268,10 @@ def tls(folder: Path) -> Figures:
     return {"protocol": protocol.group(1) if protocol else None, "stalled_closed_after_s": round(waited, 2)}
 
 
-@contextlib.contextmanager
-def watched(child: Child) -> Iterator[list[dict[str, float]]]:
-    """Scrape the service about three times a second meanwhile; each row also holds `time` and `cpu`."""
-    rows: list[dict[str, float]] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.3):
-            row = child.scrape()
-            fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
-            rows.append({**row, "time": time.monotonic(), "cpu": (int(fields[11]) + int(fields[12])) / TICKS})
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield rows
-    finally:
-        stop.set()
-        thread.join()
-
-
 def io_cores(rows: list[dict[str, float]]) -> float:
     """Cores that the service's own process used between the first row and the last, without its workers."""
     first, last = rows[0], rows[-1]
     return (last["cpu"] - first["cpu"]) / (last["time"] - first["time"])
-
-
-def torn(rows: list[dict[str, float]]) -> int:
-    """Scrapes in which accepted is not completed + active."""
-    return sum(
-        row["http_connections_accepted_total"]
-        != total(row, "http_connections_completed_total") + row["http_connections_active"]
-        for row in rows
-    )
 
 
 def summary_of_wrk(said: str) -> Figures:
@@ -280,17 +281,6 @@ def summary_of_wrk(said: str) -> Figures:
         "requests": int(requests.group(1)) if requests else 0,
         "errors": errors.group(1) if errors else "none",
     }
-
-
-def load(
-    address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
-) -> dict[str, Any]:
-    """Good clients: our own open loop, a connection per request; returns its summary."""
-    command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
-    command += ["--duration", f"{seconds:g}", "--out", str(out), *more]
-    subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
-    loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return loaded
 
 
 @contextlib.contextmanager
@@ -323,7 +313,7 @@ def main() -> int:
         "shortage, slow work": lambda folder: shortage(folder, 10, "slow"),
         "default limit": lambda folder: default_limit(folder, 10),
         "three sieges": lambda folder: three_sieges(folder, "-t", "20S"),
-        "slow clients": lambda folder: slow_clients(folder, 15, 1000, 10),
+        "slow clients": lambda folder: slow_clients_compared(folder, 15, 1000, 10),
         "tls": tls,
     }
     return prove("front-door", proofs)

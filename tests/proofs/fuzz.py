@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from metrics.exposition import total
-from tests.process.support import Child, service
 from tests.proofs.record import keep
+from tests.support.child import Child, service
+from tests.support.processes import descriptors, resident_bytes
 
 BATCH = 5_000  # cases per run of Hypothesis, which remembers each of them
-PAGE = 4096
 PATIENCE_SECONDS = 0.002  # several times what an answer takes; the service's own counters judge in the end
 
 token = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ-_0123456789", min_size=1, max_size=12).map(str.encode)
@@ -52,45 +52,49 @@ METHODS = (*[b"GET"] * 3, b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"BRE
 TARGETS = (*[b"/data"] * 3, b"/healthz", b"/", b"*", b"/data?x=1", b"http://t/data")
 
 
+# Made once: to make a strategy costs more than to draw from it.
+methods, targets = st.sampled_from(METHODS), st.sampled_from(TARGETS)
+versions = st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"])
+header_lists = st.lists(st.tuples(token, token).map(b": ".join), max_size=3)
+bodies, booleans, quarter = st.binary(max_size=40), st.booleans(), st.integers(0, 3)
+cuts = st.sampled_from(["insert", "flip", "delete", "repeat", "cut"])
+insertions = st.one_of(pitfalls, st.binary(min_size=1, max_size=4))
+up_to_four, up_to_eight, up_to_twenty = st.integers(0, 4), st.integers(1, 8), st.integers(1, 20)
+masks = st.integers(1, 255)
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
     """A request that means something, perhaps with a body, perhaps chunked."""
-    method = draw(
-        st.sampled_from([b"GET", b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"BREW"])
-    )
-    target = draw(
-        st.sampled_from(
-            [b"/data", b"/data", b"/data", b"/healthz", b"/", b"*", b"/data?x=1", b"http://t/data"]
-        )
-    )
-    headers = [b"Host: t", *draw(st.lists(st.tuples(token, token).map(b": ".join), max_size=3))]
-    body = (
-        draw(st.binary(max_size=40)) if method in (b"POST", b"PUT") or draw(st.integers(0, 3)) == 0 else b""
-    )
-    if body and draw(st.booleans()):
+    method, target = draw(methods), draw(targets)
+    headers = [b"Host: t", *draw(header_lists)]
+    body = draw(bodies) if method in (b"POST", b"PUT") or draw(quarter) == 0 else b""
+    if body and draw(booleans):
         headers.append(b"Transfer-Encoding: chunked")
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     elif body:
         headers.append(b"Content-Length: %d" % len(body))
-    version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"]))
-    return b"%s %s %s\r\n%s\r\n\r\n%s" % (method, target, version, b"\r\n".join(headers), body)
+    return b"%s %s %s\r\n%s\r\n\r\n%s" % (method, target, draw(versions), b"\r\n".join(headers), body)
+
+
+request_lists = st.lists(requests(), min_size=1, max_size=3)
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
     """One to three such requests in a row, with up to four wounds."""
-    raw = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=3))))
-    for _ in range(draw(st.integers(0, 4))):
+    raw = bytearray(b"".join(draw(request_lists)))
+    for _ in range(draw(up_to_four)):
         at = draw(st.integers(0, len(raw)))
-        match draw(st.sampled_from(["insert", "flip", "delete", "repeat", "cut"])):
+        match draw(cuts):
             case "insert":
-                raw[at:at] = draw(st.one_of(pitfalls, st.binary(min_size=1, max_size=4)))
+                raw[at:at] = draw(insertions)
             case "flip" if at < len(raw):
-                raw[at] ^= draw(st.integers(1, 255))
+                raw[at] ^= draw(masks)
             case "delete":
-                del raw[at : at + draw(st.integers(1, 8))]
+                del raw[at : at + draw(up_to_eight)]
             case "repeat":
-                raw[at:at] = raw[at : at + 16] * draw(st.integers(1, 20))
+                raw[at:at] = raw[at : at + 16] * draw(up_to_twenty)
             case "cut":
                 del raw[at:]
     return bytes(raw)
@@ -138,15 +142,17 @@ def fuzz(count: int, first_seed: int, folder: Path) -> dict[str, Any]:
     log = folder / "log"
     with service(log, "--offload", "inline", "--work-units", "10", "--header-timeout", "5") as child:
         target = Target(child)
-        files, memory = descriptors(child), []
+        files, memory = descriptors(child.process.pid), []
         for number, done in enumerate(range(0, count, BATCH)):
             _batch(target, min(BATCH, count - done), first_seed + number)
-            memory.append(resident(child))
+            memory.append(resident_bytes(child.process.pid))
             print(f"\r{done + BATCH:>9,} of {count:,}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         values = child.scrape()
-        child.wait_until(lambda: descriptors(child) <= files + 1)  # + 1: the scrape's own connection, closing
+        child.wait_until(
+            lambda: descriptors(child.process.pid) <= files + 1
+        )  # + 1: the scrape's own connection, closing
         assert child.end() == 0
     text = log.read_text()
     assert "Traceback" not in text, text
@@ -185,16 +191,6 @@ def _batch(target: Target, count: int, number: int) -> None:
         target.send(*case)
 
     send()
-
-
-def resident(child: Child) -> int:
-    """Bytes of memory that the service's process holds."""
-    return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * PAGE
-
-
-def descriptors(child: Child) -> int:
-    """Files that the service's process has open."""
-    return sum(1 for _ in Path(f"/proc/{child.process.pid}/fd").iterdir())
 
 
 def main() -> int:

@@ -27,10 +27,10 @@ from metrics.instruments import Metrics
 from service.offload.admission import Admission
 from service.offload.offload import Offload
 from service.offload.strategies import pool_for
-from tests.process.support import service
-from tests.process.tools_support import run
-from tests.proofs.accept_bench import cpu
 from tests.proofs.record import keep
+from tests.support.child import service
+from tests.support.processes import cpu_seconds
+from tests.support.tools import run
 
 WORK_SECONDS = 0.004
 LANES = 64
@@ -102,7 +102,7 @@ def requests(lanes: int, seconds: float, folder: Path) -> Figures:
             ("connection kept", []),
             ("connection per request", ["-H", "Connection: close"]),
         ):
-            before, began = cpu(child.process.pid), time.monotonic()
+            before, began = cpu_seconds(child.process.pid), time.monotonic()
             command = ["wrk", "-t", "1", "-c", str(2 * lanes), "-d", f"{seconds:g}s", *header]
             code, said = run([*command, f"{address}/data"], folder)
             assert code == 0, said
@@ -110,7 +110,7 @@ def requests(lanes: int, seconds: float, folder: Path) -> Figures:
             assert matched, said
             assert "Non-2xx" not in said, said
             count = int(matched.group(1))
-            us = (cpu(child.process.pid) - before) / count * 1e6
+            us = (cpu_seconds(child.process.pid) - before) / count * 1e6
             found[name] = {
                 "requests per second": round(count / (time.monotonic() - began)),
                 "us per request": round(us),

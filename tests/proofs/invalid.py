@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.proofs.record import prove
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with
 
 RUN = [sys.executable, "-m", "loadtests", "run"]
 IDLE_RUNS = 20

@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from metrics.exposition import total
-from tests.process.support import PARENT, ROOT, Child, ended, gone, processes
-from tests.process.test_tools import books, check_wrk
-from tests.process.tools_support import need, poll, run
 from tests.proofs.record import prove
-from tests.proofs.restarts import Load, accepted
+from tests.support import ROOT
+from tests.support.books import books, check_wrk
+from tests.support.child import Child, ended
+from tests.support.load import Load, accepted
+from tests.support.processes import argv, children, gone
+from tests.support.tools import need, run
+from tests.support.waiting import until
 
 Figures = dict[str, Any]
 Values = dict[str, float]
@@ -74,18 +77,14 @@ class Gunicorn(Child):
         self.wait_until(lambda: len(self.events("ready")) >= processes)
         return self.events("ready")[0]["address"], self.events("exporter ready")[0]["admin"]
 
-    def wait_until(self, condition: Any, seconds: float = 30.0) -> None:
-        """Poll for what will be soon; the end of everything is an error."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.process.poll()
-            assert self.session(), self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.01)
+    def is_running(self) -> bool:
+        """Whether any of it is left: after an upgrade the first arbiter is not."""
+        self.process.poll()
+        return bool(self.session())
 
     def io_processes(self) -> set[int]:
         """Process ids of the living ones of this arbiter."""
-        return processes(PARENT, self.arbiter) & set(self._pids(r"Booting worker with pid: (\d+)"))
+        return children(self.arbiter) & set(self._pids(r"Booting worker with pid: (\d+)"))
 
     def kill(self) -> None:
         """SIGKILL to an IO process that holds connections; the arbiter starts another."""
@@ -145,12 +144,6 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def argv(pid: int) -> list[str]:
-    with suppress(FileNotFoundError):  # gone meanwhile
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return []
-
-
 @contextmanager
 def gunicorn(log: Path, *flags: str, **settings: str) -> Iterator[Gunicorn]:
     """gunicorn, ended whatever the test does with all that belongs to it."""
@@ -208,7 +201,7 @@ def at_rest(child: Gunicorn, connected: int) -> Values:
         rows.append(child.scrape())
         return rows[-1][ACTIVE] == 0 and rows[-1][ACCEPTED] >= connected
 
-    poll(is_at_rest, f"{connected} connections accepted, none active", 20)
+    until(is_at_rest, f"{connected} connections accepted, none active", 20)
     return rows[-1]
 
 
@@ -276,7 +269,9 @@ def through_wrk(folder: Path, seconds: int) -> Figures:
         assert code == 0, said
         sent, answered = map(int, re.findall(r"sent (\d+) answered (\d+)", said)[0])
         after = at_rest(child, answered)
-        poll(lambda: total(child.scrape(), "offload_tasks_total") >= sent, "what wrk has left behind is done")
+        until(
+            lambda: total(child.scrape(), "offload_tasks_total") >= sent, "what wrk has left behind is done"
+        )
         check_wrk(command, said, books(before, child.scrape()))
         os.kill(child.arbiter, signal.SIGKILL)
         assert gone(child.process.pid), "something outlives its arbiter"

@@ -1,8 +1,8 @@
 """Proof that the generator tells the truth, long form: `make known-answers`.
 
 A server does exactly what its script says and writes down when, by the clock that the generator reads too
-(tests/wire/recording_server.py). Outcomes, ledger and thresholds must be exact. Each quantile must lie in a
-bracket: not below the server's own, for no answer comes before it is sent, and not above that plus the
+(tests/support/recording_server.py). Outcomes, ledger and thresholds must be exact. Each quantile must lie in
+a bracket: not below the server's own, for no answer comes before it is sent, and not above that plus the
 lateness that the generator admits for each answer. What no account of the generator holds (a core of a
 virtual machine that sleeps, and the way out of the system call) is measured with a client that does nothing
 but read. The tests call the same functions for less time.
@@ -32,8 +32,8 @@ from loadtests.load.sample import OK, Sample
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
 from tests.proofs.record import keep
-from tests.wire.generator_support import OK_ANSWER
-from tests.wire.recording_server import Entry, RecordingServer, Script, Scripts
+from tests.support.recording_server import Entry, RecordingServer, Script, Scripts
+from tests.support.servers import OK_ANSWER
 
 RUNS = 5
 SHARE: Final = 0.005  # of a quantile: how far it may be off

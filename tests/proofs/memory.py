@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.process.support import Child, service
-from tests.proofs.fuzz import resident
 from tests.proofs.record import keep
+from tests.support.child import Child, service
+from tests.support.processes import resident_bytes
 
 CONNECTIONS = 2_000
 REQUEST = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -52,9 +52,9 @@ def per_connection(child: Child, send: Send, count: int = CONNECTIONS) -> float:
     for client in opened(count // 4):  # what is allocated once
         client.close()
     child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
-    before = resident(child)
+    before = resident_bytes(child.process.pid)
     clients = opened(count)
-    added = resident(child) - before
+    added = resident_bytes(child.process.pid) - before
     for client in clients:
         client.close()
     return added / count / 1024

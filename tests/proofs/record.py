@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.machine import environment
-from tests.process.support import ROOT
+from tests.support import ROOT
 
 FOLDER = ROOT / "docs/proofs"
 

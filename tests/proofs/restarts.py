@@ -11,7 +11,6 @@ shared with others can do there are some, and they are counted apart, before the
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import sys
@@ -27,10 +26,10 @@ from urllib.request import urlopen
 
 import trustme
 
-from loadtests.load.sample import Sample, from_columns
-from tests.process.support import Child, gone, service
-from tests.proofs.front_door import load
 from tests.proofs.record import prove
+from tests.support.child import Child, service
+from tests.support.load import Load, accepted, load
+from tests.support.processes import gone
 
 Figures = dict[str, Any]
 TOO_LATE = "connect_ECONNREFUSED"
@@ -237,35 +236,6 @@ class ask_for_ever:  # noqa: N801  # reads as what it does
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
-
-
-class Load:
-    """Good clients in the background."""
-
-    def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
-        self._out = out
-        self._found: dict[str, Any] = {}
-        self._thread = threading.Thread(
-            target=lambda: self._found.update(load(address, seconds, rate, out, "/data", *more))
-        )
-        self._thread.start()
-
-    def samples(self) -> list[Sample]:
-        """Every request, when all are over."""
-        self._thread.join()
-        return from_columns(json.loads((self._out / "samples.json").read_text()))
-
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def outcomes(self) -> dict[str, int]:
-        """What became of every request, when all are over."""
-        self._thread.join()
-        return dict(self._found["outcomes"])
-
-
-def accepted(child: Child) -> float:
-    return child.scrape()["http_connections_accepted_total"]
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """How often the verdict decides, and how often it is wrong: `make verdicts`.
 
 A thousand made-up experiments for each way in which S drifts, each amount of noise, and each place of the
-truth beside the end of a claim's region; tests/unit/simulated.py says what is made up and what is real. A
+truth beside the end of a claim's region; tests/support/simulated.py says what is made up and what is real. A
 claim that lies 5 % off must be decided in at least 95 % of the runs if its figure scatters by at most 4 %
 from cycle to cycle, drift of S and all. At most 1 % of the runs may be wrong, and the interval must hold the
 truth in at least 95 %, whatever the noise. Exactly on an end neither verdict is wrong; how often there
@@ -32,7 +32,7 @@ from loadtests.experiment.results import Summary
 from loadtests.experiment.statistics import Region
 from loadtests.experiment.verdict import judge, rules_for
 from tests.proofs.record import keep
-from tests.unit.simulated import SCENARIOS, Noise, Service, experiment, real_noise
+from tests.support.simulated import SCENARIOS, Noise, Service, experiment, real_noise
 
 RUNS: Final = 1000
 CORES: Final = 2.0

@@ -15,7 +15,7 @@ from loadtests.load.phase import Phase
 from loadtests.load.results import RunSummary
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
-from tests.unit.synthetic import FACTS
+from tests.support.synthetic import FACTS
 
 SILENT = Console(file=io.StringIO())
 

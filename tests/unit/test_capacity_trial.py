@@ -24,7 +24,7 @@ from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
-from tests.unit.synthetic import FACTS
+from tests.support.synthetic import FACTS
 
 START = FACTS.started_monotonic
 PHASE = Phase(url="http://127.0.0.1:1/", rate=100, duration_seconds=6)

@@ -22,10 +22,10 @@ from loadtests.experiment.presets import plan
 from loadtests.experiment.results import Status, Summary
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample, to_columns
-from tests.unit.simulated import Noise, Service, experiment, random_walk, real_noise
-from tests.unit.synthetic import plan_of, summary_of
-from tests.unit.test_loadtests_page import keep_steps
-from tests.unit.test_loadtests_summary import FACTS, answered, failed, steady
+from tests.support.run_folders import keep_steps
+from tests.support.samples import FACTS, answered, failed, steady
+from tests.support.simulated import Noise, Service, experiment, random_walk, real_noise
+from tests.support.synthetic import plan_of, summary_of
 
 UNITS = 30_000
 FIGURES = {"inline": 0.82, "executor-1": 0.97, "executor-cores": 0.97, "executor-1-fifth": 0.88}

@@ -9,8 +9,7 @@ import pytest
 
 from loadtests.experiment.counters import QUIET_SECONDS, SETTLE_SECONDS, Reading, settled
 from loadtests.load.port_state import unfinished
-
-from .synthetic import reading
+from tests.support.synthetic import reading
 
 # proc(5): addresses and ports in hexadecimal, 03 is SYN_RECV, 01 established, 0A listening.
 TABLE = """\

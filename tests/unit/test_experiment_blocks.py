@@ -22,8 +22,7 @@ from loadtests.experiment.counters import Reading
 from loadtests.experiment.plan import Variant
 from loadtests.load.facts import GeneratorFacts
 from loadtests.neighbours import MOST_OTHERS, MOST_STOLEN, MOST_THROTTLED
-
-from .synthetic import FACTS, books, plan_of, reading
+from tests.support.synthetic import FACTS, books, plan_of, reading
 
 INLINE = plan_of("quick").variant("inline")
 ONE = plan_of("quick").variant("executor-1")

@@ -12,8 +12,7 @@ from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.queues import STANDS
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import Verdict, answer, judge, rules_for, undecided
-
-from .synthetic import costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.synthetic import costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
 
 Change = Callable[[Summary], Summary]
 
@@ -311,7 +310,9 @@ def test_a_preset_is_judged_by_the_claims_it_can_decide_in_their_order(preset: s
 @pytest.mark.parametrize("preset", ["quick", "controlled", "accept-all-we-can", "batches", "threads", "a-a"])
 def test_without_data_everything_is_inconclusive_and_nothing_breaks(preset: str) -> None:
     summary = replace(summary_of(plan_of(preset)), blocks=(), phases=(), kills=())
-    for verdict in judge(summary):
+    verdicts = judge(summary)
+    assert len(verdicts) == len(rules_for(summary)) > 0
+    for verdict in verdicts:
         assert verdict.verdict == INCONCLUSIVE
         assert verdict.finding.numbers == "No usable data"
 

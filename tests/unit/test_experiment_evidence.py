@@ -20,8 +20,17 @@ from loadtests.experiment.evidence import (
     ledger_gaps,
 )
 from loadtests.experiment.results import Summary
-
-from .synthetic import block_of, books, costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.synthetic import (
+    block_of,
+    books,
+    costlier,
+    faster,
+    plan_of,
+    quick,
+    summary_of,
+    with_blocks,
+    with_phases,
+)
 
 PLAN = plan_of("a-a")
 INLINE, AGAIN = PLAN.variant("inline"), PLAN.variant("inline-again")

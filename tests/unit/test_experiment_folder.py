@@ -22,8 +22,7 @@ from loadtests.files import by_line, write_json
 from loadtests.load.phase import Phase
 from loadtests.load.sample import to_columns
 from loadtests.machine import Environment
-
-from .synthetic import ENVIRONMENT, FACTS, plan_of, quick, reading, sample, summary_of
+from tests.support.synthetic import ENVIRONMENT, FACTS, plan_of, quick, reading, sample, summary_of
 
 BEGIN = FACTS.started_monotonic
 

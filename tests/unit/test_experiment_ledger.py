@@ -7,8 +7,7 @@ import pytest
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.load.sample import NOT_SENT, Sample
-
-from .synthetic import books, reading, sample
+from tests.support.synthetic import books, reading, sample
 
 
 def clients(answered: int, unanswered: int = 0, refused: int = 0, kept_back: int = 0) -> list[Sample]:

@@ -15,8 +15,7 @@ from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.progress import Board, expected_seconds, table
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import rules_for
-
-from .synthetic import faster, plan_of, summary_of, with_blocks
+from tests.support.synthetic import faster, plan_of, summary_of, with_blocks
 
 REASON = "other processes of this machine used 31% of its CPU time"
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import escape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -22,10 +19,8 @@ from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.verdict import answer, judge
 from loadtests.pages.drawing import COLOURS
-
-from .synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
-
-ROOT = Path(__file__).parents[2]
+from tests.support.html import read
+from tests.support.synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
 
 STATES = {
     "complete": Status(state="complete", seconds=150.0),
@@ -178,44 +173,6 @@ def test_what_the_stock_executor_costs_is_told_with_its_killed_worker() -> None:
     assert tables.beside(cut_off(quick(), 0)) is None
 
 
-class Tags(HTMLParser):
-    """Checks that what is opened is closed, and keeps text and addresses."""
-
-    VOID = frozenset({"meta", "link", "br", "img", "use", "path", "stop", "rect", "circle"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-        self.asked: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.asked += [
-            value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")
-        ]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(html: str) -> Tags:
-    tags = Tags()
-    tags.feed(html)
-    assert tags.open == []
-    return tags
-
-
 @every_summary
 def test_the_page_renders_and_loads_nothing(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "as_svg", lambda _: {"cycles": '<?xml?><svg fill="#0072b2"></svg>'})
@@ -310,23 +267,3 @@ def test_a_void_block_without_one_task_is_drawn_as_well() -> None:
     first, *rest = summary.blocks
     stalled = replace(first, tasks=0, work_cpu_seconds=0.0, void_because=("not one unit of work was done",))
     assert "cycles" in as_svg(replace(summary, blocks=(stalled, *rest)))
-
-
-def imported(*arguments: str) -> set[str]:
-    """The modules that a command has loaded when it ends."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['loadtests', *{list(arguments)!r}]\n"
-        "try: runpy.run_module('loadtests', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(ended.stderr.split())
-
-
-@pytest.mark.parametrize("command", ["run", "experiment", "report", "compare"])
-def test_a_command_that_draws_nothing_does_not_wait_for_matplotlib(command: str) -> None:
-    loaded = imported(command, "--help")
-    assert "loadtests.experiment.presets" in loaded
-    assert not loaded & {"matplotlib", "jinja2"}

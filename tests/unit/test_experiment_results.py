@@ -21,8 +21,7 @@ from loadtests.experiment.results import (
 )
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
-
-from .synthetic import FACTS, plan_of, reading, sample
+from tests.support.synthetic import FACTS, plan_of, reading, sample
 
 PLAN = plan_of("quick")
 PHASE = Phase(url="http://127.0.0.1:1/data", rate=4.0, duration_seconds=4.0)

@@ -20,8 +20,7 @@ from loadtests.experiment.progress import Board
 from loadtests.experiment.results import Kill, PhaseResult, Status
 from loadtests.experiment.run import BESIDE_CYCLES, FEW_VOID, TRIES, Experiment, InvalidError
 from loadtests.machine import Environment
-
-from .synthetic import (
+from tests.support.synthetic import (
     COSTS,
     ENVIRONMENT,
     block_of,

@@ -3,13 +3,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 
 import psutil
 import pytest
 
 from loadtests.experiment.speed import UNITS, Speed, piece
-from tests.unit.synthetic import block_of, plan_of
+from tests.support.synthetic import block_of, plan_of
+from tests.support.waiting import until
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="cores cannot be chosen here")
 
@@ -21,9 +21,7 @@ def test_a_piece_is_always_the_same_work() -> None:
 @LINUX
 def test_pieces_run_while_it_is_open_and_no_longer() -> None:
     with Speed([os.getpid()]) as speed:
-        deadline = time.monotonic() + 10
-        while speed.seconds is None and time.monotonic() < deadline:
-            psutil.Process().cpu_num()
+        until(lambda: speed.seconds is not None)
     assert speed.seconds is not None
     assert 0 < speed.seconds < 1
     assert not speed.lost
@@ -34,8 +32,7 @@ def test_pieces_run_while_it_is_open_and_no_longer() -> None:
 def test_the_thread_alone_is_bound_to_a_core() -> None:
     before = os.sched_getaffinity(0)
     with Speed([os.getpid()]) as speed:
-        while speed.seconds is None:
-            psutil.Process().cpu_num()
+        until(lambda: speed.seconds is not None)
         assert os.sched_getaffinity(0) == before
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.load import curves
 from loadtests.load.histogram import minimum_samples, quantile
-from tests.unit.test_loadtests_summary import EVERY_KIND, answered, failed, steady
+from tests.support.samples import EVERY_KIND, answered, failed, steady
 
 START = 1000.0
 
@@ -78,6 +78,4 @@ def test_the_curve_of_quantiles_rises_to_the_maximum_and_ends_before_never() -> 
 def test_a_quantile_has_an_interval_where_it_has_samples_enough(count: int) -> None:
     rarity = curves.rarity_with_interval(count)
     for factor, enough in ((0.99, True), (1.01, False)):
-        share = 1 - 1 / (rarity * factor)
-        if share > 0:
-            assert (minimum_samples(share) <= count) == enough
+        assert (minimum_samples(1 - 1 / (rarity * factor)) <= count) == enough

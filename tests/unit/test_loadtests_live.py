@@ -14,7 +14,7 @@ from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.load.tell import seconds
 from loadtests.load.thresholds import Threshold
-from tests.unit.test_loadtests_summary import FACTS as SUMMARY_FACTS
+from tests.support.samples import FACTS as SUMMARY_FACTS
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=3)
 FACTS = replace(SUMMARY_FACTS, started_monotonic=0.0, wall_seconds=3.0, interrupted=True)

@@ -10,7 +10,7 @@ from loadtests.load.results import RunSummary
 from loadtests.load.schema import PATH, STEPS_PATH, steps_schema, summary_schema
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
-from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, steady
+from tests.support.samples import EVERY_KIND, FACTS, PHASE, steady
 
 
 def test_the_committed_schema_is_that_of_the_types() -> None:

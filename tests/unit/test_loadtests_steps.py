@@ -21,7 +21,7 @@ from loadtests.load.results import Step
 from loadtests.load.steps import names_of
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
-from tests.unit.test_loadtests_summary import EVERY_KIND, FACTS, PHASE, failed, steady
+from tests.support.samples import EVERY_KIND, FACTS, PHASE, failed, steady
 
 NEVER = [failed(1000 + n / 100, 1, "timeout", stood=True) for n in range(1000)]
 GOALS = [Threshold.parse("p99<100ms")]

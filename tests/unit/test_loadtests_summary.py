@@ -4,64 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
 from loadtests.load.results import ClientLedger
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger, summarise
 from loadtests.load.thresholds import Threshold
-
-PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=10)
-FACTS = GeneratorFacts(
-    address="127.0.0.1:8080",
-    started_monotonic=1000.0,
-    started_epoch=1_700_000_000.0,
-    wall_seconds=10.0,
-    cpu_seconds=1.0,
-    sending_seconds=10.0,
-    sending_cpu_seconds=1.0,
-    busiest_second_cpu_share=0.1,
-    gc_pauses=2,
-    gc_max_pause_seconds=0.001,
-    interrupted=False,
-    unreachable=False,
-)
-
-
-def answered(intended: float, took: float = 0.004, late: float = 0.0, status: int = 200) -> Sample:
-    started = intended + late
-    outcome = "ok" if status == 200 else "status"
-    return Sample(intended, started, started + 0.001, started + took, started + took, outcome, status, None)
-
-
-def failed(intended: float, took: float, outcome: str, reason: str | None = None, *, stood: bool) -> Sample:
-    connected = intended + 0.001 if stood else None
-    return Sample(intended, intended, connected, None, intended + took, outcome, None, reason)
-
-
-def unsent(intended: float, reason: str) -> Sample:
-    return Sample(intended, None, None, None, None, "not_sent", None, reason)
-
-
-def steady(count: int = 1000, took: float = 0.004, late: float = 0.0) -> list[Sample]:
-    return [answered(1000 + n / 100, took, late) for n in range(count)]
-
-
-EVERY_KIND = [
-    answered(1000.0),
-    answered(1000.1, status=503),
-    failed(1000.2, 0.001, "connect_error", "ECONNREFUSED", stood=False),
-    failed(1000.3, 5, "timeout", stood=False),
-    failed(1000.4, 5, "timeout", stood=True),
-    failed(1000.5, 0.2, "reset", "ECONNRESET", stood=True),
-    failed(1000.6, 0.2, "short", stood=True),
-    failed(1000.7, 0.2, "malformed", stood=True),
-    failed(1000.8, 0.2, "tls_error", "WRONG_VERSION_NUMBER", stood=True),
-    failed(1000.9, 0.3, "aborted", stood=True),
-    failed(1001.0, 0.2, "aborted", stood=False),
-    unsent(1001.1, "max_in_flight"),
-    unsent(1001.2, "stopped"),
-]
+from tests.support.samples import EVERY_KIND, FACTS, PHASE, answered, failed, steady, unsent
 
 
 def test_a_steady_run_is_summed_up_in_rates_and_quantiles() -> None:

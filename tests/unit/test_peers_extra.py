@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -17,24 +15,6 @@ ROOT = Path(__file__).parents[2]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
     "optional-dependencies"
 ]
-SHOW = "import sys; import {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
-
-
-@pytest.mark.parametrize(
-    ("module", "spared"),
-    [
-        ("loadtests.__main__", {"fastapi", "uvicorn", "matplotlib", "aiohttp", "pydantic", "psutil", "rich"}),
-        ("loadtests.peers.race", {"fastapi", "uvicorn", "matplotlib"}),
-        ("loadtests.peers.report", {"fastapi", "uvicorn", "matplotlib"}),
-        ("loadtests.peers.__main__", {"fastapi", "uvicorn", "matplotlib"}),
-    ],
-)
-def test_an_import_brings_nothing_that_only_some_need(module: str, spared: set[str]) -> None:
-    command = [sys.executable, "-c", SHOW.format(module=module)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    loaded = set(told.stdout.split())
-    assert "loadtests" in loaded
-    assert not loaded & spared
 
 
 def test_the_designs_frameworks_are_in_no_extra_but_their_own() -> None:

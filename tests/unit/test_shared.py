@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +19,8 @@ from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
+from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[2]
 Start = Callable[[], SharedMetrics]
 
 
@@ -168,10 +166,7 @@ def test_what_functions_answer_is_sampled_until_the_end(
     metrics.offload_depth.set_function(lambda: depth[0])
     metrics.watch_backlog(lambda: (5, 128))
     sampler = Sampler(metrics)
-    deadline = time.monotonic() + 20
-    while scrape(folder)["offload_queue_depth"] != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: scrape(folder)["offload_queue_depth"] == 1)
     depth[0] = 2
     sampler.close()
     found = scrape(folder)
@@ -257,43 +252,3 @@ def test_a_record_that_changes_under_its_reader_is_read_again(
 
     monkeypatch.setattr(os, "pread", torn_at_first)
     assert look(folder)[0].book.accepted == 1
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from metrics.shared import KeptConnections
-from metrics.slots import Slot
-
-connections = KeptConnections(Slot(Path(sys.argv[1])))
-print("begun", flush=True)
-while True:
-    records = [object() for _ in range(7)]
-    for record in records:
-        connections.opened(record)
-    for record in records:
-        connections.ended(record, "closed")
-"""
-
-
-def test_the_books_close_in_every_look_at_a_busy_process_and_after_its_kill(folder: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, folder], cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert writer.stdout is not None
-        with writer.stdout as said:
-            said.readline()
-        last = 0
-        for _ in range(2000):
-            (seen,) = look(folder)
-            assert seen.alive
-            assert seen.book.accepted == sum(seen.book.completed.values()) + seen.book.active
-            assert seen.book.peak >= seen.book.active
-            assert seen.book.accepted >= last
-            last = seen.book.accepted
-    finally:
-        writer.send_signal(signal.SIGKILL)
-        writer.wait(10)
-    (seen,) = look(folder)
-    assert not seen.alive
-    assert seen.book.active == 0
-    assert seen.book.accepted == sum(seen.book.completed.values()) >= last > 0

@@ -17,7 +17,7 @@ from loadtests.experiment.plan import Plan
 from loadtests.experiment.results import Summary
 from loadtests.experiment.statistics import Estimate, geometric_ratio
 from tests.proofs.verdicts import OFF, cases, misses, plan_of, row, simulate
-from tests.unit.simulated import (
+from tests.support.simulated import (
     SCENARIOS,
     Draw,
     Machine,
@@ -26,7 +26,7 @@ from tests.unit.simulated import (
     measured,
     real_noise,
 )
-from tests.unit.synthetic import QUIET, summary_of
+from tests.support.synthetic import QUIET, summary_of
 
 RUNS = 12
 PLACES = [case for case in cases() if case.preset == "quick" and abs(case.off) == OFF]

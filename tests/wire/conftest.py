@@ -6,60 +6,19 @@ import asyncio
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from aiohttp import web
 
-from metrics.exposition import parse
 from service.app import data
 from service.config.settings import Settings
 from service.lifecycle.service import Service
 from service.lifecycle.states import State
-
-Start = Callable[..., Awaitable["Running"]]
-Routes = Callable[[str, Callable[..., Awaitable[web.StreamResponse]]], None]
-
-
-class Running:
-    """A started service and what a test asks of it."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.clients: list[asyncio.Task[bytes]] = []
-        self.url, self.admin_url = service.parts.address, service.parts.admin_address
-        self.host, _, port = self.url.partition("://")[2].rpartition(":")
-        self.port = int(port)
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.host.strip("[]"), self.port)
-
-    async def exchange(self, request: bytes) -> bytes:
-        """Send raw bytes on a connection of their own, and read until the server closes."""
-        reader, writer = await self.connect()
-        writer.write(request)
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return answer
-
-    async def get(self, path: str = "/data", method: str = "GET") -> bytes:
-        return await self.exchange(
-            f"{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
-        )
-
-    async def scrape(self) -> dict[str, float]:
-        text = await asyncio.to_thread(lambda: urlopen(f"{self.admin_url}/metrics").read().decode())
-        return parse(text)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Turn the loop until something that is about to happen has happened."""
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.001)
+from tests.support.running import Routes, Running, Start
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -82,9 +41,8 @@ async def start() -> AsyncIterator[Start]:
         assert book.active == 0
         assert book.accepted == sum(book.completed.values())
         assert one.service.parts.connection_limit.held == 0
-    async with asyncio.timeout(20):  # what aiohttp still reads of a body ends by itself
-        while asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.sleep(0.01)
+    # What aiohttp still reads of a body ends by itself.
+    await eventually(lambda: not asyncio.all_tasks() - {asyncio.current_task()}, "every task has ended")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from loadtests.capacity.bench import Bench, Order, admin_url_of
 from loadtests.load.order import Machine
 from loadtests.load.phase import Phase
 from loadtests.load.thresholds import Threshold
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with
 
 
 @pytest.fixture(autouse=True)

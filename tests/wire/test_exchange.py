@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from .conftest import Routes, Start
+from tests.support.running import Routes, Start
 
 GET = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello"

@@ -19,8 +19,7 @@ from service.net import listener, shortage, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
 from service.web.driver import Driver
-
-from .conftest import Running, Start
+from tests.support.running import Running, Start
 
 KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 BIG = 8 * 1024 * 1024  # more than the socket buffers of both sides hold

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.load.facts import Progress
 from loadtests.load.summary import ledger
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with, drive, outcomes
+from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with, drive, outcomes
 
 
 def test_each_client_keeps_one_request_under_way_and_sends_the_next_when_it_has_ended() -> None:

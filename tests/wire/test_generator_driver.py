@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from loadtests.load.facts import Progress
 from loadtests.load.generator import Generator, GeneratorError, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger, summarise
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+from tests.support.processes import descriptors, resident_bytes
+from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with
 
 
 def run_phase(phase: Phase, samples_path: Path) -> collections.abc.Generator[Progress, None, None]:
@@ -133,21 +133,19 @@ def test_one_process_serves_phase_after_phase_and_ends_with_the_context(tmp_path
         os.kill(pid, 0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_fifty_phases_leave_no_descriptor_and_no_memory_behind(tmp_path: Path) -> None:
     def held() -> tuple[int, int]:
-        status = Path(f"/proc/{generator.pid}/status").read_text()
-        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return len(list(Path(f"/proc/{generator.pid}/fd").iterdir())), int(resident.split()[1])
+        assert generator.pid is not None
+        return descriptors(generator.pid), resident_bytes(generator.pid)
 
     with ScriptedServer(answer_with(OK_ANSWER)) as server, Generator() as generator:
         for number in range(50):
             list(generator.run(tiny(server.url), tmp_path / "samples.json"))
             if number == 4:
-                descriptors, kilobytes = held()
+                before = held()
         after = held()
-    assert after[0] == descriptors
-    assert after[1] <= kilobytes + 512
+    assert after[0] == before[0]
+    assert after[1] <= before[1] + 512 * 1024
 
 
 def test_a_phase_that_cannot_start_leaves_the_generator_as_it_was(tmp_path: Path) -> None:

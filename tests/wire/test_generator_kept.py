@@ -22,8 +22,8 @@ from loadtests.load.loop import LoadLoop
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger
-from tests.wire.conftest import Start
-from tests.wire.generator_support import CLOCKS, KeepingServer, Reply, drive, outcomes
+from tests.support.running import Start
+from tests.support.servers import CLOCKS, KeepingServer, Reply, drive, outcomes
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close(2) sends RST, socket(7)
 

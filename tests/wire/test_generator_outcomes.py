@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from loadtests.load.doctor import Examination, examine
@@ -20,7 +21,7 @@ from loadtests.load.endpoint import Endpoint, make_endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.phase import Phase
 from loadtests.load.summary import ledger
-from tests.wire.generator_support import (
+from tests.support.servers import (
     OK_ANSWER,
     Behaviour,
     ScriptedServer,
@@ -57,7 +58,9 @@ def test_what_the_server_does_is_what_the_sample_says(behaviour: Behaviour, labe
 
 def test_the_moments_of_an_answered_request_stand_in_order() -> None:
     with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        for sample in drive(server.url).samples:
+        loop = drive(server.url)
+        assert outcomes(loop) == {"ok"}
+        for sample in loop.samples:
             moments = [sample.intended, sample.started, sample.connected, sample.first_byte, sample.finished]
             known = [moment for moment in moments if moment is not None]
             assert len(known) == 5
@@ -271,12 +274,12 @@ def test_errors_of_this_machine_do_not_pass_for_an_address_where_nobody_listens(
 
 
 def time_waits_towards(port: int) -> int:
-    """Count the client's sockets in TIME_WAIT (state 06) towards a port of loopback, from /proc (proc(5))."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == "06" for row in rows)
+    """Count the client's sockets in TIME_WAIT towards a port of loopback."""
+    sockets = psutil.net_connections("tcp4")
+    return sum(one.status == psutil.CONN_TIME_WAIT and one.raddr.port == port for one in sockets)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the whole list needs root")
 @pytest.mark.parametrize(("who_closes", "left"), [("server", 0), ("client", 5)])
 def test_time_wait_stays_with_whoever_closes_first(who_closes: str, left: int) -> None:
     def answer_and_leave_time_to_close_first(connection: socket.socket) -> None:

@@ -14,9 +14,7 @@ from service.log import setup as logs
 from service.web.identity import REQUEST_ID, TRACEPARENT
 from tests import work
 from tests.conftest import Logged
-
-from .conftest import Routes, Running, Start
-from .test_service import body_of, status_of
+from tests.support.running import Routes, Running, Start, body_of, status_of
 
 TRACEPARENT_SENT = "00-12345678901234567890123456789012-1234567890123456-01"
 log = structlog.get_logger("tests.handler")

@@ -26,8 +26,7 @@ from service.lifecycle.service import Service
 from service.lifecycle.states import Event, State
 from service.net import tcp
 from service.net.listener import adopt
-
-from .conftest import Start
+from tests.support.running import Start
 
 KEPT = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 

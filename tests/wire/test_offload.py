@@ -19,9 +19,7 @@ from service.offload import admission
 from service.web import connection, early_reject
 from service.web.early_reject import Verdict
 from tests import work
-
-from .conftest import Running, Start
-from .test_service import body_of, status_of
+from tests.support.running import Running, Start, body_of, status_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,19 +16,10 @@ from service.net.listener import listen
 from service.net.tcp import backlog
 from service.web import protocol
 from tests import work
-
-from .conftest import Start
+from tests.support.running import Start, body_of, status_of
 
 KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 RECORD = {"street": "10 Downing Street", "city": "Value: 9", "count": 80}
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-def body_of(answer: bytes) -> bytes:
-    return answer.partition(b"\r\n\r\n")[2]
 
 
 @pytest.mark.parametrize("offload", ["inline", "thread", "process", "executor"])

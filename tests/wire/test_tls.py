@@ -19,8 +19,7 @@ from service.app import data
 from service.app.loading import StartError
 from service.lifecycle import parts
 from service.net import tls
-
-from .conftest import Running, Start
+from tests.support.running import Running, Start
 
 RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: close() sends RST
 REQUEST = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"

@@ -13,7 +13,7 @@ import psutil
 from loadtests.load.surroundings import Surroundings
 from loadtests.load.witness import Witness, listeners, named
 from loadtests.neighbours import Neighbours, busiest
-from tests.wire.generator_support import OK_ANSWER, ScriptedServer, answer_with
+from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with
 
 
 def test_a_connection_that_is_not_ours_is_found_by_its_port() -> None:

@@ -16,7 +16,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any, Final, Self
 
@@ -32,9 +31,10 @@ from loadtests.experiment.run import TRIES
 from loadtests.experiment.speed import INTERVAL_SECONDS
 from loadtests.experiment.verdict import undecided
 from loadtests.load.facts import GeneratorFacts
-from tests.unit.synthetic import ENVIRONMENT, FACTS, READING
+from tests.support import ROOT
+from tests.support.synthetic import ENVIRONMENT, FACTS, READING
 
-RUN: Final = Path(__file__).parents[2] / "docs/runs/quick"
+RUN: Final = ROOT / "docs/runs/quick"
 """The real run from which the noise is taken."""
 
 STEP_SECONDS: Final = 0.01

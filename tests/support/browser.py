@@ -18,7 +18,8 @@ from urllib.request import urlopen
 
 import aiohttp
 
-from tests.process.tools_support import need, poll
+from tests.support.tools import need
+from tests.support.waiting import until
 
 # A browser that asks nobody anything on its own: what it requests is what the page asked for.
 QUIET = (
@@ -112,7 +113,7 @@ def chromium(folder: Path) -> Iterator[str]:
         )
     chosen = folder / "profile/DevToolsActivePort"
     try:
-        poll(lambda: chosen.exists() and chosen.read_text().count("\n"), "Chromium listens")
+        until(lambda: chosen.exists() and chosen.read_text().count("\n"), "Chromium listens")
         port = chosen.read_text().split()[0]
         with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
             tabs = json.load(answer)

@@ -1,4 +1,4 @@
-"""Runs tools that are not ours: skips without them, bounds their time, ends what it started."""
+"""A real Prometheus that scrapes a real service, by the configuration of the project."""
 
 from __future__ import annotations
 
@@ -6,58 +6,21 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import pytest
+import psutil
 
-from tests.process.support import ROOT
+from tests.support import ROOT
+from tests.support.tools import need
+from tests.support.waiting import until
 
-T = TypeVar("T")
 PROMETHEUS = ROOT / "metrics/prometheus"
 TARGET = "service:8081"
-
-
-def need(tool: str, package: str) -> str:
-    """The path of a tool; skips the test where it is missing (OFFLOOP_STRICT makes that a failure)."""
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not installed (Debian package {package})")
-    return path
-
-
-def run(
-    command: Sequence[str | Path], folder: Path, seconds: float = 60, *, cwd: Path = ROOT
-) -> tuple[int, str]:
-    """Run a tool to its end; its exit code and everything it said, on stdout or stderr.
-
-    HOME is a folder of the test: siege writes its configuration there when it finds none.
-    """
-    ended = subprocess.run(
-        [str(part) for part in command],
-        timeout=seconds,
-        cwd=cwd,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return ended.returncode, ended.stdout
-
-
-def poll(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
-    """Ask until the answer is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
-    return answer
 
 
 class Prometheus:
@@ -67,8 +30,8 @@ class Prometheus:
         self.process = process
         self.started = time.time()
         self._log = log
-        self.url = f"http://127.0.0.1:{poll(self._port, 'Prometheus listens')}"
-        poll(self._ready, "Prometheus is ready")
+        self.url = f"http://127.0.0.1:{until(self._port, 'Prometheus listens')}"
+        until(self._ready, "Prometheus is ready")
 
     def ask(self, path: str, **parameters: str | float) -> Any:
         """The `data` of one answer of the API."""
@@ -88,17 +51,8 @@ class Prometheus:
     def _port(self) -> int | None:
         """The port that the kernel chose: a free one asked for beforehand could be gone by now."""
         self._alive()
-        sockets = set()
-        for entry in Path(f"/proc/{self.process.pid}/fd").glob("*"):
-            try:
-                sockets.add(str(entry.readlink()))
-            except OSError:  # closed meanwhile
-                continue
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            if state == "0A" and f"socket:[{inode}]" in sockets:  # 0A: LISTEN
-                return int(local.partition(":")[2], 16)
-        return None
+        sockets = psutil.Process(self.process.pid).net_connections("tcp")
+        return next((one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN), None)
 
     def _ready(self) -> bool:
         self._alive()

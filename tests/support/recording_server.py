@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, Self
 
-from tests.wire.generator_support import OK_ANSWER
+from tests.support.servers import OK_ANSWER
 
 End = Literal["close", "reset", "hold"]
 ClosedBy = Literal["server", "reset", "client"]

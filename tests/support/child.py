@@ -8,17 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from inspect import getsource
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.request import urlopen
 
 from metrics.exposition import parse
-
-ROOT = Path(__file__).parents[2]
-
+from tests.support import ROOT
+from tests.support.processes import session
+from tests.support.waiting import until
 
 HAND_OVER = """
 import os, sys
@@ -78,13 +78,19 @@ class Child:
         with urlopen(f"{self.ready()[1]}/metrics") as answer:
             return parse(answer.read().decode())
 
-    def wait_until(self, condition: Any, seconds: float = 30.0) -> None:
-        """Poll for what a child will do soon; its death meanwhile is an error."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.01)
+    def wait_until(self, condition: Callable[..., object], seconds: float = 30.0) -> None:
+        """Wait for what the child will do soon; its end meanwhile is an error, told with its log."""
+
+        def holds() -> bool:
+            answer = bool(condition())
+            assert answer or self.is_running(), self._log.read_text()
+            return answer
+
+        until(holds, lambda: f"{getsource(condition).strip()}\n{self._log.read_text()}", seconds)
+
+    def is_running(self) -> bool:
+        """Whether there is anything left to wait for."""
+        return self.process.poll() is None
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -92,33 +98,7 @@ class Child:
 
     def session(self) -> set[int]:
         """Process ids of the child's session: itself, its workers and multiprocessing's helpers."""
-        return processes(SESSION, self.process.pid)
-
-
-PARENT, SESSION = 1, 3  # places in /proc/PID/stat after the command's name (proc(5))
-
-
-def processes(field: int, value: int) -> set[int]:
-    """Living processes whose parent or session is `value`."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # gone meanwhile
-            continue
-        if int(fields[field]) == value and fields[0] != "Z":
-            found.add(int(stat.parent.name))
-    return found
-
-
-def gone(leader: int, seconds: float = 10.0) -> bool:
-    """Whether a session empties within the time."""
-    deadline = time.monotonic() + seconds
-    while processes(SESSION, leader):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+        return session(self.process.pid)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Run inside a network namespace with 200 local ports: falls into the trap and follows the doctor out of it.
 
-Usage: python -m tests.process.port_trap FOLDER, which gets found.json.
+Usage: python -m tests.support.port_trap FOLDER, which gets found.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.wire.generator_support import ScriptedServer, answer_and_await_the_end
+from tests.support.servers import ScriptedServer, answer_and_await_the_end
 
 LOADTESTS = [sys.executable, "-m", "loadtests"]
 
@@ -36,7 +36,7 @@ def main() -> None:
     """Two runs, a forecast before the second, and each of its remedies."""
     folder = Path(sys.argv[1])
     with ScriptedServer(answer_and_await_the_end) as server:
-        flags = [server.url, "--rate", "150", "--duration", "1", "--who-closes", "client"]
+        flags = [server.url, "--rate", "300", "--duration", "0.5", "--who-closes", "client"]
         code, first = run(folder, *LOADTESTS, "run", *flags)
         predicted = re.search(r"Request (\d+) of", doctor(flags))
         second_code, second = run(folder, *LOADTESTS, "run", *flags)

@@ -1,0 +1,88 @@
+"""Good clients, and a look at the service meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loadtests.load.sample import Sample, from_columns
+from metrics.exposition import total
+from tests.support import ROOT
+from tests.support.child import Child
+from tests.support.processes import cpu_seconds
+
+
+def load(
+    address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
+) -> dict[str, Any]:
+    """Good clients: our own open loop, a connection per request; returns its summary."""
+    command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
+    command += ["--duration", f"{seconds:g}", "--out", str(out), *more]
+    subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
+    loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return loaded
+
+
+class Load:
+    """Good clients in the background."""
+
+    def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
+        self._out = out
+        self._found: dict[str, Any] = {}
+        self._thread = threading.Thread(
+            target=lambda: self._found.update(load(address, seconds, rate, out, "/data", *more))
+        )
+        self._thread.start()
+
+    def samples(self) -> list[Sample]:
+        """Every request, when all are over."""
+        self._thread.join()
+        return from_columns(json.loads((self._out / "samples.json").read_text()))
+
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def outcomes(self) -> dict[str, int]:
+        """What became of every request, when all are over."""
+        self._thread.join()
+        return dict(self._found["outcomes"])
+
+
+def accepted(child: Child) -> float:
+    return child.scrape()["http_connections_accepted_total"]
+
+
+@contextmanager
+def watched(child: Child) -> Iterator[list[dict[str, float]]]:
+    """Scrape the service about three times a second meanwhile; each row also holds `time` and `cpu`."""
+    rows: list[dict[str, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.3):
+            row = child.scrape()
+            rows.append({**row, "time": time.monotonic(), "cpu": cpu_seconds(child.process.pid)})
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield rows
+    finally:
+        stop.set()
+        thread.join()
+
+
+def torn(rows: list[dict[str, float]]) -> int:
+    """Scrapes in which accepted is not completed + active."""
+    return sum(
+        row["http_connections_accepted_total"]
+        != total(row, "http_connections_completed_total") + row["http_connections_active"]
+        for row in rows
+    )

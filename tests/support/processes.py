@@ -1,0 +1,68 @@
+"""Processes seen from outside, by psutil: which ones there are, and what each of them uses."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+from tests.support.waiting import until
+
+
+def children(parent: int) -> set[int]:
+    """Ids of the living children of a process; none if it has ended."""
+    try:
+        found = psutil.Process(parent).children()
+    except psutil.NoSuchProcess:
+        return set()
+    return {process.pid for process in found if is_alive(process.pid)}
+
+
+def session(leader: int) -> set[int]:
+    """Ids of the living processes of a session, whether or not its leader still lives."""
+    return {pid for pid in psutil.pids() if _session_of(pid) == leader and is_alive(pid)}
+
+
+def gone(leader: int) -> bool:
+    """True once a session has emptied, for which it has ten seconds."""
+    until(lambda: not session(leader), lambda: f"{sorted(session(leader))} outlive {leader}", 10)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended and waits for its parent does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def argv(pid: int) -> list[str]:
+    """The command of a process; empty if it has ended."""
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, all its threads, without its children; in steps of 10 ms on Linux."""
+    spent = psutil.Process(pid).cpu_times()
+    return float(spent.user + spent.system)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds."""
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def descriptors(pid: int) -> int:
+    """How many files a process has open."""
+    return int(psutil.Process(pid).num_fds())
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:  # gone meanwhile
+        return None
