@@ -34,23 +34,24 @@ def shortage(folder: Path, seconds: float, work: str) -> Figures:
     flags = [
         "--max-connections",
         "500",
-        # Slow work holds its connections, so nobody may be refused.
+        # Slow work holds its connections, so no request may be refused.
         *(
-            ["--work-ms", "500", "--queue-wait", "off", "--deadline", "off"]
+            ["--work", "tests.work:spins", "--queue-wait", "off", "--deadline", "off"]
             if work == "slow"
             else ["--work-units", "10"]
         ),
     ]
+    path = "/data?seconds=0.5" if work == "slow" else "/data"
     with service(folder / "log", *flags, files=100) as child:
         address, _ = child.ready()
         with watched(child) as rows:
             code, said = run(
-                ["wrk", "-c", "1000", "-t", "1", "-d", f"{seconds:g}s", f"{address}/data"], folder
+                ["wrk", "-c", "1000", "-t", "1", "-d", f"{seconds:g}s", f"{address}{path}"], folder
             )
         assert code == 0, said
         time.sleep(1)
         command = ["curl", "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"]
-        code, said_by_curl = run([*command, f"{address}/data"], folder)
+        code, said_by_curl = run([*command, f"{address}{path}"], folder)
         answer, _, took = said_by_curl.partition(" ")
         values = child.scrape()
         events = child.events("accept paused") + child.events("accept resumed")

@@ -51,7 +51,8 @@ def terminated(folder: Path, times: int, rate: float, seconds: float) -> Figures
     for number in range(times):
         with service(folder / f"log{number}", "--work-ms", "4") as child:
             address, _ = child.ready()
-            under = Load(address, seconds, rate, folder / f"load{number}")
+            kept = folder / f"run{number}"
+            under = Load(address, seconds, rate, folder / f"load{number}", "--out", str(kept))
             child.wait_until(lambda child=child: accepted(child) > 0.5 * seconds * rate)
             began = time.monotonic()
             assert child.end() == 0
@@ -62,7 +63,7 @@ def terminated(folder: Path, times: int, rate: float, seconds: float) -> Figures
                 port.bind(("127.0.0.1", int(address.rpartition(":")[2])))
             outcomes.update(under.outcomes())
             busy_after += sum(
-                sample.label == BUSY and (sample.connected or 0) > began for sample in under.samples()
+                sample.label == BUSY and (sample.connected or 0) > began for sample in under.samples(kept)
             )
     figures: Figures = {
         "times": times,

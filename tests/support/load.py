@@ -22,29 +22,33 @@ from tests.support.processes import cpu_seconds
 def load(
     address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
 ) -> dict[str, Any]:
-    """Good clients: our own open loop, a connection per request; returns its summary."""
+    """Good clients: our own open loop, a connection per request; returns its summary, kept in `out`.
+
+    Without a run folder, whose page would be drawn for another second.
+    """
+    out.mkdir()
+    summary = out / "summary.json"
     command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
-    command += ["--duration", f"{seconds:g}", "--out", str(out), *more]
+    command += ["--duration", f"{seconds:g}", "--json", str(summary), *more]
     subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
-    loaded: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    loaded: dict[str, Any] = json.loads(summary.read_text())
     return loaded
 
 
 class Load:
-    """Good clients in the background."""
+    """Good clients in the background; their samples are kept with `--out` and a folder among the flags."""
 
     def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
-        self._out = out
         self._found: dict[str, Any] = {}
         self._thread = threading.Thread(
             target=lambda: self._found.update(load(address, seconds, rate, out, "/data", *more))
         )
         self._thread.start()
 
-    def samples(self) -> list[Sample]:
-        """Every request, when all are over."""
+    def samples(self, folder: Path) -> list[Sample]:
+        """Every request, when all are over, from the run folder."""
         self._thread.join()
-        return from_columns(json.loads((self._out / "samples.json").read_text()))
+        return from_columns(json.loads((folder / "samples.json").read_text()))
 
     def is_running(self) -> bool:
         return self._thread.is_alive()
