@@ -7,6 +7,7 @@ nothing: which step follows is in the table.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from http import HTTPStatus
 
@@ -17,8 +18,12 @@ from service.net import tcp
 from service.web import responses
 from service.web.deadlines import Deadlines, Stage
 from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State
-from service.web.progress import Progress
 from service.web.request_log import RequestRecord
+
+SLOWEST_BYTES_PER_SECOND = 500
+"""The least average rate of a body, or of an answer being read, over one deadline (mod_reqtimeout's MinRate).
+A deadline for the whole would cut off honest uploads, one between two bytes would let a client drip for ever.
+"""
 
 
 class Driver:
@@ -31,7 +36,7 @@ class Driver:
 
     __slots__ = (
         "_deadlines",
-        "_progress",
+        "_moved",
         "_record",
         "_sock",
         "body_was_late",
@@ -58,7 +63,7 @@ class Driver:
         """Why we ended the connection; None if we did not, or for no reason that is counted apart."""
         self._sock = sock
         self._deadlines = deadlines
-        self._progress = Progress(sock, deadlines.seconds)
+        self._moved = 0  # bytes: of a body since BODY began; acknowledged when WRITE began
         self._record = record
 
     def connected(self, wire: asyncio.Transport) -> None:
@@ -78,8 +83,9 @@ class Driver:
             self._carry_out(step.action, self.wire)
 
     def received_body(self, count: int) -> None:
-        """So many bytes of a body have come."""
-        self._progress.received(count)
+        """So many bytes of a body have come, whether or not a deadline asks for them."""
+        if self.stage is Stage.BODY:
+            self._moved += count
 
     def drain(self) -> None:
         """End the connection without losing a request: after its answer, or once none can be on its way.
@@ -91,10 +97,12 @@ class Driver:
 
     def expire(self) -> None:
         """The deadline has passed: give the client another one if it did enough meanwhile, else act."""
-        if self.wire is not None and self._progress.is_enough(self.stage, self.wire):
-            self._enter(self.stage)
-        elif self.stage is Stage.LEAVE and self._progress.has_unread():
+        if self.stage is Stage.LEAVE and tcp.unacknowledged(self._sock):
             self.happened(Event.UNREAD)
+        elif self.state is State.FLUSHING and self._has_read_all():
+            self.happened(Event.ALL_READ)
+        elif self._did_enough():
+            self._enter(self.stage)
         else:
             self.happened(Event.LATE)
 
@@ -112,7 +120,31 @@ class Driver:
 
     def _enter(self, stage: Stage | None) -> None:
         self._deadlines.enter(self, stage)
-        self._progress.begin(stage)
+        if stage is Stage.WRITE:
+            self._moved = tcp.acknowledged(self._sock) or 0
+        elif stage is Stage.BODY:
+            self._moved = 0
+
+    def _did_enough(self) -> bool:
+        """Whether the client did enough since the deadline began, or had nothing to do."""
+        if self.stage is Stage.BODY:
+            # Nothing can come while we do not read: then the handler is slower than the client.
+            is_listening = self.wire is not None and self.wire.is_reading()
+            return not is_listening or self._moved >= self._least()
+        if self.stage is Stage.WRITE:
+            if self._has_read_all():
+                return True  # what produces the rest of the answer is slow
+            acknowledged = tcp.acknowledged(self._sock)
+            return acknowledged is not None and acknowledged - self._moved >= self._least()
+        return False
+
+    def _has_read_all(self) -> bool:
+        """Whether the client has read whatever was written so far."""
+        is_buffered = self.wire is not None and self.wire.get_write_buffer_size()
+        return not is_buffered and not tcp.unacknowledged(self._sock)
+
+    def _least(self) -> float:
+        return SLOWEST_BYTES_PER_SECOND * self._deadlines.seconds[self.stage] if self.stage else 0.0
 
     def _carry_out(self, action: Action, wire: asyncio.Transport) -> None:
         match action:
@@ -123,6 +155,12 @@ class Driver:
             case Action.RESET:
                 tcp.close_with_reset(self._sock)
                 wire.abort()  # close() would wait for this client
+            case Action.RESET_FILE:
+                # Aborted in the middle of a sendfile, asyncio's transport logs an InvalidStateError. So the
+                # sendfile fails first, and the handler's end closes the connection.
+                tcp.close_with_reset(self._sock)
+                with contextlib.suppress(OSError):  # not connected any more
+                    self._sock.shutdown(socket.SHUT_RDWR)
             case Action.ANSWER_408:
                 wire.write(responses.TOO_SLOW)
                 self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)

@@ -56,6 +56,7 @@ class Event(enum.StrEnum):
     ABANDON = "drain deadline"
     LATE = "deadline passed"
     UNREAD = "deadline passed, bytes unread"
+    ALL_READ = "deadline passed, all was read"
     LOST = "connection lost"
 
 
@@ -66,6 +67,7 @@ class Action(enum.Enum):
     CLOSE = enum.auto()  # after everything that was written has been sent
     ABORT = enum.auto()  # at once
     RESET = enum.auto()  # at once, and what the client has not read is thrown away
+    RESET_FILE = enum.auto()  # the same, while the kernel may be sending a file
     ANSWER_408 = enum.auto()  # and close
     ANSWER_503 = enum.auto()  # and close; abort if an answer has begun
     FAIL_BODY = enum.auto()  # the handler that reads it gets an exception
@@ -145,7 +147,9 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     (State.LAST, Event.DRAIN): _CLOSE,
     # The drain's own deadline; the second time it waits for no client. A client that has only to close has
     # had its answer: its connection is not counted as abandoned.
-    **_from((*_BEFORE, State.READING, State.FILE, State.LAST, State.FLUSHING), Event.ABANDON, _ABANDON),
+    **_from((*_BEFORE, State.READING, State.LAST, State.FLUSHING), Event.ABANDON, _ABANDON),
+    (State.FILE, Event.ABANDON): Step(State.GONE, Action.RESET_FILE, ConnectionEnd.ABANDONED),
+    (State.GONE, Event.ABANDON): Step(State.GONE, Action.ABORT),
     (State.BODY, Event.ABANDON): Step(State.LEAVING, Action.ANSWER_503, ConnectionEnd.ABANDONED),
     (State.HANDLER, Event.ABANDON): Step(State.LEAVING, Action.ANSWER_503, ConnectionEnd.ABANDONED),
     (State.LEAVING, Event.ABANDON): Step(State.GONE, Action.ABORT),
@@ -154,12 +158,13 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     (State.HEAD, Event.LATE): Step(State.LEAVING, Action.ANSWER_408, ConnectionEnd.DEADLINE),
     (State.BODY, Event.LATE): Step(State.HANDLER, Action.FAIL_BODY),
     (State.READING, Event.LATE): _RESET,
-    (State.FILE, Event.LATE): _RESET,
+    (State.FILE, Event.LATE): Step(State.GONE, Action.RESET_FILE, ConnectionEnd.DEADLINE),
     (State.FLUSHING, Event.LATE): _RESET,
     (State.IDLE, Event.LATE): Step(State.LEAVING, Action.CLOSE, ConnectionEnd.DEADLINE),
     (State.ARRIVING, Event.LATE): _CLOSE,
     (State.LEAVING, Event.LATE): Step(State.GONE, Action.ABORT),
     (State.LEAVING, Event.UNREAD): Step(State.FLUSHING),
+    (State.FLUSHING, Event.ALL_READ): Step(State.GONE, Action.ABORT),
     **_from(tuple(State), Event.LOST, Step(State.GONE)),
 }
 

@@ -3,7 +3,8 @@
 aiohttp's parser keeps the beginning of a request that came in one packet with the end of another, and does
 not say so. Which deadline runs depends on it: between two requests a client may take a minute, within a head
 ten seconds. Nothing else does. Where the end cannot be told (a chunked body that holds its own end mark, more
-bytes than are kept here) the guess is that nothing follows, and the client gets the longer deadline.
+bytes than are kept here) the guess is that nothing follows: a client that has begun the next request
+gets the longer deadline, but none that is idle gets a 408.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ class Pipeline:
             body: bytes; None for a chunked body.
             is_whole: whether all of the body has come.
         """
+        is_cut = len(self.waiting) == MOST_BYTES
         rest = self.waiting.partition(END_OF_HEAD)[2]
+        if body == 0:
+            self.waiting = rest.lstrip(EMPTY_LINE)
+            return
         self._body_left = None if body is None else body - len(rest)
-        self.waiting = _after_body(rest, body) if is_whole else b""
+        self.waiting = _after_body(rest, body) if is_whole and not is_cut else b""
 
     def receive_body(self, data: bytes, *, is_whole: bool) -> bool:
         """Take bytes that begin within a body; whether another request begins with them.
@@ -65,5 +70,9 @@ class Pipeline:
 
 def _after_body(received: bytes, left: int | None) -> bytes:
     """What follows a body of which `left` bytes were still to come; None for a chunked one."""
-    rest = received.rpartition(LAST_CHUNK)[2] if left is None else received[max(left, 0) :]
-    return rest.lstrip(EMPTY_LINE)
+    if left is not None:
+        return received[max(left, 0) :].lstrip(EMPTY_LINE)
+    # Without the mark, the body ended with trailers or an extension. What looks like a whole head behind it
+    # may be trailers, and the mark a part of the body.
+    _, mark, rest = received.rpartition(LAST_CHUNK)
+    return rest.lstrip(EMPTY_LINE) if mark and END_OF_HEAD not in rest else b""

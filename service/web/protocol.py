@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -104,19 +105,20 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Note where a request begins and where its body ends, and let aiohttp parse."""
-        if self.driver.is_body_unfinished():
+        driver = self.driver
+        if driver.request is not None and driver.is_body_unfinished():
             super().data_received(data)
-            self.driver.received_body(len(data))
-            is_whole = not self.driver.is_body_unfinished()
+            driver.received_body(len(data))
+            is_whole = not driver.is_body_unfinished()
             has_next = self._pipeline.receive_body(data, is_whole=is_whole)
             if is_whole:
-                self.driver.happened(Event.BODY_END)
+                driver.happened(Event.BODY_END)
         else:
             has_next = self._pipeline.receive(data)
             super().data_received(data)
-        if has_next and self.driver.state in BETWEEN_REQUESTS:
-            self._record.begin()
-            self.driver.happened(Event.BYTES)
+        if has_next and driver.state in BETWEEN_REQUESTS:
+            self._record.since = time.perf_counter()
+            driver.happened(Event.BYTES)
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
@@ -126,9 +128,8 @@ class Protocol(web.RequestHandler):
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
-        self.driver.happened(
-            Event.BUFFER_LOW_IN_BODY if self.driver.is_body_unfinished() else Event.BUFFER_LOW
-        )
+        has_body = self.driver.is_body_unfinished()
+        self.driver.happened(Event.BUFFER_LOW_IN_BODY if has_body else Event.BUFFER_LOW)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -141,18 +142,18 @@ class Protocol(web.RequestHandler):
             written.force_close()
         if not gone:
             self._record.answered(request, written)
-        self._record.end()
-        if (
-            self.driver.request is not request
-        ):  # answered before there was a handler: an expectation that failed
+        driver = self.driver
+        if driver.request is not request:  # it never had a handler: an expectation that failed
             self._claim(request)
-        self.driver.body_was_late = False
-        if not self.driver.is_body_unfinished():
-            self.driver.request = None
+        if not driver.is_body_unfinished():
+            driver.request = None
+        driver.body_was_late = False
         if not written.keep_alive:
-            self.driver.happened(Event.ANSWERED_LAST)
+            driver.happened(Event.ANSWERED_LAST)
+        elif self._pipeline.waiting:
+            driver.happened(Event.ANSWERED_PIPELINED)
         else:
-            self.driver.happened(Event.ANSWERED_PIPELINED if self._pipeline.waiting else Event.ANSWERED)
+            driver.happened(Event.ANSWERED)
         return written, gone
 
     def handle_error(
@@ -186,15 +187,18 @@ class Protocol(web.RequestHandler):
             is_logged: whether the request log is to hold it.
         """
         self.driver.request = request
-        self._record.matched(route, is_logged=is_logged)
-        self._claim(request)
-        self.driver.happened(Event.REQUEST_WITH_BODY if self.driver.is_body_unfinished() else Event.REQUEST)
+        self._record.route, self._record.is_logged = route, is_logged
+        self.driver.happened(Event.REQUEST_WITH_BODY if self._claim(request) else Event.REQUEST)
 
-    def _claim(self, request: web.BaseRequest) -> None:
-        body: int | None = 0
-        if request.body_exists:
-            body = None if hdrs.TRANSFER_ENCODING in request.headers else request.content_length
-        self._pipeline.claim(body=body, is_whole=request.content.is_eof())
+    def _claim(self, request: web.BaseRequest) -> bool:
+        """Take the request off the pipeline; whether part of its body is still to come."""
+        if not request.body_exists:
+            self._pipeline.claim(body=0, is_whole=True)
+            return False
+        is_whole = request.content.is_eof()
+        is_chunked = hdrs.TRANSFER_ENCODING in request.headers
+        self._pipeline.claim(body=None if is_chunked else request.content_length, is_whole=is_whole)
+        return not is_whole
 
     def _is_last(self) -> bool:
         """Whether this connection ends with its answer: in a drain, or when clients wait for its place."""

@@ -45,36 +45,27 @@ def is_logged(share: float, request_id: str, traceparent: str | None) -> bool:
 class RequestRecord:
     """One request after another on a connection, each from its first byte to its answer."""
 
-    __slots__ = ("_is_logged", "_metrics", "_route", "_since")
+    __slots__ = ("_metrics", "is_logged", "route", "since")
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._since = time.perf_counter()
-        self._route: str | None = None
-        self._is_logged = False
-
-    def begin(self) -> None:
-        """The first byte is here."""
-        self._since = time.perf_counter()
-
-    def matched(self, route: str | None, *, is_logged: bool) -> None:
-        """The request belongs to this route; None if to none."""
-        self._route, self._is_logged = route, is_logged
+        self.since = time.perf_counter()
+        """The request's first byte, by `perf_counter`; of a pipelined one, the answer before it."""
+        self.route: str | None = None
+        """None as long as no route has matched."""
+        self.is_logged = False
 
     def answered(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """A response was written."""
-        seconds = time.perf_counter() - self._since
-        self._metrics.request(request.method, self._route, response.status, seconds)
-        if self._is_logged:
-            _write(request, self._route, response, seconds)
+        """A response was written; a pipelined request begins now."""
+        now = time.perf_counter()
+        self._metrics.request(request.method, self.route, response.status, now - self.since)
+        if self.is_logged:
+            _write(request, self.route, response, now - self.since)
+        self.since, self.route, self.is_logged = now, None, False
 
     def cut_off(self, method: str, status: HTTPStatus) -> None:
         """A response was written without aiohttp."""
-        self._metrics.request(method, self._route, status, time.perf_counter() - self._since)
-
-    def end(self) -> None:
-        """The request is over; a pipelined one begins now."""
-        self._since, self._route, self._is_logged = time.perf_counter(), None, False
+        self._metrics.request(method, self.route, status, time.perf_counter() - self.since)
 
 
 def _write(request: web.BaseRequest, route: str | None, response: web.StreamResponse, seconds: float) -> None:

@@ -29,6 +29,7 @@ DRAIN             arri   arri  .     .        .        .     leav  leav  .      
 ABANDON           gone   gone  leav  leav     gone     gone  gone  gone  gone      gone     gone      .
 LATE              leav   leav  hand  .        gone     gone  .     leav  leav      gone     gone      .
 UNREAD            .      .     .     .        .        .     .     .     .         flus     .         .
+ALL_READ          .      .     .     .        .        .     .     .     .         .        gone      .
 LOST              gone   gone  gone  gone     gone     gone  gone  gone  gone      gone     gone      .
 """
 
@@ -42,17 +43,20 @@ DONE = {
     ("head", "LATE"): (A.ANSWER_408, E.DEADLINE),
     ("body", "LATE"): (A.FAIL_BODY, None),
     ("reading", "LATE"): (A.RESET, E.DEADLINE),
-    ("file", "LATE"): (A.RESET, E.DEADLINE),
+    ("file", "LATE"): (A.RESET_FILE, E.DEADLINE),
     ("idle", "LATE"): (A.CLOSE, E.DEADLINE),
     ("arriving", "LATE"): (A.CLOSE, None),
     ("leaving", "LATE"): (A.ABORT, None),
     ("flushing", "LATE"): (A.RESET, E.DEADLINE),
+    ("flushing", "ALL_READ"): (A.ABORT, None),
     ("body", "ABANDON"): (A.ANSWER_503, E.ABANDONED),
     ("handler", "ABANDON"): (A.ANSWER_503, E.ABANDONED),
     ("leaving", "ABANDON"): (A.ABORT, None),
+    ("gone", "ABANDON"): (A.ABORT, None),
+    ("file", "ABANDON"): (A.RESET_FILE, E.ABANDONED),
     **{
         (state, "ABANDON"): (A.ABORT, E.ABANDONED)
-        for state in ("fresh", "head", "reading", "file", "last", "idle", "arriving", "flushing")
+        for state in ("fresh", "head", "reading", "last", "idle", "arriving", "flushing")
     },
 }
 
@@ -130,6 +134,13 @@ GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
         ([GET + b"5\r\nhello\r\n0\r\n\r\n"], None, b""),
         ([GET + b"5\r\nhello\r\n0\r\n\r\nGE"], None, b"GE"),
         ([b"no end of a head"], 0, b""),
+        # A chunked body whose end cannot be told: nothing follows, or an idle client would get a 408.
+        ([GET + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"], None, b""),
+        ([GET + b"5\r\nhello\r\n0;a=b\r\n\r\n"], None, b""),
+        ([GET + b"7\r\n0\r\n\r\n--\r\n0\r\nX-Sum: 1\r\n\r\n"], None, b""),
+        ([GET + b"2000\r\n" + bytes(0x2000) + b"\r\n0\r\n\r\n"], None, b""),
+        ([GET + b"2000\r\n0\r\n\r\n" + bytes(0x1FFB) + b"\r\n0\r\n\r\n"], None, b""),
+        ([GET + bytes(0x2000) + b"GE"], 0x2000, b""),
     ],
 )
 def test_what_follows_a_whole_request_has_begun(packets: list[bytes], body: int | None, left: bytes) -> None:
@@ -147,6 +158,9 @@ def test_what_follows_a_whole_request_has_begun(packets: list[bytes], body: int 
         (GET + b"he", [b"l", b"loGE"], 5, b"GE"),
         (GET + b"5\r\nhe", [b"llo\r\n0\r\n\r\nGE"], None, b"GE"),
         (GET + b"5\r\nhe", [b"llo\r\n", b"0\r\n\r\n"], None, b""),
+        (GET + b"5\r\nhe", [b"llo\r\n0\r\nX-Sum: 1\r\n\r\n"], None, b""),
+        (GET + b"5\r\nhe", [b"llo\r\n0\r\n", b"\r\n"], None, b""),
+        (GET + bytes(0x2000), [bytes(0x1000), b"GE"], 0x3000, b""),
     ],
 )
 def test_what_follows_the_rest_of_a_body_has_begun(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from service.web.protocol import Protocol
 from tests.support.running import Routes, Start
 
 GET = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+CHUNKED_HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = CHUNKED_HEAD + b"5\r\nhello\r\n0\r\n\r\n"
 HALF = b"GET /data HTTP/1.1\r\nHo"
 
 
@@ -44,24 +48,66 @@ async def test_a_whole_request_alone_leaves_its_connection_idle(
     assert b"HTTP/1.1 408 " not in answers
 
 
-async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
-    start: Start, routes: Routes
+@pytest.mark.parametrize(
+    "whole",
+    [
+        CHUNKED_HEAD + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+        CHUNKED_HEAD + b"5\r\nhello\r\n0;a=b\r\n\r\n",
+        CHUNKED_HEAD + b"2710\r\n" + bytes(0x2710) + b"\r\n0\r\n\r\n",
+    ],
+    ids=["trailer", "extension", "longer than what is kept"],
+)
+async def test_a_chunked_request_whose_end_is_not_plain_leaves_its_connection_idle(
+    start: Start, routes: Routes, whole: bytes
 ) -> None:
-    drains: list[asyncio.Task[int]] = []
+    routes("/echo", echo)
+    service = await start(header_timeout=0.1, idle_timeout=0.6)
+    async with asyncio.timeout(20):
+        answers = await service.exchange(whole)
+    assert b"HTTP/1.1 200 OK" in answers
+    assert b"HTTP/1.1 408 " not in answers
 
-    async def drain_first(_: web.Request) -> web.Response:
-        drains.append(asyncio.create_task(service.service.stop()))
-        await service.until(lambda: service.service.ready() == (False, "draining"))
-        return web.Response()
 
-    routes("/first", drain_first)
+@pytest.mark.parametrize("first", [GET, POST])
+async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
+    start: Start, routes: Routes, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    routes("/echo", echo)
+    finish, answered = Protocol.finish_response, iter([True])
+
+    async def drain_between(self: Protocol, *arguments: Any) -> tuple[web.StreamResponse, bool]:
+        outcome = await finish(self, *arguments)
+        if next(answered, False):
+            self.driver.drain()
+        return outcome
+
+    monkeypatch.setattr(Protocol, "finish_response", drain_between)
     service = await start()
-    reader, writer = await service.connect()
-    writer.write(GET + GET)
-    await reader.readuntil(b"}")  # the answer to one of them
-    assert await service.service.stop() == 0
-    assert b"200 OK" in await reader.read()
-    writer.close()
+    async with asyncio.timeout(20):
+        assert (await service.exchange(first + GET)).count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_bytes_of_a_body_do_not_count_against_a_client_that_reads(start: Start, routes: Routes) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(bytes(6 * 2**20))  # waits for the client, and the body keeps coming
+        return response
+
+    routes("/stream", stream)
+    service = await start(write_timeout=0.3, body_timeout=0.3)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((service.host, service.port))
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client, b"POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n")
+    for _ in range(30):  # 60 KB/s up, 40 KB/s down, of which 500 B/s are asked for
+        await loop.sock_sendall(client, bytes(3000))
+        assert await loop.sock_recv(client, 2048)
+        await asyncio.sleep(0.05)
+    assert service.service.metrics.connections.snapshot().active == 1
+    client.close()
 
 
 @pytest.mark.parametrize("prepared", ["by aiohttp", "by its handler"])
@@ -80,12 +126,15 @@ async def test_a_client_that_does_not_read_a_file_is_reset(
 
     routes("/file", send)
     service = await start(write_timeout=0.4)
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     reader, writer = await service.connect()
     writer.write(b"GET /file HTTP/1.1\r\nHost: t\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")  # and then not a byte more
     book = service.service.metrics.connections.snapshot
     await service.until(lambda: book().active == 0)
     assert book().completed["deadline"] == 1
+    assert reported == []
     writer.transport.abort()
 
 
