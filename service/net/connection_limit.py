@@ -108,7 +108,7 @@ class ConnectionLimit:
 
     def acquire(self, *, over_limit: bool = False) -> Permit | None:
         """A permit; None at the limit, unless `over_limit` is true."""
-        if self.is_reached() and not over_limit:
+        if self.held >= self.limit and not over_limit:
             return None
         self.held += 1
         return Permit(self)
@@ -133,7 +133,8 @@ class ConnectionLimit:
 
     def _returned(self) -> None:
         self.held -= 1
-        self.wake()
+        if self._waiting is not None:
+            self.wake()
 
 
 def default_limit(open_files: int, in_use: int) -> tuple[int, str]:

@@ -25,6 +25,9 @@ SLOWEST_BYTES_PER_SECOND = 500
 A deadline for the whole would cut off honest uploads, one between two bytes would let a client drip for ever.
 """
 
+MEASURED = frozenset({Stage.BODY, Stage.WRITE})
+"""Where a client that does enough gets another deadline."""
+
 
 class Driver:
     """The state of one connection, from accept on.
@@ -69,18 +72,21 @@ class Driver:
     def connected(self, wire: asyncio.Transport) -> None:
         """The transport is there: the first deadline begins."""
         self.wire = wire
-        self._enter(TIMED[self.state])
+        self._deadlines.enter(self, TIMED[self.state])
 
     def happened(self, event: Event) -> None:
         """Take the step that follows from `event`."""
-        step = TABLE[self.state][event]
-        if step.state is not self.state:
-            self.state = step.state
-            if (stage := TIMED[step.state]) is not self.stage:
-                self._enter(stage)
-        if step.action is not Action.NOTHING and self.wire is not None:
-            self.reason = self.reason or step.reason
-            self._carry_out(step.action, self.wire)
+        state, action, reason = TABLE[self.state][event]
+        if state is not self.state:
+            self.state = state
+            stage = TIMED[state]
+            if stage is not self.stage:
+                self._deadlines.enter(self, stage)
+                if stage in MEASURED:
+                    self._measure()
+        if action is not Action.NOTHING and self.wire is not None:
+            self.reason = self.reason or reason
+            self._carry_out(action, self.wire)
 
     def received_body(self, count: int) -> None:
         """So many bytes of a body have come, whether or not a deadline asks for them."""
@@ -102,7 +108,8 @@ class Driver:
         elif self.state is State.FLUSHING and self._has_read_all():
             self.happened(Event.ALL_READ)
         elif self._did_enough():
-            self._enter(self.stage)
+            self._deadlines.enter(self, self.stage)
+            self._measure()
         else:
             self.happened(Event.LATE)
 
@@ -118,12 +125,9 @@ class Driver:
         """Whether the client has more to expect than the end of the connection."""
         return self.wire is not None and self.state in PENDING
 
-    def _enter(self, stage: Stage | None) -> None:
-        self._deadlines.enter(self, stage)
-        if stage is Stage.WRITE:
-            self._moved = tcp.acknowledged(self._sock) or 0
-        elif stage is Stage.BODY:
-            self._moved = 0
+    def _measure(self) -> None:
+        """Begin to measure what the client does within the deadline that has begun."""
+        self._moved = (tcp.acknowledged(self._sock) or 0) if self.stage is Stage.WRITE else 0
 
     def _did_enough(self) -> bool:
         """Whether the client did enough since the deadline began, or had nothing to do."""

@@ -37,8 +37,12 @@ class Pipeline:
         if self.waiting:
             self.waiting += data[: MOST_BYTES - len(self.waiting)]
             return False
-        self.waiting = data.lstrip(EMPTY_LINE)[:MOST_BYTES]
+        self.waiting = data[:MOST_BYTES].lstrip(EMPTY_LINE)
         return bool(self.waiting)
+
+    def claim_head(self) -> None:
+        """The first request has a handler, and no body."""
+        self.waiting = self.waiting.partition(END_OF_HEAD)[2].lstrip(EMPTY_LINE)
 
     def claim(self, *, body: int | None, is_whole: bool) -> None:
         """The first request has a handler: its head is claimed, and its body as far as it has come.
@@ -49,9 +53,6 @@ class Pipeline:
         """
         is_cut = len(self.waiting) == MOST_BYTES
         rest = self.waiting.partition(END_OF_HEAD)[2]
-        if body == 0:
-            self.waiting = rest.lstrip(EMPTY_LINE)
-            return
         self._body_left = None if body is None else body - len(rest)
         self.waiting = _after_body(rest, body) if is_whole and not is_cut else b""
 

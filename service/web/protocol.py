@@ -144,8 +144,8 @@ class Protocol(web.RequestHandler):
             self._record.answered(request, written)
         driver = self.driver
         if driver.request is not request:  # it never had a handler: an expectation that failed
-            self._claim(request)
-        if not driver.is_body_unfinished():
+            self._claim_with_body(request)
+        elif request.content.is_eof():  # else its body is still to come
             driver.request = None
         driver.body_was_late = False
         if not written.keep_alive:
@@ -186,19 +186,23 @@ class Protocol(web.RequestHandler):
         Args:
             is_logged: whether the request log is to hold it.
         """
-        self.driver.request = request
+        driver = self.driver
+        driver.request = request
         self._record.route, self._record.is_logged = route, is_logged
-        self.driver.happened(Event.REQUEST_WITH_BODY if self._claim(request) else Event.REQUEST)
-
-    def _claim(self, request: web.BaseRequest) -> bool:
-        """Take the request off the pipeline; whether part of its body is still to come."""
         if not request.body_exists:
-            self._pipeline.claim(body=0, is_whole=True)
-            return False
+            self._pipeline.claim_head()
+            driver.happened(Event.REQUEST)
+        elif self._claim_with_body(request):
+            driver.happened(Event.REQUEST)
+        else:
+            driver.happened(Event.REQUEST_WITH_BODY)
+
+    def _claim_with_body(self, request: web.BaseRequest) -> bool:
+        """Take the request off the pipeline; whether all of its body is here."""
         is_whole = request.content.is_eof()
         is_chunked = hdrs.TRANSFER_ENCODING in request.headers
         self._pipeline.claim(body=None if is_chunked else request.content_length, is_whole=is_whole)
-        return not is_whole
+        return is_whole
 
     def _is_last(self) -> bool:
         """Whether this connection ends with its answer: in a drain, or when clients wait for its place."""

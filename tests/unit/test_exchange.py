@@ -147,7 +147,10 @@ def test_what_follows_a_whole_request_has_begun(packets: list[bytes], body: int 
     pipeline = Pipeline()
     for packet in packets:
         pipeline.receive(packet)
-    pipeline.claim(body=body, is_whole=True)
+    if body == 0:
+        pipeline.claim_head()
+    else:
+        pipeline.claim(body=body, is_whole=True)
     assert pipeline.waiting == left
 
 
