@@ -321,7 +321,7 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
 async def test_who_calls_serve_is_told_of_the_start_and_keeps_its_garbage_collector() -> None:
     settings = Settings(port=0, admin_port=0, work_units=1, offload="inline")
     service, control = Service(settings), Control(force=lambda: None)
-    before = (gc.get_threshold(), gc.get_freeze_count())
+    threshold, frozen = gc.get_threshold(), gc.get_freeze_count()
     states: list[State] = []
 
     def started() -> None:
@@ -331,7 +331,8 @@ async def test_who_calls_serve_is_told_of_the_start_and_keeps_its_garbage_collec
     async with asyncio.timeout(20):
         assert await serve(service, control, started=started) == 0
     assert states == [State.SERVING]
-    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+    assert gc.get_threshold() == threshold
+    assert gc.get_freeze_count() <= frozen  # what an earlier test has frozen may die, but nothing is added
 
 
 async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
