@@ -141,7 +141,7 @@ async def test_a_client_that_does_not_read_a_file_is_reset(
 async def test_a_file_that_is_read_slowly_arrives_whole(start: Start, routes: Routes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
-        file.truncate(32 * 2**20)
+        file.truncate(8 * 2**20)
 
     async def send(_: web.Request) -> web.FileResponse:
         return web.FileResponse(path)
@@ -154,6 +154,6 @@ async def test_a_file_that_is_read_slowly_arrives_whole(start: Start, routes: Ro
     count = 0
     while piece := await reader.read(2**20):
         count += len(piece)
-        await asyncio.sleep(0.05)
-    assert count == 32 * 2**20
+        await asyncio.sleep(0.015)
+    assert count == 8 * 2**20
     writer.close()
