@@ -154,6 +154,6 @@ async def test_a_file_that_is_read_slowly_arrives_whole(start: Start, routes: Ro
     count = 0
     while piece := await reader.read(2**20):
         count += len(piece)
-        await asyncio.sleep(0.015)
+        await asyncio.sleep(0.05)
     assert count == 8 * 2**20
     writer.close()
