@@ -29,11 +29,12 @@ test: $(READY) ## Run the tests (under 5 minutes, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 
-# The unit and wire storeys alone, and of them what imports the service: tracing doubles their time, and what
-# runs in a child (worker_main.py, __main__.py) is not traced at all.
+# What runs in this process alone, and of that what imports the service: tracing doubles its time, and what runs
+# in a child (worker_main.py, __main__.py) is not traced at all.
 coverage: $(READY) ## Print the branch coverage of service and metrics (1 minute)
 	@$(BIN)/python -m pytest --quiet --numprocesses 4 --cov --cov-report= \
-	  $$(grep -lE '^from (service|metrics|tests\.support\.running)\b' tests/unit/test_*.py tests/wire/test_*.py)
+	  $$(grep -lE '^from (service|metrics|tests\.support\.running)\b' tests/unit/test_*.py tests/wire/test_*.py) \
+	  tests/process/test_offload.py tests/process/test_stock_executor.py
 	@covered() { $(BIN)/coverage report --include="$$1/*" --precision 1 --format total; }; \
 	  echo "covered, lines and branches: service $$(covered service) %, metrics $$(covered metrics) %"
 

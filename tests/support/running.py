@@ -47,6 +47,14 @@ class Running:
         text = await asyncio.to_thread(lambda: urlopen(f"{self.admin_url}/metrics").read().decode())
         return parse(text)
 
+    async def shows(self, sample: str, *, zero: bool = False) -> None:
+        """Wait until a scrape shows that this sample is not zero, or that it is."""
+
+        async def is_so() -> bool:
+            return ((await self.scrape())[sample] == 0) is zero
+
+        await eventually(is_so, f"{sample} is {'' if zero else 'not '}0")
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Turn the loop until something that is about to happen has happened."""
         await eventually(condition)

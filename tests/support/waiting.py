@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def until(condition: Callable[[], T], what: str | Callable[[], str] = "", second
     return answer
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], what: str = "", seconds: float = 20.0) -> T:
+async def eventually(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
     """The first true answer of `condition`, a function or a coroutine function; the loop turns meanwhile."""
     deadline = time.monotonic() + seconds
     while True:

@@ -27,6 +27,7 @@ from service.lifecycle.states import Event, State
 from service.net import tcp
 from service.net.listener import adopt
 from tests.support.running import Start
+from tests.support.waiting import eventually
 
 KEPT = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -306,14 +307,12 @@ async def test_a_reload_that_fails_does_not_end_the_reloading() -> None:
 
     serving = asyncio.create_task(serve(Service(settings, metrics=metrics), control, reread=reread))
     async with asyncio.timeout(20):
-        while limit() != 50:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: limit() == 50)
         control.reload()
         await failed.wait()
         found.append(settings.model_copy(update={"max_connections": 70}))
         control.reload()
-        while limit() != 70:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: limit() == 70)
         control.stop(Event.INTERRUPT)
         assert await serving == 0
 

@@ -157,8 +157,7 @@ async def test_a_request_that_outlives_the_drain_is_abandoned_and_counted(start:
     service = await start(offload="thread", workers=1, drain_timeout=0.05, work="tests.work:until_released")
     work.RELEASED.clear()
     answer = asyncio.create_task(service.get())
-    while not (await service.scrape())["offload_running"]:
-        await asyncio.sleep(0.001)
+    await service.shows("offload_running")
     try:
         assert await service.service.stop() == 2  # the connection and its task
     finally:
@@ -197,12 +196,10 @@ async def test_no_client_can_hold_up_a_drain(start: Start, sent: bytes, reads: b
 async def test_work_whose_client_has_left_is_not_started(start: Start) -> None:
     service = await start(offload="thread", workers=1, work="tests.work:slow")
     first = asyncio.create_task(service.get())
-    while not (await service.scrape())["offload_running"]:
-        await asyncio.sleep(0.001)
+    await service.shows("offload_running")
     _, writer = await service.connect()
     writer.write(KEEP_ALIVE)
-    while not (await service.scrape())["offload_queue_depth"]:
-        await asyncio.sleep(0.001)
+    await service.shows("offload_queue_depth")
     writer.close()
     assert status_of(await first) == 200
     values = await service.scrape()
@@ -215,11 +212,9 @@ async def test_work_that_outlives_its_client_is_cancelled_and_its_cost_counts(st
     service = await start(offload="thread", workers=1, work="tests.work:slow")
     _, writer = await service.connect()
     writer.write(KEEP_ALIVE)
-    while not (await service.scrape())["offload_running"]:
-        await asyncio.sleep(0.001)
+    await service.shows("offload_running")
     writer.close()
-    while (await service.scrape())["offload_running"]:
-        await asyncio.sleep(0.01)
+    await service.shows("offload_running", zero=True)
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=cancelled}"] == 1
     assert values["offload_tasks_total{outcome=completed}"] == 0
@@ -298,6 +293,4 @@ async def test_the_admin_port_answers_and_readiness_follows_the_state(start: Sta
 
 async def test_loop_lag_is_observed(start: Start) -> None:
     service = await start()
-    async with asyncio.timeout(20):
-        while (await service.scrape())["event_loop_lag_seconds_count"] == 0:
-            await asyncio.sleep(0.01)
+    await service.shows("event_loop_lag_seconds_count")

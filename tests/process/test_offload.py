@@ -8,14 +8,13 @@ import gc
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -33,13 +32,13 @@ from service.offload.errors import (
     WorkError,
     WorkerStartError,
 )
-from service.offload.lane import InlineLane, Lane
-from service.offload.lane_pool import LanePool, Recycling
+from service.offload.lane import InlineLane
+from service.offload.lane_pool import Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import Strategy, pool_for
-from service.offload.worker_main import OUTCOME, Done
 from tests import work
+from tests.support.waiting import eventually
 
 Make = Callable[..., Awaitable["Bench"]]
 
@@ -68,9 +67,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Turn the loop until something that is about to happen has happened."""
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.005)
+        await eventually(condition)
 
 
 @pytest.fixture
@@ -142,9 +139,7 @@ async def test_stopping_cuts_off_what_outlives_its_time(
     bench = await make(strategy)
     begun = tmp_path / "begun"
     caller = asyncio.create_task(bench.offload.submit(work.begins_and_stays, str(begun)))
-    async with asyncio.timeout(20):
-        while not begun.exists():  # a call still in the pool's pipe would be cancelled and not cut off
-            await asyncio.sleep(0.005)
+    await bench.until(begun.exists)  # a call still in the pool's pipe would be cancelled and not cut off
     assert await bench.offload.stop(0.05) == 1
     with pytest.raises(WorkerLostError):
         await caller
@@ -225,9 +220,7 @@ async def test_a_passed_deadline_is_expired_and_the_place_is_free(make: Make) ->
         await bench.offload.submit(time.sleep, 0.2, deadline=0.01)
     assert bench.outcomes() == {"expired": 1}
     assert bench.offload.running == 1  # a thread cannot be stopped: its place is taken until it is done
-    async with asyncio.timeout(20):
-        while bench.offload.running:
-            await asyncio.sleep(0.005)
+    await bench.until(lambda: not bench.offload.running)
 
 
 async def test_a_timeout_of_the_work_itself_is_a_failure(make: Make) -> None:
@@ -341,9 +334,7 @@ async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(
             return False
         return True
 
-    async with asyncio.timeout(20):
-        while not await served():
-            await asyncio.sleep(0.01)
+    await eventually(served, "a worker stays up again")
     assert bench.offload.healthy
 
 
@@ -497,127 +488,6 @@ async def test_a_recycled_worker_that_does_not_end_is_killed(
     await bench.offload.submit(work.leaves_a_thread)
     await bench.until(lambda: len(multiprocessing.active_children()) <= 1)
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
-
-
-class Silent(InlineLane):
-    """Keeps what it is sent until a test says what became of it."""
-
-    made: ClassVar[list[Silent]] = []
-
-    def __init__(self, *told: Any) -> None:
-        super().__init__(*told)
-        self.sent: list[Any] = []
-        self.made.append(self)
-
-    def send(self, packed: Any, submitted: float) -> None:  # noqa: ARG002  # a lane's signature
-        self.sent.append(packed[1][0])
-
-    def finishes(self, count: int = 1) -> None:
-        self._finished(self, [Done(None, None, 0, 0.001, 0, 0)] * count)
-
-    def dies(self) -> None:
-        self._lost(self)
-
-
-@pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> list[Silent]:
-    """Lanes that run nothing, in the order in which they are started; those of the strategy "thread"."""
-    monkeypatch.setattr(strategies, "ThreadLane", Silent)
-    monkeypatch.setattr(Silent, "made", [])
-    return Silent.made
-
-
-async def submitted(offload: Offload, *names: str) -> list[asyncio.Task[Any]]:
-    callers = [asyncio.create_task(offload.submit(str, name)) for name in names]
-    await asyncio.sleep(0)
-    return callers
-
-
-async def test_tasks_run_in_the_order_in_which_they_came_also_after_a_death(silent: list[Silent]) -> None:
-    metrics = Metrics()
-    offload = Offload(pool_for("thread", 1, 0, metrics), metrics, Admission(1, seconds=0.005))
-    await offload.start()
-    callers = await submitted(offload, *"abcde")
-    assert silent[0].sent == ["a", "b", "c"], "one runs, and 10 ms of work ahead"
-    silent[0].finishes()
-    assert silent[0].sent[3:] == ["d"]
-    silent[0].dies()
-    async with asyncio.timeout(5):
-        while len(silent) < 2 or not silent[1].sent:
-            await asyncio.sleep(0)
-    silent[1].finishes()
-    assert silent[1].sent[:3] == ["b", "c", "d"]
-    silent[1].finishes(2)
-    silent[1].finishes(1)
-    await asyncio.gather(*callers)
-    await offload.stop()
-
-
-async def test_a_worker_that_is_to_be_replaced_gets_nothing_new(silent: list[Silent]) -> None:
-    metrics = Metrics()
-    pool = pool_for("thread", 1, 0, metrics, Recycling(tasks=1))
-    offload = Offload(pool, metrics, Admission(1, seconds=0.005))
-    await offload.start()
-    callers = await submitted(offload, *"abcd")
-    silent[0].finishes()
-    assert silent[0].sent == ["a", "b", "c"]
-    silent[0].finishes(2)
-    async with asyncio.timeout(5):
-        while len(silent) < 2 or not silent[1].sent:
-            await asyncio.sleep(0)
-    assert silent[1].sent == ["d"]
-    silent[1].finishes()
-    await asyncio.gather(*callers)
-    await offload.stop()
-
-
-async def test_outcomes_may_come_in_any_pieces() -> None:
-    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (0, 1, 300, 70_000)]
-    packed = [pickle.dumps(done) for done in outcomes]
-    sent = b"".join(OUTCOME.pack(len(one)) + one for one in packed)
-    for piece in (1, 7, 8, 9, 1000, len(sent) - 1, len(sent)):
-        came: list[Done] = []
-
-        def finished(_: Lane, dones: list[Done], came: list[Done] = came) -> None:
-            came.extend(dones)
-
-        process = ProcessLane(finished, print, 0)
-        for at in range(0, len(sent), piece):
-            process.data_received(sent[at : at + piece])
-        assert came == outcomes
-
-
-@pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
-async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
-    silent: list[Silent],
-    done: int,
-    blamed: bool,  # what the table says
-) -> None:
-    lost: list[tuple[list[str], int]] = []
-
-    class Observer:
-        def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
-            pass
-
-        def lost(self, tasks: list[str], suspects: int) -> None:
-            lost.append((tasks, suspects))
-
-        def dispatch(self) -> None:
-            pass
-
-    lanes = LanePool(Silent, 1, 0, Metrics(), Recycling(), Observer())
-    await lanes.start(None, try_out=False)
-    worker = lanes.available(2)
-    assert worker is not None
-    for name in ("first", "second"):
-        lanes.send(worker, name, (str, (name,)), 0.0)
-    assert not lanes.expire("second")
-    assert lanes.expire("first")
-    if done:  # a moment before
-        silent[0].finishes()
-    silent[0].dies()
-    assert lost == [(["first", "second"][done:], blamed)]
-    await lanes.stop(1)
 
 
 async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(
