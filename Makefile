@@ -25,7 +25,7 @@ experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 m
 serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
-test: $(READY) ## Run the tests (under 5 minutes, no root)
+test: $(READY) ## Run the tests (about 5 minutes on 2 cores, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 
