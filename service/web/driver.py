@@ -134,12 +134,12 @@ class Driver:
         if self.stage is Stage.BODY:
             # Nothing can come while we do not read: then the handler is slower than the client.
             is_listening = self.wire is not None and self.wire.is_reading()
-            return not is_listening or self._moved >= self._least()
+            return not is_listening or self._moved >= self._least(Stage.BODY)
         if self.stage is Stage.WRITE:
             if self._has_read_all():
                 return True  # what produces the rest of the answer is slow
             acknowledged = tcp.acknowledged(self._sock)
-            return acknowledged is not None and acknowledged - self._moved >= self._least()
+            return acknowledged is not None and acknowledged - self._moved >= self._least(Stage.WRITE)
         return False
 
     def _has_read_all(self) -> bool:
@@ -147,8 +147,8 @@ class Driver:
         is_buffered = self.wire is not None and self.wire.get_write_buffer_size()
         return not is_buffered and not tcp.unacknowledged(self._sock)
 
-    def _least(self) -> float:
-        return SLOWEST_BYTES_PER_SECOND * self._deadlines.seconds[self.stage] if self.stage else 0.0
+    def _least(self, stage: Stage) -> float:
+        return SLOWEST_BYTES_PER_SECOND * self._deadlines.seconds[stage]
 
     def _carry_out(self, action: Action, wire: asyncio.Transport) -> None:
         match action:

@@ -1,10 +1,10 @@
 """Where one request ends and the next begins in the bytes of a connection. Pure.
 
 aiohttp's parser keeps the beginning of a request that came in one packet with the end of another, and does
-not say so. Which deadline runs depends on it: between two requests a client may take a minute, within a head
-ten seconds. Nothing else does. Where the end cannot be told (a chunked body that holds its own end mark, more
-bytes than are kept here) the guess is that nothing follows: a client that has begun the next request
-gets the longer deadline, but none that is idle gets a 408.
+not say so. Two things depend on it: which deadline runs (between two requests a client may take a minute,
+within a head ten seconds), and whether a drain waits for the rest. Where the end cannot be told (a chunked
+body that holds its own end mark, more bytes than are kept here) the guess is that nothing follows: a client
+that has begun the next request gets the longer deadline, but none that is idle gets a 408.
 """
 
 from __future__ import annotations

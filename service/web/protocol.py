@@ -144,7 +144,7 @@ class Protocol(web.RequestHandler):
             self._record.answered(request, written)
         driver = self.driver
         if driver.request is not request:  # it never had a handler: an expectation that failed
-            self._claim_with_body(request)
+            self._claim(request)
         elif request.content.is_eof():  # else its body is still to come
             driver.request = None
         driver.body_was_late = False
@@ -186,19 +186,15 @@ class Protocol(web.RequestHandler):
         Args:
             is_logged: whether the request log is to hold it.
         """
-        driver = self.driver
-        driver.request = request
+        self.driver.request = request
         self._record.route, self._record.is_logged = route, is_logged
+        self.driver.happened(Event.REQUEST if self._claim(request) else Event.REQUEST_WITH_BODY)
+
+    def _claim(self, request: web.BaseRequest) -> bool:
+        """Take the request off the pipeline; whether all of it is here."""
         if not request.body_exists:
             self._pipeline.claim_head()
-            driver.happened(Event.REQUEST)
-        elif self._claim_with_body(request):
-            driver.happened(Event.REQUEST)
-        else:
-            driver.happened(Event.REQUEST_WITH_BODY)
-
-    def _claim_with_body(self, request: web.BaseRequest) -> bool:
-        """Take the request off the pipeline; whether all of its body is here."""
+            return True
         is_whole = request.content.is_eof()
         is_chunked = hdrs.TRANSFER_ENCODING in request.headers
         self._pipeline.claim(body=None if is_chunked else request.content_length, is_whole=is_whole)

@@ -1,7 +1,7 @@
 """Our accept path beside aiohttp's own site: `make bench-accept`.
 
 Both serve the same trivial answer on uvloop, `Connection: close`, 32 clients of wrk, in turns. Ours is the
-whole service, with its token, record, deadlines and counters; theirs is `web.TCPSite` with none of it.
+whole service, with its permit, record, deadlines and counters; theirs is `web.TCPSite` with none of it.
 """
 
 from __future__ import annotations

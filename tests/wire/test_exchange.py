@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,16 @@ async def test_half_a_head_behind_a_whole_request_has_the_deadline_of_a_head(
     assert service.service.metrics.connections.snapshot().completed["deadline"] == 1
 
 
-@pytest.mark.parametrize("whole", [GET, POST, CHUNKED, GET + POST, POST + GET, GET + b"\r\n"])
+@pytest.mark.parametrize(
+    "whole",
+    [
+        *(GET, POST, CHUNKED, GET + POST, POST + GET, GET + b"\r\n"),
+        # A chunked body whose end is not plain: trailers, an extension, longer than what is kept.
+        CHUNKED_HEAD + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+        CHUNKED_HEAD + b"5\r\nhello\r\n0;a=b\r\n\r\n",
+        CHUNKED_HEAD + b"2710\r\n" + bytes(0x2710) + b"\r\n0\r\n\r\n",
+    ],
+)
 async def test_a_whole_request_alone_leaves_its_connection_idle(
     start: Start, routes: Routes, whole: bytes
 ) -> None:
@@ -45,27 +53,8 @@ async def test_a_whole_request_alone_leaves_its_connection_idle(
     service = await start(header_timeout=0.1, idle_timeout=0.6)
     async with asyncio.timeout(20):
         answers = await service.exchange(whole)
-    assert b"HTTP/1.1 408 " not in answers
-
-
-@pytest.mark.parametrize(
-    "whole",
-    [
-        CHUNKED_HEAD + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
-        CHUNKED_HEAD + b"5\r\nhello\r\n0;a=b\r\n\r\n",
-        CHUNKED_HEAD + b"2710\r\n" + bytes(0x2710) + b"\r\n0\r\n\r\n",
-    ],
-    ids=["trailer", "extension", "longer than what is kept"],
-)
-async def test_a_chunked_request_whose_end_is_not_plain_leaves_its_connection_idle(
-    start: Start, routes: Routes, whole: bytes
-) -> None:
-    routes("/echo", echo)
-    service = await start(header_timeout=0.1, idle_timeout=0.6)
-    async with asyncio.timeout(20):
-        answers = await service.exchange(whole)
-    assert b"HTTP/1.1 200 OK" in answers
-    assert b"HTTP/1.1 408 " not in answers
+    assert answers.count(b"HTTP/1.1 200 OK") == whole.count(b"Host: t")
+    assert answers.count(b"HTTP/1.1 ") == whole.count(b"Host: t")  # and no 408
 
 
 @pytest.mark.parametrize("first", [GET, POST])
@@ -85,29 +74,6 @@ async def test_a_drain_answers_a_request_that_came_in_one_packet_with_another(
     service = await start()
     async with asyncio.timeout(20):
         assert (await service.exchange(first + GET)).count(b"HTTP/1.1 200 OK") == 2
-
-
-async def test_bytes_of_a_body_do_not_count_against_a_client_that_reads(start: Start, routes: Routes) -> None:
-    async def stream(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(bytes(6 * 2**20))  # waits for the client, and the body keeps coming
-        return response
-
-    routes("/stream", stream)
-    service = await start(write_timeout=0.3, body_timeout=0.3)
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect((service.host, service.port))
-    client.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(client, b"POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n")
-    for _ in range(30):  # 60 KB/s up, 40 KB/s down, of which 500 B/s are asked for
-        await loop.sock_sendall(client, bytes(3000))
-        assert await loop.sock_recv(client, 2048)
-        await asyncio.sleep(0.05)
-    assert service.service.metrics.connections.snapshot().active == 1
-    client.close()
 
 
 @pytest.mark.parametrize("prepared", ["by aiohttp", "by its handler"])
