@@ -39,7 +39,8 @@ Around it:
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
                 responses.py: those written without aiohttp
-    app/        loading.py: the work, the application and the certificates that the settings name
+    app/        loading.py: the work, the application and the certificates that the settings name;
+                openapi.py: describes GET /data
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import multiprocessing
 import os
 import signal
@@ -11,10 +12,13 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
+from pydantic import Field
 
 from service.offload import worker_main as runner
+from service.work import data
 
 failing = threading.Event()
 """While set, `fails_on_demand` does."""
@@ -59,6 +63,13 @@ def kills_its_worker(units: int) -> bytes:
     if units > 1 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return b"{}"
+
+
+def works_or_kills(units: int, poison: bool = False) -> bytes:  # the query names it
+    """The work of the experiment, unless the client asks for the worker's death."""
+    if poison:
+        kills_its_worker(2)
+    return data(units)
 
 
 def kills_its_worker_once(units: int) -> bytes:
@@ -294,3 +305,34 @@ def failing_application(_: object) -> web.Application:
     app = web.Application()
     app.on_startup.append(fail)
     return app
+
+
+class Shape(enum.StrEnum):
+    """What a query may name."""
+
+    ROUND = "round"
+    SQUARE = "square"
+
+
+def typed(
+    count: int,
+    factor: float = 1.0,
+    flag: bool = False,
+    shape: Shape = Shape.ROUND,
+    one: Literal["a", "b"] = "a",
+    part: Annotated[int, Field(ge=1, le=10)] = 1,
+    name: str = "",
+) -> dict[str, Any]:
+    """Takes one of each kind of argument.
+
+    The second paragraph is for readers of the code.
+    """
+    return {
+        "count": count,
+        "factor": factor,
+        "flag": flag,
+        "shape": shape,
+        "one": one,
+        "part": part,
+        "name": name,
+    }

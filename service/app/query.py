@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, Required, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 
@@ -33,11 +34,11 @@ class Binding:
     def __init__(self, function: Callable[..., Any], **fixed: Any) -> None:
         self.function = function
         self._fixed = fixed
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)  # Annotated holds bounds
         fields: dict[str, Any] = {}
         extra = False
         self.parameters = tuple(inspect.signature(function).parameters)
-        self._needs_query = False
+        self._required: list[str] = []
         for name, parameter in inspect.signature(function).parameters.items():
             match parameter.kind:
                 case inspect.Parameter.POSITIONAL_ONLY:
@@ -50,9 +51,11 @@ class Binding:
             if name in fixed:
                 continue
             required = parameter.default is inspect.Parameter.empty
-            self._needs_query |= required
+            if required:
+                self._required.append(name)
             kind = hints.get(name, str)
             fields[name] = Required[kind] if required else NotRequired[kind]
+        self._names = tuple(fields)
         self._query: TypeAdapter[Any] | None = None
         if fields or extra:
             # `extra` is left to the model, so that **kwargs get the strings that were sent.
@@ -67,10 +70,20 @@ class Binding:
             instead: values in place of those that are fixed under the same names.
         """
         return (
-            None
-            if self._needs_query
-            else self._fixed | {k: v for k, v in instead.items() if k in self._fixed}
+            None if self._required else self._fixed | {k: v for k, v in instead.items() if k in self._fixed}
         )
+
+    def query_schema(self) -> dict[str, Any]:
+        """JSON Schema of the query: an object with a property for each argument; empty if it has none.
+
+        A type without a schema, such as one with a validator of its own, leaves all of them undescribed.
+        """
+        if self._query is None:
+            return {}
+        try:
+            return self._query.json_schema(ref_template="#/components/schemas/{model}")
+        except PydanticInvalidForJsonSchema:
+            return {"properties": {name: {} for name in self._names}, "required": self._required}
 
     def arguments(self, query: Mapping[str, str]) -> dict[str, Any]:
         """The arguments for one call: those of the query, and the fixed ones.
