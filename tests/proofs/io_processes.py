@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from metrics.exposition import total
 from tests.proofs.record import prove
@@ -55,7 +55,7 @@ class Gunicorn(Child):
         given.setdefault("admin_port", str(free_port()))  # the same for each exporter to come
         command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "service/gunicorn_conf.py"]
         command += ["-w", str(PROCESSES), "--worker-tmp-dir", str(log.parent)]
-        with log.open("wb") as stderr:
+        with self._stderr() as stderr:
             self.process = subprocess.Popen(
                 [*command, *flags],
                 stderr=stderr,
@@ -66,6 +66,10 @@ class Gunicorn(Child):
         self.arbiter = self.process.pid
         self.held = 0
         """Connections beside the load, all of them open on an IO process when it was killed."""
+
+    def _stderr(self) -> BinaryIO:
+        """Where it writes its log."""
+        return self._log.open("wb")
 
     def connect(self) -> socket.socket:
         """A client of the service."""
