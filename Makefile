@@ -66,6 +66,9 @@ peers: $(READY) ## Our service beside the usual designs under overload (12 minut
 faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)
 	$(BIN)/python -m tests.proofs.faults
 
+chaos: $(READY) ## Everything may go wrong at once, for half an hour (30 minutes)
+	$(BIN)/python -m tests.proofs.chaos $(ARGS)
+
 soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
 	$(BIN)/python -m tests.proofs.faults --soak
 
