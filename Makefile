@@ -66,6 +66,9 @@ peers: $(READY) ## Our service beside the usual designs under overload (12 minut
 faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)
 	$(BIN)/python -m tests.proofs.faults
 
+lossy: $(READY) ## Stop and restart on a link that loses packets (2 minutes, as root)
+	$(BIN)/python -m tests.proofs.lossy
+
 chaos: $(READY) ## Everything may go wrong at once, for half an hour (30 minutes)
 	$(BIN)/python -m tests.proofs.chaos $(ARGS)
 

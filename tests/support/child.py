@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from inspect import getsource
 from pathlib import Path
@@ -33,10 +33,16 @@ class Child:
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
     `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
+    `prefix`: what runs it, and then is it: a command that ends in `exec`.
     """
 
     def __init__(
-        self, log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+        self,
+        log: Path,
+        *flags: str,
+        files: int | None = None,
+        listener: socket.socket | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
         lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
@@ -45,17 +51,8 @@ class Child:
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
-                    *lower,
-                    sys.executable,
-                    "-m",
-                    "service",
-                    "--port",
-                    "0",
-                    "--admin-port",
-                    "0",
-                    "--log-format",
-                    "json",
-                    *flags,
+                    *(*prefix, *lower, sys.executable, "-m", "service"),
+                    *("--port", "0", "--admin-port", "0", "--log-format", "json", *flags),
                 ],
                 stderr=stderr,
                 cwd=ROOT,
@@ -103,10 +100,14 @@ class Child:
 
 @contextmanager
 def service(
-    log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+    log: Path,
+    *flags: str,
+    files: int | None = None,
+    listener: socket.socket | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Child]:
     """A child that is ended whatever the test does."""
-    with ended(Child(log, *flags, files=files, listener=listener)) as child:
+    with ended(Child(log, *flags, files=files, listener=listener, prefix=prefix)) as child:
         yield child
 
 
