@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from metrics.admin_server import Handler, Server
+from metrics.admin_server import SERVER, Handler, Server
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -80,7 +80,7 @@ def _application(registry: CollectorRegistry, probes: dict[str, Probe]) -> WSGIA
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
-            start_response("405 Method Not Allowed", [TEXT, ("Allow", "GET, HEAD")])
+            start_response("405 Method Not Allowed", [TEXT, ("Allow", "GET, HEAD"), ("Server", SERVER)])
             return [b"use GET\n"]
         said: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -94,7 +94,7 @@ def _application(registry: CollectorRegistry, probes: dict[str, Probe]) -> WSGIA
         except Exception:
             log.exception("admin request failed", path=environ["PATH_INFO"])
             status, headers, body = "500 Internal Server Error", [TEXT], b"see the log\n"
-        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        start_response(status, [*headers, ("Content-Length", str(len(body))), ("Server", SERVER)])
         return [body] if method == "GET" else []
 
     return application

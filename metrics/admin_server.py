@@ -21,6 +21,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from metrics.places import MOST_CONNECTIONS, Place, late, to_evict
 
+SERVER: Final = "offloop"
+"""What every answer says of itself; wsgiref would tell strangers its version and Python's."""
+
 MOST_HEAD_BYTES: Final = 16 * 1024
 """Of request line and headers together; a scraper sends 300. http.server alone takes 100 lines of 64 KiB."""
 
@@ -76,6 +79,10 @@ class Handler(WSGIRequestHandler):
         is_good = super().parse_request()
         cast("Server", self.server).has_request(self.request)
         return is_good
+
+    def version_string(self) -> str:
+        """The Server header of errors."""
+        return SERVER
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: there may be a scrape every second."""

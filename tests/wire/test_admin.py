@@ -97,6 +97,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
 def test_what_is_answered(endpoint: Endpoint, request_: bytes, status: bytes, body: bytes | None) -> None:
     head, _, said = endpoint.say(request_).partition(b"\r\n\r\n")
     assert head.split(b" ")[1] == status
+    assert b"\r\nServer: offloop" in head
     assert body is None or said == body
     if request_.startswith(b"HEAD"):
         assert b"Content-Length: 0" not in head
