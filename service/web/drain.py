@@ -65,8 +65,8 @@ class Drain:
         await self.hand_over.settled(deadline)
         # The application is told now, and not at the signal: a WebSocket that is opened later would never
         # hear of the end, and from here on no handler can begin. The wait for that is bounded: a silent
-        # client has a second to send its request (ARRIVE). Requests that run go on meanwhile. It is aiohttp's
-        # own order: listener closed, idle connections closed, on_shutdown, handlers end, on_cleanup.
+        # client is given up after the stage ARRIVE. Requests that run go on meanwhile. It is aiohttp's own
+        # order: listener closed, idle connections closed, on_shutdown, handlers end, on_cleanup.
         await _until(lambda: not self.supervisor.awaited_requests(), deadline)
         await self.tell_application()
         await self._until_none_active(deadline)
