@@ -1,20 +1,18 @@
 # The service and the load tests in one image: the same pinned packages, and one thing to build.
 # Two stages, so that pip and its cache stay out of what runs.
-FROM python:3.13-slim AS build
+FROM python:3.13-slim-trixie AS build
 
 # A virtual environment is one folder that the second stage can copy, and it leaves the Python of the
 # base image alone.
 RUN python -m venv /opt/venv
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
-# pip can install a project with its dependencies, but not the dependencies alone. Naming them to pip
-# here keeps the source out of this layer: it is built anew when a dependency changes, not when code does.
-RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-    print(*p["dependencies"], *p["optional-dependencies"]["loadtests"], sep="\n")' > requirements.txt \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-    --requirement requirements.txt --constraint constraints.txt
+# What the service and the load tests need, in the versions of constraints.txt (`make requirements`). pip refuses
+# a file whose hash is not in it, and a dependency that it does not name, whatever the index says.
+COPY requirements.txt ./
+RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+    --require-hashes --only-binary :all: --requirement requirements.txt
 
-FROM python:3.13-slim
+FROM python:3.13-slim-trixie
 
 # The number is repeated in USER because Kubernetes' runAsNonRoot cannot look a name up.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin offloop

@@ -8,52 +8,24 @@ one. Knows WSGI and prometheus_client's own exposition app; never touches the lo
 from __future__ import annotations
 
 import socket
-import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from typing import TYPE_CHECKING, Final
 
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from metrics.admin_server import SERVER, Handler, Server
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+log = structlog.get_logger("offloop.admin")
+
 Probe = Callable[[], tuple[bool, str]]
 """Returns (healthy, one line with the reason); called from any thread."""
 
-
-class _Handler(WSGIRequestHandler):
-    timeout = 5  # seconds after which a silent client loses its thread
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: there may be a scrape every second."""
-
-
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def get_request(self) -> tuple[socket.socket, object]:
-        """Accept; wait a little when descriptors run out, or serve_forever would keep a core busy."""
-        try:
-            return super().get_request()
-        except OSError:
-            time.sleep(0.1)
-            raise
-
-    def server_bind(self) -> None:
-        """Bind; `::` means all addresses of both families if the kernel supports that."""
-        if self.server_address[0] == "::" and socket.has_dualstack_ipv6():
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # HTTPServer looks the address up in DNS here (socket.getfqdn), which can take seconds.
-        socketserver.TCPServer.server_bind(self)
-        host, port = self.server_address[:2]
-        self.server_name, self.server_port = str(host), int(port)
-        self.setup_environ()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a client that disconnects during a scrape."""
+TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class Admin:
@@ -67,10 +39,11 @@ class Admin:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        server = type("_Server", (_Server,), {"address_family": family})
-        self._server: _Server = server(address[:2], _Handler)
+        server = type("Server", (Server,), {"address_family": family})
+        self._server: Server = server(address[:2], Handler)
         self._server.set_app(_application(registry, {"/healthz": alive, "/readyz": ready}))
-        # The poll interval bounds how long close() takes, and nothing else: requests wake the thread at once.
+        # The poll interval bounds how long close() takes to begin, and how late a late exchange is cut
+        # off. Requests wake the thread at once.
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="admin", daemon=True
         )
@@ -82,17 +55,18 @@ class Admin:
         return self._server.server_name, self._server.server_port
 
     def close(self) -> None:
-        """Stop serving and free the port."""
+        """Stop serving, end what is connected, and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._server.end_all()
 
 
 def _application(registry: CollectorRegistry, probes: dict[str, Probe]) -> WSGIApplication:
     metrics: WSGIApplication = make_wsgi_app(registry)
 
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
+    def get(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)
         if path in probes:
@@ -100,7 +74,27 @@ def _application(registry: CollectorRegistry, probes: dict[str, Probe]) -> WSGIA
             status, body = ("200 OK" if healthy else "503 Service Unavailable"), f"{why}\n".encode()
         else:
             status, body = "404 Not Found", b"here are: /metrics /healthz /readyz\n"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        start_response(status, [TEXT])
         return [body]
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            start_response("405 Method Not Allowed", [TEXT, ("Allow", "GET, HEAD"), ("Server", SERVER)])
+            return [b"use GET\n"]
+        said: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def keep(status: str, headers: list[tuple[str, str]], _: object = None, /) -> Callable[..., object]:
+            said.append((status, headers))
+            return lambda _: None  # WSGI's own write(), which none of ours calls
+
+        try:
+            body = b"".join(get({**environ, "REQUEST_METHOD": "GET"}, keep))
+            ((status, headers),) = said
+        except Exception:
+            log.exception("admin request failed", path=environ["PATH_INFO"])
+            status, headers, body = "500 Internal Server Error", [TEXT], b"see the log\n"
+        start_response(status, [*headers, ("Content-Length", str(len(body))), ("Server", SERVER)])
+        return [body] if method == "GET" else []
 
     return application

@@ -89,7 +89,7 @@ class Settings(BaseModel):
         pattern=FUNCTION,
         description="Function that /data runs, as package.module:function. Its arguments come from the "
         "query, except units (see --work-units). It returns JSON as bytes or str, or a value to encode as "
-        "JSON.",
+        "JSON. If its worker dies it is called once more: see --task-attempts.",
     )
     app: str | None = Field(
         None,

@@ -7,6 +7,7 @@ loses one that it still needs, and metrics stay readable to the end.
 
 from __future__ import annotations
 
+import functools
 import math
 import socket
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from service.app.query import Binding
 from service.background import in_background
 from service.config.settings import Settings
 from service.lifecycle.loop_monitor import LoopMonitor
-from service.lifecycle.stopping import Stopping
+from service.lifecycle.stopping import Runner, Stopping
 from service.net.accept_loop import AcceptLoop, Callbacks
 from service.net.addresses import url, why_not_bound
 from service.net.connection_limit import ConnectionLimit, open_files
@@ -101,7 +102,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
     offloader = Offloader(offload, settings.deadline)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
-    runner = web.AppRunner(
+    runner = Runner(
         complete(served, blueprint.ready, settings.request_log),
         shutdown_timeout=0.1,
         handler_cancellation=True,  # a client that has gone must not keep its place in the queue
@@ -153,6 +154,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         supervisor,
         metrics.connections,
         is_shared=blueprint.listener is not None,
+        tell_application=functools.partial(stopping.tell_application, runner),
     )
     stack.push_async_callback(stopping.connections, drain)
 

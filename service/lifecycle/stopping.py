@@ -6,6 +6,8 @@ Knows how each part is stopped, and leaves their order to the exit stack (parts.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -17,6 +19,25 @@ log = structlog.get_logger("offloop.server")
 
 LEAST_SECONDS = 0.1
 """What a part gets even after the deadline: enough to cancel what runs."""
+
+
+class CutOffError(Exception):
+    """The deadline has passed."""
+
+
+class Runner(web.AppRunner):
+    """aiohttp's runner, which sends on_shutdown once: in the drain, and not in `cleanup()` again.
+
+    After a start that failed there is no drain, and `cleanup()` sends it.
+    """
+
+    _has_told = False
+
+    async def shutdown(self) -> None:
+        """Send the application and those below it their on_shutdown, if they have not had it."""
+        if not self._has_told:
+            self._has_told = True
+            await super().shutdown()
 
 
 class Stopping:
@@ -33,13 +54,25 @@ class Stopping:
 
     async def connections(self, drain: Drain) -> None:
         """Close the listener and drain the connections."""
-        self.abandoned += await drain.run(self._deadline)
+        left = await drain.run(self._deadline)  # which may count abandoned ones of its own meanwhile
+        self.abandoned += left
 
-    async def application(self, runner: web.AppRunner) -> None:
+    async def tell_application(self, runner: Runner) -> None:
+        """Send on_shutdown. If that fails or is cut off, some clients may not have heard of the end."""
+        try:
+            await _within(self._remaining(), runner.shutdown())
+        except CutOffError:
+            log.warning("on_shutdown of the application cut off")
+            self.abandoned += 1
+        except Exception:
+            log.exception("on_shutdown of the application failed")
+            self.abandoned += 1
+
+    async def application(self, runner: Runner) -> None:
         """Let the application clean up; what it raises goes to the log."""
         try:
-            await asyncio.wait_for(runner.cleanup(), self._remaining())
-        except TimeoutError:
+            await _within(self._remaining(), runner.cleanup())
+        except CutOffError:
             log.warning("clean-up of the application cut off")
             self.abandoned += 1
         except Exception:
@@ -53,3 +86,21 @@ class Stopping:
 
     def _remaining(self) -> float:
         return max(LEAST_SECONDS, self._deadline - asyncio.get_running_loop().time())
+
+
+async def _within(seconds: float, call: Coroutine[Any, Any, object]) -> None:
+    """Await a call of the application's, in a task of its own, so that it cannot end or keep this one.
+
+    Raises:
+        CutOffError: it took longer. It has been cancelled, and may still run if it does not heed that.
+        RuntimeError: it has let a CancelledError out, which would read as an order to us.
+    """
+    task = asyncio.create_task(call)
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=LEAST_SECONDS)
+        raise CutOffError
+    if task.cancelled():
+        raise RuntimeError("it has let a CancelledError out")
+    task.result()

@@ -16,10 +16,13 @@ from typing import Any, Final
 
 import structlog
 
+from metrics.places import MOST_CONNECTIONS as ADMIN_CONNECTIONS
+
 log = structlog.get_logger("offloop.server")  # the name that users know these lines by
 
 SPARE_DESCRIPTORS: Final = 64
-"""Descriptors kept free for what handlers open, for replaced workers, scrapes and logs."""
+"""Descriptors kept free for what handlers open, for replaced workers and logs. Those of the admin port are
+kept free beside them: its clients may take all of its places, and must not take these."""
 
 DEFAULT_MAXIMUM: Final = 10_000
 """The default is never higher; a higher limit must be set. A connection costs 5 to 11 KiB here
@@ -142,12 +145,13 @@ def default_limit(open_files: int, in_use: int) -> tuple[int, str]:
     limit = allowed(open_files, in_use)
     if limit > DEFAULT_MAXIMUM:
         return DEFAULT_MAXIMUM, f"the default maximum; {open_files} open files would allow more"
-    return limit, f"{open_files} open files - {in_use} in use - {_spare(open_files)} spare"
+    kept = f"{_spare(open_files)} spare - {ADMIN_CONNECTIONS} of the admin port"
+    return limit, f"{open_files} open files - {in_use} in use - {kept}"
 
 
 def allowed(open_files: int, in_use: int) -> int:
     """How many connections a limit of `open_files` allows when `in_use` of them are no connections."""
-    return max(1, open_files - in_use - _spare(open_files))
+    return max(1, open_files - in_use - _spare(open_files) - ADMIN_CONNECTIONS)
 
 
 def _spare(open_files: int) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Generic, Protocol, TypeVar
 
 LEAVE_SECONDS: Final = 2.0
@@ -82,6 +82,10 @@ class Deadlines(Generic[T]):
             for due in self._due.values()
             for connection, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
         ]
+
+    def count(self, stages: Iterable[Stage]) -> int:
+        """How many connections are in these stages."""
+        return sum(len(self._due[stage]) for stage in stages)
 
     def soonest(self) -> float:
         """Seconds until the next deadline of any connection; infinite if there is none."""

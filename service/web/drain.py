@@ -1,14 +1,15 @@
 """Ends the connections of a service in order and within one deadline.
 
 Knows the accept loop, the hand-over, the supervisor and the book of connections, and the order in which no
-request is lost. The workers are stopped afterwards, by the part that started them.
+request is lost and the application hears of the end in time. The workers are stopped afterwards, by the part
+that started them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -36,6 +37,7 @@ class Drain:
     Args:
         listener: what the accept loop reads.
         is_shared: other processes go on with the listener: it is left open for them.
+        tell_application: sends the application its on_shutdown, until the deadline at most.
     """
 
     listener: socket.socket
@@ -44,6 +46,7 @@ class Drain:
     supervisor: Supervisor
     connections: Connections
     is_shared: bool
+    tell_application: Callable[[], Awaitable[object]]
 
     async def run(self, deadline: float) -> int:
         """Close the listener, answer every client that has connected, and close the connections.
@@ -60,6 +63,12 @@ class Drain:
         await asyncio.sleep(0)
         left = await self._empty_queue(deadline)
         await self.hand_over.settled(deadline)
+        # The application is told now, and not at the signal: a WebSocket that is opened later would never
+        # hear of the end, and from here on no handler can begin. The wait for that is bounded: a silent
+        # client is given up after the stage ARRIVE. Requests that run go on meanwhile. It is aiohttp's own
+        # order: listener closed, idle connections closed, on_shutdown, handlers end, on_cleanup.
+        await _until(lambda: not self.supervisor.awaited_requests(), deadline)
+        await self.tell_application()
         await self._until_none_active(deadline)
         late = self.supervisor.pending_responses()
         for _ in range(2):  # first with a 503, then without

@@ -33,6 +33,9 @@ EVICTABLE_SECONDS = 0.5
 close would lose. Longer than a round trip to most clients."""
 
 
+BEFORE_HANDLER = (Stage.HEAD, Stage.IDLE, Stage.ARRIVE)
+
+
 class Supervisor:
     """Makes the protocols, sweeps their deadlines, and tells them what happens to all.
 
@@ -91,6 +94,10 @@ class Supervisor:
         self._draining = True
         for driver in self._drivers():
             driver.drain()
+
+    def awaited_requests(self) -> int:
+        """Connections whose next request has no handler yet and may still come."""
+        return self.deadlines.count(BEFORE_HANDLER)
 
     def pending_responses(self) -> int:
         """Connections whose clients have more to expect than a close."""

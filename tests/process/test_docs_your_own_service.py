@@ -11,8 +11,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+
+from aiohttp import ClientSession, ClientTimeout, WSCloseCode, WSMsgType
 
 from docs import reading
 from service.config.settings import Settings
@@ -72,6 +75,7 @@ def test_every_step_works_in_a_folder_of_ones_own(tmp_path: Path) -> None:
                 followed += 1
                 if any(word in command for word in SERVERS):
                     if server is not None:
+                        server.ready()
                         assert server.end() == 0
                         assert gone(server.process.pid)
                     server = stack.enter_context(ended(Server(command, tmp_path)))
@@ -85,6 +89,44 @@ def test_every_step_works_in_a_folder_of_ones_own(tmp_path: Path) -> None:
         assert gone(server.process.pid)
     assert followed == len(COMMANDS)
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "log"}
+
+
+async def hears_the_end(address: str, stop: Callable[[], object]) -> None:
+    """Clients of the page's WebSocket and of its stream, and what they get when the service is stopped."""
+    async with (
+        ClientSession(timeout=ClientTimeout(60)) as session,
+        session.ws_connect(f"{address}/echo") as socket,
+        session.get(f"{address}/count") as stream,
+    ):
+        await socket.send_str("there?")
+        assert (await socket.receive()).data == "there?"
+        assert await stream.content.readline() == b"data: 1\n"
+        stop()
+        assert (await socket.receive()).type is WSMsgType.CLOSE
+        assert socket.close_code == WSCloseCode.GOING_AWAY
+        await stream.read()  # raises if the last chunk is missing
+
+
+async def test_sockets_and_streams_hear_of_every_one_of_ten_restarts(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(FILES["live.py"])
+    (command,) = (line for line in COMMANDS if "live:application" in line)
+    for _ in range(10):
+        with ended(Server(command, tmp_path)) as server:
+            address, _ = server.ready()
+            await hears_the_end(address, server.process.terminate)
+            assert server.process.wait(30) == 0
+            assert [line["abandoned"] for line in server.events("stopped")] == [0]
+
+
+async def test_so_they_do_under_gunicorn(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(FILES["live.py"])
+    (command,) = (line for line in COMMANDS if "/gunicorn" in line)
+    with ended(Server(command.replace("app:application", "live:application"), tmp_path)) as server:
+        server.wait_until(lambda: len(server.events("ready")) == 2)
+        address = server.events("ready")[0]["address"]
+        await hears_the_end(address, server.process.terminate)
+        assert server.process.wait(30) == 0
+        assert [line["abandoned"] for line in server.events("stopped")] == [0, 0]
 
 
 IMAGE = (ROOT / "Dockerfile").read_text("utf-8")

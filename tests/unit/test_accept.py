@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from docs.reading import anchors
 from metrics.exposition import parse
 from metrics.instruments import Metrics
+from metrics.places import MOST_CONNECTIONS
 from service.net.accept_errors import ErrorClass, classify
 from service.net.accept_loop import TRIES_BEFORE_BROKEN, TRIES_BEFORE_PAUSE, AcceptLoop, Callbacks
 from service.net.connection_limit import SPARE_DESCRIPTORS, ConnectionLimit, Permit
@@ -143,7 +144,7 @@ class Bench:
     def open_files(self) -> tuple[int, int]:
         """Counts that allow `possible` connections, however many there are now."""
         connections = sum(permit._limit is not None for permit in self.held)  # those not released
-        return 10_000, 10_000 - SPARE_DESCRIPTORS - self.possible() + connections
+        return 10_000, 10_000 - SPARE_DESCRIPTORS - MOST_CONNECTIONS - self.possible() + connections
 
     def take(self, sock: object, permit: Permit) -> None:
         self.taken.append(sock)

@@ -64,12 +64,12 @@ def test_places_beyond_the_limit_are_not_free_when_they_come_back() -> None:
 @pytest.mark.parametrize(
     ("open_files", "in_use", "limit"),
     [
-        (1024, 40, 920),
-        (100, 35, 53),
+        (1024, 40, 904),
+        (100, 35, 37),
         (1_048_576, 40, DEFAULT_MAXIMUM),
         (64, 60, 1),
         (16, 40, 1),
-        (512, 40, 408),
+        (512, 40, 392),
     ],
 )
 def test_the_default_leaves_descriptors_for_everything_else(open_files: int, in_use: int, limit: int) -> None:
@@ -108,13 +108,13 @@ class OpenFiles:
 def test_connections_do_not_lower_the_limit_that_is_derived() -> None:
     files = OpenFiles()
     connection_limit = ConnectionLimit(None, files)
-    assert connection_limit.limit == 920
+    assert connection_limit.limit == 904
     held = [connection_limit.acquire() for _ in range(100)]
     files.in_use = 40 + len(held)
     connection_limit.set(None)
-    assert connection_limit.limit == 920
+    assert connection_limit.limit == 904
     connection_limit.learn()
-    assert connection_limit.limit == 920
+    assert connection_limit.limit == 904
 
 
 def test_what_a_shortage_has_taught_applies_until_it_is_forgotten() -> None:
@@ -122,11 +122,11 @@ def test_what_a_shortage_has_taught_applies_until_it_is_forgotten() -> None:
     connection_limit = ConnectionLimit(500, files)
     files.in_use = 900
     connection_limit.learn()
-    assert connection_limit.limit == 60
+    assert connection_limit.limit == 44
     connection_limit.set(700)
-    assert connection_limit.limit == 60, "a higher limit brings no descriptors"
-    connection_limit.set(50)
-    assert connection_limit.limit == 50
+    assert connection_limit.limit == 44, "a higher limit brings no descriptors"
+    connection_limit.set(40)
+    assert connection_limit.limit == 40
     connection_limit.set(500)
     connection_limit.learn()
     files.in_use = 40
@@ -167,20 +167,20 @@ def test_open_files_that_cannot_be_counted_leave_the_limit_as_it_is() -> None:
 def test_the_log_tells_a_derived_limit_and_one_that_is_set_too_high() -> None:
     with capture_logs() as lines:
         connection_limit = ConnectionLimit(None, OpenFiles())
-        connection_limit.set(920)
-        connection_limit.set(921)
-    why = "1024 open files - 40 in use - 64 spare"
+        connection_limit.set(904)
+        connection_limit.set(905)
+    why = "1024 open files - 40 in use - 64 spare - 16 of the admin port"
     derived, too_high = lines
     assert derived == {
         "log_level": "info",
         "event": "connection limit",
-        "max_connections": 920,
+        "max_connections": 904,
         "derived": why,
     }
     assert too_high == {
         "log_level": "warning",
         "event": "connection limit above what the open files allow",
-        "max_connections": 921,
-        "possible": 920,
+        "max_connections": 905,
+        "possible": 904,
         "derived": why,
     }
