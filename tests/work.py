@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -202,6 +203,17 @@ def forks(stays: bool) -> tuple[int, int]:  # a flag of a test
         time.sleep(60)
         os._exit(0)
     return os.getpid(), child
+
+
+def starts_a_process(where: str, then: str) -> bytes:
+    """Starts a process and says which by a file; then "stays", "dies" or returns."""
+    child = subprocess.Popen(["sleep", "600"])
+    Path(where).write_text(f"{child.pid}\n")
+    if then == "stays":
+        time.sleep(600)
+    elif then == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
 
 
 def leaves_a_thread() -> int:

@@ -17,11 +17,9 @@ What that saves: `make hand-over`, docs/proofs.md.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -29,7 +27,7 @@ from typing import Any, Final
 
 from service.background import in_background
 from service.offload.lane import Finished, Lane, Lost
-from service.offload.worker_main import OUTCOME, TASK, Packed, prepare, serve, warm
+from service.offload.worker_main import OUTCOME, TASK, Packed, kill_group, prepare, serve, warm
 
 PRELOAD: Final = [
     "service.offload.forkserver_signals",
@@ -88,8 +86,7 @@ class ProcessLane(Lane, asyncio.Protocol):
     def kill(self) -> bool:
         """See `Lane`."""
         if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+            kill_group(self._pid)
         elif self._transport is not None:
             self._transport.abort()  # it has not even begun, and sees that by itself
         return True
@@ -103,6 +100,8 @@ class ProcessLane(Lane, asyncio.Protocol):
             await self._closed.wait()
         if self._executor is not None:
             await in_background("worker-stop", self._executor.shutdown)  # joining blocks
+        if self._pid is not None:
+            kill_group(self._pid)  # the worker has ended; what it has left behind has not
 
     def data_received(self, data: bytes) -> None:
         """Outcomes, or a part of one."""

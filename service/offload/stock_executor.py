@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from service.background import in_background
 from service.offload.process_lane import PRELOAD
-from service.offload.worker_main import Done, Packed, arrive, prepare_for_executor, run_apart
+from service.offload.worker_main import Done, Packed, arrive, kill_group, prepare_for_executor, run_apart
 
 FORKSERVER: Final = "forkserver"
 """No copy of our threads, sockets or locks reaches a worker."""
@@ -161,7 +161,8 @@ class StockExecutor:
         The executor would send them SIGTERM, which they ignore, and wait for them for ever.
         """
         for process in self._context.started:
-            process.kill()
+            kill_group(process.pid)
+            process.kill()  # it may not have settled yet
         return True
 
     async def stop(self) -> None:
@@ -169,6 +170,8 @@ class StockExecutor:
         self._watch_no_more()
         if self._executor is not None:
             await in_background("pool-stop", self._executor.shutdown)  # joining blocks
+        for process in self._context.started:
+            kill_group(process.pid)  # the worker has ended; what it has left behind has not
         self._context.processes.clear()  # each holds a descriptor
 
     def _one_died(self) -> None:

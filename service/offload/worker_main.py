@@ -8,6 +8,7 @@ executor.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -116,13 +117,19 @@ def prepare(nice: int, channel: socket.socket) -> None:
 def settle(nice: int) -> None:
     """Make this process a worker.
 
-    Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
-    that means "reload" may go to either; but when to stop is the parent's decision: it lets running requests
-    finish. And a worker must not outlive a parent that was killed: neither fork, spawn nor forkserver ensures
-    that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
-    that waits for the parent's sentinel works everywhere and takes about 10 ms.
+    It leads a process group of its own, to which all belongs that the work starts and that does not leave it
+    (setsid(2)): whoever ends the worker ends the group (`kill_group`).
+
+    systemd sends SIGTERM to the whole control group, and a SIGHUP that means "reload" may go there, too; but
+    when to stop is the parent's decision: it lets running requests finish. And as no terminal has this group
+    in its foreground, one with `stty tostop` would stop a worker for a print (termios(3)).
+
+    A worker must not outlive a parent that was killed: neither fork, spawn nor forkserver ensures that, and
+    PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread that waits
+    for the parent's sentinel works everywhere and takes about 10 ms.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
 
@@ -130,9 +137,21 @@ def settle(nice: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None:
             parent.join()
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def kill_group(leader: int) -> None:
+    """Kill a worker that has settled, and whatever it has started: all of its process group.
+
+    The worker may have ended before, and the fork server reaps it at once. Can its number be another's by
+    now? Not while anything is left of the group: the kernel keeps a number for as long as it names one
+    (free_pid in kernel/pid.c). And if nothing is left, it hands out numbers in turn, so that this one comes
+    back after all others, whereas we are called milliseconds after the end.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; or another user's: set-uid
+        os.killpg(leader, signal.SIGKILL)
 
 
 def serve() -> None:

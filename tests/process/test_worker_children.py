@@ -1,0 +1,121 @@
+"""What a worker has started ends with the worker, however that ends; as process 1 the service buries it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from metrics.instruments import Metrics
+from service.offload.errors import ExpiredError, WorkerLostError
+from service.offload.lane_pool import Recycling
+from service.offload.offload import Offload
+from service.offload.strategies import Strategy, pool_for
+from tests import work
+from tests.support.child import service
+from tests.support.processes import gone, is_alive
+from tests.support.waiting import eventually, until
+
+processes = pytest.mark.parametrize("strategy", ["process", "executor"])
+STARTS = ("--work", "tests.work:starts_a_process", "--workers", "1")
+
+Started = Callable[[], int]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    """The process that the work has started, 0 until it has; ended at the end whatever happens."""
+    where = tmp_path / "started"
+
+    def pid() -> int:
+        text = where.read_text() if where.exists() else ""
+        return int(text) if text.endswith("\n") else 0
+
+    yield pid
+    if pid():
+        with suppress(ProcessLookupError):
+            os.kill(pid(), signal.SIGKILL)
+
+
+@asynccontextmanager
+async def offload(strategy: Strategy, recycling: Recycling | None = None) -> AsyncIterator[Offload]:
+    metrics = Metrics()
+    made = Offload(pool_for(strategy, 1, 0, metrics, recycling), metrics, attempts=1)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(0.05)
+
+
+async def is_gone(pid: int) -> None:
+    assert pid
+    await eventually(lambda: not is_alive(pid), f"{pid} outlives its worker")
+
+
+async def test_it_ends_with_a_worker_that_is_killed_for_a_deadline(tmp_path: Path, started: Started) -> None:
+    async with offload("process") as made:
+        with pytest.raises(ExpiredError):
+            await made.submit(work.starts_a_process, str(tmp_path / "started"), "stays", deadline=3)
+        await is_gone(started())
+
+
+@processes
+async def test_it_ends_with_a_worker_that_dies(tmp_path: Path, started: Started, strategy: Strategy) -> None:
+    async with offload(strategy) as made:
+        with pytest.raises(WorkerLostError):
+            await made.submit(work.starts_a_process, str(tmp_path / "started"), "dies")
+        await is_gone(started())
+
+
+async def test_it_ends_with_a_worker_that_is_recycled(tmp_path: Path, started: Started) -> None:
+    async with offload("process", Recycling(tasks=1)) as made:
+        assert await made.submit(work.starts_a_process, str(tmp_path / "started"), "returns") == b"{}"
+        await is_gone(started())
+
+
+@processes
+@pytest.mark.parametrize("then", ["stays", "returns"])
+async def test_it_ends_when_the_workers_stop(
+    tmp_path: Path, started: Started, strategy: Strategy, then: str
+) -> None:
+    async with offload(strategy) as made:
+        caller = asyncio.ensure_future(made.submit(work.starts_a_process, str(tmp_path / "started"), then))
+        await eventually(started if then == "stays" else caller.done)
+    await is_gone(started())
+    await asyncio.gather(caller, return_exceptions=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@processes
+def test_it_ends_with_the_service(
+    tmp_path: Path, started: Started, strategy: str, number: signal.Signals
+) -> None:
+    with service(tmp_path / "log", *STARTS, "--offload", strategy, "--drain-timeout", "0.3") as child:
+        asking = ask(child.ready()[0], tmp_path)
+        child.wait_until(started)
+        child.end(number)
+        asking.join()
+        until(lambda: not is_alive(started()), "what the work has started outlives the service", 10)
+        assert gone(child.process.pid)
+
+
+def ask(address: str, folder: Path) -> threading.Thread:
+    """A request whose answer does not matter: it starts a process and stays."""
+
+    def get() -> None:
+        with suppress(HTTPError, OSError):
+            urlopen(f"{address}/data?where={folder}/started&then=stays").close()
+
+    asking = threading.Thread(target=get)
+    asking.start()
+    return asking
