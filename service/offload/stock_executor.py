@@ -48,6 +48,12 @@ class Context(ForkServerContext):
         """Those that could be started."""
         return [process for process in self.processes if process.pid is not None]
 
+    def kill_groups(self) -> None:
+        """Kill all workers that have settled, and what workers have left behind."""
+        for process in self.processes:
+            if process.pid is not None:
+                kill_group(process.pid)
+
     def Process(self, *args: Any, **kwargs: Any) -> ForkServerProcess:  # type: ignore[override]  # noqa: N802  # a function may stand where a class is called
         """A process, not yet started."""
         self.processes.append(ForkServerProcess(*args, **kwargs))
@@ -160,8 +166,8 @@ class StockExecutor:
 
         The executor would send them SIGTERM, which they ignore, and wait for them for ever.
         """
+        self._context.kill_groups()
         for process in self._context.started:
-            kill_group(process.pid)
             process.kill()  # it may not have settled yet
         return True
 
@@ -170,8 +176,7 @@ class StockExecutor:
         self._watch_no_more()
         if self._executor is not None:
             await in_background("pool-stop", self._executor.shutdown)  # joining blocks
-        for process in self._context.started:
-            kill_group(process.pid)  # the worker has ended; what it has left behind has not
+        self._context.kill_groups()  # the workers have ended; what they have left behind has not
         self._context.processes.clear()  # each holds a descriptor
 
     def _one_died(self) -> None:

@@ -27,21 +27,31 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+
 
 class Child:
     """`python -m service` in a session of its own, with JSON logs in a file.
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
     `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
+    `alone`: as process 1 of a PID namespace, as in a container (unshare(1), which then is `process`).
     """
 
     def __init__(
-        self, log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+        self,
+        log: Path,
+        *flags: str,
+        files: int | None = None,
+        listener: socket.socket | None = None,
+        alone: bool = False,
     ) -> None:
         self._log = log
         lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
         if listener is not None:
             lower = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
+        if alone:
+            lower = [*ALONE, *lower]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
@@ -103,10 +113,14 @@ class Child:
 
 @contextmanager
 def service(
-    log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+    log: Path,
+    *flags: str,
+    files: int | None = None,
+    listener: socket.socket | None = None,
+    alone: bool = False,
 ) -> Iterator[Child]:
     """A child that is ended whatever the test does."""
-    with ended(Child(log, *flags, files=files, listener=listener)) as child:
+    with ended(Child(log, *flags, files=files, listener=listener, alone=alone)) as child:
         yield child
 
 
