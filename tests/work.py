@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -214,6 +215,12 @@ def starts_a_process(where: str, then: str) -> bytes:
     elif then == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     return b"{}"
+
+
+def holds_the_gil(begun: str) -> None:
+    """Says by a file that it runs, then sleeps in C: no other thread of the worker runs any more."""
+    Path(begun).touch()
+    ctypes.PyDLL(None).sleep(600)
 
 
 def leaves_a_thread() -> int:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import pickle
 import socket
 from collections.abc import Callable
@@ -27,7 +26,16 @@ from typing import Any, Final
 
 from service.background import in_background
 from service.offload.lane import Finished, Lane, Lost
-from service.offload.worker_main import OUTCOME, TASK, Packed, kill_group, prepare, serve, warm
+from service.offload.worker_main import (
+    OUTCOME,
+    TASK,
+    Packed,
+    end_with_parent,
+    kill_group,
+    prepare,
+    serve,
+    warm,
+)
 
 PRELOAD: Final = [
     "service.offload.forkserver_signals",
@@ -74,7 +82,7 @@ class ProcessLane(Lane, asyncio.Protocol):
         except BaseException:
             ours.close()
             raise
-        self._pid = await self._result(os.getpid)
+        self._pid = await self._result(end_with_parent)
         if packed is not None:
             await self._result(warm, packed)
 

@@ -8,8 +8,8 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -20,6 +20,7 @@ from service.offload.lane_pool import Recycling
 from service.offload.offload import Offload
 from service.offload.strategies import Strategy, pool_for
 from tests import work
+from tests.proofs import io_processes
 from tests.support.child import service
 from tests.support.processes import gone, is_alive
 from tests.support.waiting import eventually, until
@@ -100,7 +101,7 @@ def test_it_ends_with_the_service(
     tmp_path: Path, started: Started, strategy: str, number: signal.Signals
 ) -> None:
     with service(tmp_path / "log", *STARTS, "--offload", strategy, "--drain-timeout", "0.3") as child:
-        asking = ask(child.ready()[0], tmp_path)
+        asking = ask(child.ready()[0], f"where={tmp_path}/started&then=stays")
         child.wait_until(started)
         child.end(number)
         asking.join()
@@ -108,12 +109,36 @@ def test_it_ends_with_the_service(
         assert gone(child.process.pid)
 
 
-def ask(address: str, folder: Path) -> threading.Thread:
-    """A request whose answer does not matter: it starts a process and stays."""
+@processes
+def test_a_worker_that_holds_the_gil_ends_with_a_killed_service(tmp_path: Path, strategy: str) -> None:
+    flags = ("--work", "tests.work:holds_the_gil", "--workers", "2", "--offload", strategy)
+    with service(tmp_path / "log", *flags) as child:
+        asking = ask(child.ready()[0], f"begun={tmp_path}/begun")
+        child.wait_until((tmp_path / "begun").exists)
+        child.end(signal.SIGKILL)
+        asking.join()
+        assert gone(child.process.pid)
+
+
+def test_a_worker_that_holds_the_gil_ends_with_a_killed_io_process(tmp_path: Path) -> None:
+    with io_processes.gunicorn(tmp_path / "log", work="tests.work:holds_the_gil", workers="2") as child:
+        asking = ask(child.ready()[0], f"begun={tmp_path}/begun")
+        child.wait_until((tmp_path / "begun").exists)
+        killed = child.io_processes()
+        workers = {pid for pid in child.session() if os.getpgid(pid) == pid} - {child.process.pid}
+        assert len(workers) == 2
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        asking.join()
+        until(lambda: not any(map(is_alive, workers)), "a worker outlives its IO process", 10)
+
+
+def ask(address: str, query: str) -> threading.Thread:
+    """A request whose answer does not matter."""
 
     def get() -> None:
-        with suppress(HTTPError, OSError):
-            urlopen(f"{address}/data?where={folder}/started&then=stays").close()
+        with suppress(HTTPException, OSError):
+            urlopen(f"{address}/data?{query}").close()
 
     asking = threading.Thread(target=get)
     asking.start()
