@@ -17,14 +17,15 @@ What that saves: `make hand-over`, docs/proofs.md.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import functools
 import pickle
 import socket
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 from service.background import in_background
+from service.offload.fork_server import forkserver_context, from_fork_server
 from service.offload.lane import Finished, Lane, Lost
 from service.offload.worker_main import (
     OUTCOME,
@@ -37,14 +38,6 @@ from service.offload.worker_main import (
     warm,
 )
 
-PRELOAD: Final = [
-    "service.offload.forkserver_signals",
-    "concurrent.futures.process",
-    "service.offload.worker_main",
-    "service.work",
-]
-"""What the fork server imports once, so that each worker need not."""
-
 
 class ProcessLane(Lane, asyncio.Protocol):
     """The worker is a process of its own."""
@@ -53,6 +46,7 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
         super().__init__(finished, lost, nice)
+        self._starting: asyncio.Future[None] | None = None
         self._executor: ProcessPoolExecutor | None = None
         self._transport: asyncio.Transport | None = None
         self._pid: int | None = None
@@ -75,9 +69,9 @@ class ProcessLane(Lane, asyncio.Protocol):
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._executor = worker_process(self._nice, theirs)
-                self._executor.submit(serve)  # starts the process; it has `theirs` from here on
+            starting = from_fork_server(functools.partial(self._start_process, theirs))
+            self._starting = asyncio.ensure_future(starting)
+            await asyncio.shield(self._starting)  # the thread goes on even if this is cancelled
             self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
@@ -85,6 +79,11 @@ class ProcessLane(Lane, asyncio.Protocol):
         self._pid = await self._result(end_with_parent)
         if packed is not None:
             await self._result(warm, packed)
+
+    def _start_process(self, theirs: socket.socket) -> None:
+        with theirs:
+            self._executor = worker_process(self._nice, theirs)
+            self._executor.submit(serve)  # starts the process; it has `theirs` from here on
 
     def send(self, packed: Packed, submitted: float) -> None:
         """See `Lane`."""
@@ -102,6 +101,8 @@ class ProcessLane(Lane, asyncio.Protocol):
     async def stop(self) -> None:
         """See `Lane`."""
         self._stopping = True
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._transport is not None:
             if not self._closed.is_set():
                 self._transport.write_eof()
@@ -144,7 +145,7 @@ class ProcessLane(Lane, asyncio.Protocol):
 
 
 def worker_process(nice: int, channel: socket.socket) -> ProcessPoolExecutor:
-    """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, channel))
+    """An executor with one worker, which `submit` starts."""
+    return ProcessPoolExecutor(
+        1, mp_context=forkserver_context(), initializer=prepare, initargs=(nice, channel)
+    )
