@@ -46,5 +46,6 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SERVICE_ADMIN_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 
-# Exec form: the service is process 1 and gets the signals itself. Flags go after the image's name.
+# Exec form: no shell is process 1, which would keep the signals to itself. The service brings the process 1
+# that a container needs. Flags go after the image's name.
 ENTRYPOINT ["python", "-m", "service"]

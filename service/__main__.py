@@ -1,7 +1,7 @@
 """The command `python -m service`: argv, environment and signals in, exit code out.
 
-It imports next to nothing before it has installed its signal handlers: the kernel drops a SIGTERM to process
-1 of a container that has no handler for it.
+It imports next to nothing before it blocks the signals that it will handle: what comes from then on waits for
+its handler. As process 1 of a container it leaves a small process behind as that (lifecycle/init.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import os
 import select
 import signal
 import sys
+from typing import TYPE_CHECKING
 
-from service.lifecycle.control import Control
-from service.lifecycle.states import EXIT_FORCED, Event
+from service.lifecycle import init
+
+if TYPE_CHECKING:
+    from service.lifecycle.control import Control
+    from service.lifecycle.states import Event
 
 
 def _install_signal_handlers(control: Control) -> None:
@@ -23,6 +27,8 @@ def _install_signal_handlers(control: Control) -> None:
     By `signal` and not by the event loop: a blocked loop calls no handler, and a second signal matters most
     when the loop is blocked. These handlers run between two bytecodes of whatever blocks it.
     """
+    from service.lifecycle.states import Event
+
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
         signal.signal(number, functools.partial(_stop, control, why))
     signal.signal(signal.SIGHUP, lambda *_: control.reload())
@@ -38,13 +44,23 @@ def _force() -> None:
     with contextlib.suppress(Exception):
         if select.select([], [2], [], 0)[1]:
             os.write(2, b"offloop: second signal: ended at once\n")
+    from service.lifecycle.states import EXIT_FORCED  # `main` has imported it
+
     os._exit(EXIT_FORCED)
 
 
 def main() -> int:
     """Run the service; returns its exit code."""
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
+    if os.getpid() == 1:
+        init.stay_behind()
+        if os.environ.get("LISTEN_PID") == "1":  # the socket was meant for the service (sd_listen_fds(3))
+            os.environ["LISTEN_PID"] = str(os.getpid())
+    from service.lifecycle.control import Control  # it brings asyncio, which process 1 does not need
+
     control = Control(_force)
     _install_signal_handlers(control)
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     from service.command import run  # the slow part: everything else is imported here
 
     return run(sys.argv[1:], os.environ, control)

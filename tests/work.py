@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import enum
 import multiprocessing
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -213,6 +215,23 @@ def forks(stays: bool) -> tuple[int, int]:  # a flag of a test
         time.sleep(60)
         os._exit(0)
     return os.getpid(), child
+
+
+def starts_a_process(where: str, then: str) -> bytes:
+    """Starts a process and says which by a file; then "stays", "dies" or returns."""
+    child = subprocess.Popen(["sleep", "600"])
+    Path(where).write_text(f"{child.pid}\n")
+    if then == "stays":
+        time.sleep(600)
+    elif then == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
+
+
+def holds_the_gil(begun: str) -> None:
+    """Says by a file that it runs, then sleeps in C: no other thread of the worker runs any more."""
+    Path(begun).touch()
+    ctypes.PyDLL(None).sleep(600)
 
 
 def leaves_a_thread() -> int:

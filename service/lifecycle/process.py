@@ -16,6 +16,7 @@ import structlog
 from service.config.sources import Reading
 from service.log.setup import configure_logging
 from service.net.connection_limit import raise_open_files
+from service.offload.fork_server import prefer_directories
 
 log = structlog.get_logger("offloop")
 
@@ -41,6 +42,8 @@ def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None
     environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     sys.setswitchinterval(SWITCH_SECONDS)
     raise_open_files()
+    # No cleaner looks there. systemd parts several by colons (systemd.exec(5)).
+    prefer_directories([*environ.get("RUNTIME_DIRECTORY", "").split(":"), environ.get("XDG_RUNTIME_DIR", "")])
     configure_logging(reading.settings.log_format)
     if reading.unknown_variables:
         log.warning("unknown variables", ignored=reading.unknown_variables)

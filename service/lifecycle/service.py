@@ -97,6 +97,8 @@ class Service:
         """Liveness and its reason; safe from any thread."""
         if self.life.watched and (seconds := self.parts.loop_monitor.stalled()) is not None:
             return False, f"the event loop has not turned for {seconds:.1f} s"
+        if self.life.watched and self.parts.offload.stuck:
+            return False, "no worker can be started"
         return True, "ok"
 
     async def reload(self, settings: Settings) -> None:

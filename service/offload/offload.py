@@ -70,6 +70,11 @@ class Offload:
         """Whether requests have a chance."""
         return self._pool.healthy
 
+    @property
+    def stuck(self) -> bool:
+        """Whether no worker is up, and none could be started for long: a restart may help."""
+        return self._pool.stuck
+
     async def start(
         self, function: Callable[..., Any] | None = None, *args: Any, try_out: bool = True
     ) -> None:

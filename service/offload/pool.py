@@ -59,6 +59,10 @@ class Pool(Protocol[T_contra]):
     def healthy(self) -> bool:
         """Whether requests have a chance: workers stay up, or it is time to see whether they do."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether none is up, and none could be started for long; safe from any thread."""
+
     def retry_after(self, now: float) -> int | None:
         """None: workers stay up, and a task may come. Else the seconds until one is let in to try them."""
 

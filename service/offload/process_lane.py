@@ -17,27 +17,26 @@ What that saves: `make hand-over`, docs/proofs.md.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import multiprocessing
-import os
+import functools
 import pickle
-import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 from service.background import in_background
+from service.offload.fork_server import forkserver_context, from_fork_server
 from service.offload.lane import Finished, Lane, Lost
-from service.offload.worker_main import OUTCOME, TASK, Packed, prepare, serve, warm
-
-PRELOAD: Final = [
-    "service.offload.forkserver_signals",
-    "concurrent.futures.process",
-    "service.offload.worker_main",
-    "service.work",
-]
-"""What the fork server imports once, so that each worker need not."""
+from service.offload.worker_main import (
+    OUTCOME,
+    TASK,
+    Packed,
+    end_with_parent,
+    kill_group,
+    prepare,
+    serve,
+    warm,
+)
 
 
 class ProcessLane(Lane, asyncio.Protocol):
@@ -47,6 +46,7 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
         super().__init__(finished, lost, nice)
+        self._starting: asyncio.Future[None] | None = None
         self._executor: ProcessPoolExecutor | None = None
         self._transport: asyncio.Transport | None = None
         self._pid: int | None = None
@@ -69,16 +69,21 @@ class ProcessLane(Lane, asyncio.Protocol):
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._executor = worker_process(self._nice, theirs)
-                self._executor.submit(serve)  # starts the process; it has `theirs` from here on
+            starting = from_fork_server(functools.partial(self._start_process, theirs))
+            self._starting = asyncio.ensure_future(starting)
+            await asyncio.shield(self._starting)  # the thread goes on even if this is cancelled
             self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
             raise
-        self._pid = await self._result(os.getpid)
+        self._pid = await self._result(end_with_parent)
         if packed is not None:
             await self._result(warm, packed)
+
+    def _start_process(self, theirs: socket.socket) -> None:
+        with theirs:
+            self._executor = worker_process(self._nice, theirs)
+            self._executor.submit(serve)  # starts the process; it has `theirs` from here on
 
     def send(self, packed: Packed, submitted: float) -> None:
         """See `Lane`."""
@@ -88,8 +93,7 @@ class ProcessLane(Lane, asyncio.Protocol):
     def kill(self) -> bool:
         """See `Lane`."""
         if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+            kill_group(self._pid)
         elif self._transport is not None:
             self._transport.abort()  # it has not even begun, and sees that by itself
         return True
@@ -97,12 +101,16 @@ class ProcessLane(Lane, asyncio.Protocol):
     async def stop(self) -> None:
         """See `Lane`."""
         self._stopping = True
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._transport is not None:
             if not self._closed.is_set():
                 self._transport.write_eof()
             await self._closed.wait()
         if self._executor is not None:
             await in_background("worker-stop", self._executor.shutdown)  # joining blocks
+        if self._pid is not None:
+            kill_group(self._pid)  # the worker has ended; what it has left behind has not
 
     def data_received(self, data: bytes) -> None:
         """Outcomes, or a part of one."""
@@ -137,7 +145,7 @@ class ProcessLane(Lane, asyncio.Protocol):
 
 
 def worker_process(nice: int, channel: socket.socket) -> ProcessPoolExecutor:
-    """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, channel))
+    """An executor with one worker, which `submit` starts."""
+    return ProcessPoolExecutor(
+        1, mp_context=forkserver_context(), initializer=prepare, initargs=(nice, channel)
+    )

@@ -12,22 +12,19 @@ died. Then what the executor waits for has ended, too, and it says that it is br
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import functools
 import pickle
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.queues import SimpleQueue
-from typing import Any, Final
+from typing import Any
 
 from service.background import in_background
-from service.offload.process_lane import PRELOAD
-from service.offload.worker_main import Done, Packed, arrive, prepare_for_executor, run_apart
-
-FORKSERVER: Final = "forkserver"
-"""No copy of our threads, sockets or locks reaches a worker."""
+from service.offload.fork_server import forkserver_context, from_fork_server
+from service.offload.worker_main import Done, Packed, arrive, kill_group, prepare_for_executor, run_apart
 
 
 class Context(ForkServerContext):
@@ -47,6 +44,12 @@ class Context(ForkServerContext):
     def started(self) -> list[ForkServerProcess]:
         """Those that could be started."""
         return [process for process in self.processes if process.pid is not None]
+
+    def kill_groups(self) -> None:
+        """Kill all workers that have settled, and what workers have left behind."""
+        for process in self.processes:
+            if process.pid is not None:
+                kill_group(process.pid)
 
     def Process(self, *args: Any, **kwargs: Any) -> ForkServerProcess:  # type: ignore[override]  # noqa: N802  # a function may stand where a class is called
         """A process, not yet started."""
@@ -79,6 +82,7 @@ class StockExecutor:
         self._nice = nice
         self._died = died
         self._context = Context()
+        self._starting: asyncio.Future[list[Future[Done]]] | None = None
         self._executor: ProcessPoolExecutor | None = None
 
     @staticmethod
@@ -104,18 +108,10 @@ class StockExecutor:
         arriving: list[asyncio.Future[Done]] = []
         barrier = None
         try:
-            with theirs:
-                multiprocessing.get_context(FORKSERVER).set_forkserver_preload(PRELOAD)
-                self._executor = ProcessPoolExecutor(
-                    self._count,
-                    mp_context=self._context,
-                    initializer=prepare_for_executor,
-                    initargs=(self._nice, theirs),
-                )
-                first = self.pack(arrive, (packed,))
-                for _ in range(self._count):
-                    arriving.append(self.submit(first, time.monotonic()))
-                    await asyncio.sleep(0)  # starting a process takes a millisecond or two
+            starting = from_fork_server(functools.partial(self._start_processes, packed, theirs))
+            self._starting = asyncio.ensure_future(starting)
+            # Shielded, because the thread goes on even if this is cancelled.
+            arriving += map(asyncio.wrap_future, await asyncio.shield(self._starting))
             self._context.leave_writing_to_workers()
             for process in self._context.started:
                 asyncio.get_running_loop().add_reader(process.sentinel, self._one_died)
@@ -132,6 +128,17 @@ class StockExecutor:
                 ours.close()
             else:
                 barrier.close()
+
+    def _start_processes(self, packed: Packed | None, theirs: socket.socket) -> list[Future[Done]]:
+        with theirs:
+            self._executor = ProcessPoolExecutor(
+                self._count,
+                mp_context=forkserver_context(self._context),
+                initializer=prepare_for_executor,
+                initargs=(self._nice, theirs),
+            )
+            first = self.pack(arrive, (packed,))
+            return [self._executor.submit(run_apart, first, time.monotonic()) for _ in range(self._count)]
 
     async def _all_here(self, here: asyncio.StreamReader, arriving: list[asyncio.Future[Done]]) -> None:
         """Wait until every worker has arrived, or one cannot any more."""
@@ -160,15 +167,19 @@ class StockExecutor:
 
         The executor would send them SIGTERM, which they ignore, and wait for them for ever.
         """
+        self._context.kill_groups()
         for process in self._context.started:
-            process.kill()
+            process.kill()  # it may not have settled yet
         return True
 
     async def stop(self) -> None:
         """Let the workers finish what they have, and wait until they have ended; also if it is broken."""
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
         self._watch_no_more()
         if self._executor is not None:
             await in_background("pool-stop", self._executor.shutdown)  # joining blocks
+        self._context.kill_groups()  # the workers have ended; what they have left behind has not
         self._context.processes.clear()  # each holds a descriptor
 
     def _one_died(self) -> None:

@@ -25,6 +25,9 @@ log = structlog.get_logger("offloop.workers")
 START_SECONDS: Final = 30.0
 """A worker that is not up after this long will not come up: importing the work takes milliseconds."""
 
+FAILED_STARTS: Final = 5
+"""So many attempts in a row to start a member, with pauses between them, are more than an accident."""
+
 STOP_SECONDS: Final = 5.0
 """How long a worker with nothing left to do may take to stop before it is killed: work may leave threads."""
 
@@ -66,6 +69,7 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._observer = observer
         self._most_bytes = most_bytes
         self._breaker = Breaker(members)
+        self._failed_starts = 0  # in a row
         self._stopping = False
         self._members: set[M] = set()  # all that have not ended, up or not
         self._warm: Packed | None = None
@@ -84,6 +88,11 @@ class SupervisedPool(ABC, Generic[T, M]):
     def healthy(self) -> bool:
         """See `Pool`."""
         return self._breaker.closed or (self.up > 0 and self._breaker.is_due(time.monotonic()))
+
+    @property
+    def stuck(self) -> bool:
+        """See `Pool`."""
+        return self.up == 0 and self._failed_starts >= FAILED_STARTS * self._size
 
     def retry_after(self, now: float) -> int | None:
         """See `Pool`."""
@@ -167,6 +176,7 @@ class SupervisedPool(ABC, Generic[T, M]):
                 break
             except Exception as error:
                 log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
+                self._failed_starts += 1
                 self._count_death()
                 pause = self._breaker.pause
         self._observer.dispatch()
@@ -180,6 +190,7 @@ class SupervisedPool(ABC, Generic[T, M]):
             member.kill()
             self._retire(member, STOP_SECONDS)
             raise
+        self._failed_starts = 0
         self._came_up(member)
         return member
 

@@ -8,6 +8,8 @@ executor.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -116,13 +118,20 @@ def prepare(nice: int, channel: socket.socket) -> None:
 def settle(nice: int) -> None:
     """Make this process a worker.
 
-    Ctrl-C goes to the whole process group, systemd sends SIGTERM to the whole control group, and a SIGHUP
-    that means "reload" may go to either; but when to stop is the parent's decision: it lets running requests
-    finish. And a worker must not outlive a parent that was killed: neither fork, spawn nor forkserver ensures
-    that, and PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread
-    that waits for the parent's sentinel works everywhere and takes about 10 ms.
+    It leads a process group of its own, to which all belongs that the work starts and that does not leave it
+    (setsid(2)): whoever ends the worker ends the group (`kill_group`).
+
+    systemd sends SIGTERM to the whole control group, and a SIGHUP that means "reload" may go there, too; but
+    when to stop is the parent's decision: it lets running requests finish. And as no terminal has this group
+    in its foreground, one with `stty tostop` would stop a worker for a print (termios(3)).
+
+    A worker must not outlive a parent that was killed: neither fork, spawn nor forkserver ensures that, and
+    PR_SET_PDEATHSIG does nothing under forkserver, whose children have another parent. A thread that waits
+    for the parent's sentinel works everywhere and takes about 10 ms, unless the work holds the GIL. Against
+    that Linux has `end_with_parent`, which comes later; until then there is no work.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
 
@@ -130,9 +139,44 @@ def settle(nice: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None:
             parent.join()
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def kill_group(leader: int) -> None:
+    """Kill a worker that has settled, and whatever it has started: all of its process group.
+
+    The worker may have ended before, and the fork server reaps it at once. Can its number be another's by
+    now? Not while anything is left of the group: the kernel keeps a number for as long as it names one
+    (free_pid in kernel/pid.c). And if nothing is left, it hands out numbers in turn, so that this one comes
+    back after all others, whereas we are called milliseconds after the end.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; or another user's: set-uid
+        os.killpg(leader, signal.SIGKILL)
+
+
+def end_with_parent() -> int:
+    """Let the kernel kill this worker's group when the parent has died; returns the worker's pid.
+
+    The sentinel is the read end of a pipe to which the parent alone has the write end. A descriptor with
+    O_ASYNC sends a signal when it becomes readable, here at the end of the pipe: to the owner, which may be a
+    group, and SIGIO or the signal that F_SETSIG names, which may be SIGKILL (fcntl(2); pipe_release in
+    fs/pipe.c). No code of the worker has to run for that.
+
+    Call it in a task and not before: over the same pipe the parent has sent what this process is to run, and
+    its write(2) may be about to signal that when we have read it already. Before it hands out a task, it has
+    returned from there. Afterwards nothing is written.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent is not None:
+        sentinel = parent.sentinel
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+        # If the parent has died before, the thread sees it: no work that holds the GIL has come yet, and none
+        # will, because the pool hands out no task before this one is done.
+    return os.getpid()
 
 
 def serve() -> None:
@@ -165,6 +209,7 @@ def arrive(packed: bytes | None) -> None:
         finally:
             _barrier.sendall(ARRIVED)
             _barrier.recv(1)  # nothing ever comes: the executor closes its side when all are there
+    end_with_parent()
 
 
 def warm(packed: bytes) -> None:

@@ -27,13 +27,16 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+# As process 1 of a PID namespace, as in a container; the child is then unshare(1).
+ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+
 
 class Child:
     """`python -m service` in a session of its own, with JSON logs in a file.
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
     `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
-    `prefix`: what runs it, and then is it: a command that ends in `exec`.
+    `prefix`: the command that runs it, and becomes it (nsenter) or waits for it (`ALONE`).
     """
 
     def __init__(
