@@ -36,6 +36,9 @@ log = structlog.get_logger("offloop")
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for the folder under this name alone
 
+ADDRESSES = frozenset({"host", "port", "backlog", "admin_host", "admin_port"})
+"""What arbiter and exporter have bound."""
+
 
 def _settings() -> Settings:
     """The settings, and the process prepared for them; at a SIGHUP with wrong settings, those from before."""
@@ -50,7 +53,17 @@ def _settings() -> Settings:
         return IOProcess.settings
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
     prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
-    return _with_certificates(reading.settings)
+    return _with_certificates(_with_addresses(reading.settings))
+
+
+def _with_addresses(settings: Settings) -> Settings:
+    """These settings with the addresses of the start: gunicorn exits if it cannot bind another one."""
+    if not hasattr(IOProcess, "settings"):
+        return settings
+    first = {name: getattr(IOProcess.settings, name) for name in ADDRESSES}
+    if changed := [name for name in sorted(ADDRESSES) if getattr(settings, name) != first[name]]:
+        log.warning("settings need a restart", settings=changed)
+    return settings.model_copy(update=first)
 
 
 def _with_certificates(settings: Settings) -> Settings:

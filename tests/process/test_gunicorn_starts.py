@@ -75,9 +75,9 @@ def test_an_io_process_that_cannot_start_is_tried_again_and_its_sibling_serves(
         child.ready()
         told.touch()
         lose_one(child)
-        child.wait_until(lambda: len(child.events("cannot start")) == 3)
+        child.wait_until(lambda: len(child.events("cannot start")) >= 3)
         assert answers(child)
-        lines = child.events("cannot start")
+        lines = child.events("cannot start")[:3]
         assert {"ZeroDivisionError" in line["reason"] for line in lines} == {True}
         at = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines]
         assert [later - one > least for (one, later), least in zip(pairwise(at), (1, 2), strict=True)] == [
@@ -101,7 +101,7 @@ def test_one_that_waits_for_its_next_try_ends_when_it_is_told_or_its_arbiter_has
         child.ready()
         told.touch()
         lose_one(child)
-        child.wait_until(lambda: len(child.events("cannot start")) == 3)  # it waits for four seconds now
+        child.wait_until(lambda: len(child.events("cannot start")) >= 3)  # it waits for four seconds now
         assert child.end(number) in (0, -signal.SIGKILL)
         assert gone(child.process.pid)
     log = (tmp_path / "log").read_text()

@@ -65,6 +65,7 @@ def test_gunicorn_gets_what_our_settings_say(configure: Configure) -> None:
     assert conf["backlog"] == 77
     assert conf["workers"] == 3
     assert conf["graceful_timeout"] == 21
+    del IOProcess.settings  # another start
     assert configure(SERVICE_HOST="::1", WEB_CONCURRENCY="4")["bind"] == "[::1]:8080"
     config = Config()
     for name, value in configure(WEB_CONCURRENCY="4", SERVICE_WORKERS="8").items():
@@ -84,6 +85,18 @@ def test_wrong_settings_end_the_start_and_not_a_reload(
     assert "SERVICE_WORKERS" in capsys.readouterr().err
     configure(SERVICE_WORKERS="7")
     assert configure(SERVICE_WORKERS="none")["settings"].workers == 7
+
+
+def test_a_reload_keeps_the_addresses_that_are_bound(configure: Configure, logged: Logged) -> None:
+    configure(SERVICE_PORT="1234", SERVICE_WORKERS="7")
+    conf = configure(SERVICE_PORT="1235", SERVICE_ADMIN_PORT="1236", SERVICE_WORKERS="8")
+    assert (conf["bind"], conf["settings"].admin_port, conf["settings"].workers) == (
+        "127.0.0.1:1234",
+        8081,
+        8,
+    )
+    (line,) = logged()
+    assert (line["event"], line["settings"]) == ("settings need a restart", ["admin_port", "port"])
 
 
 def test_the_process_is_prepared_at_the_start_and_at_each_reload_with_good_settings(
