@@ -147,6 +147,8 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         one will be able to start either. A second exit code of that kind would meet the arbiter while it
         halts, and end it with a traceback.
         """
+        if not self.alive:  # it was told to end meanwhile, and the arbiter may be halting already
+            return EXIT_CLEAN
         failures = self.starts.fail()
         halts = not self.starts.any_ready and self.starts.may_halt()
         if halts or self.starts.any_ready:

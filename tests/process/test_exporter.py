@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -55,6 +56,16 @@ def test_an_exporter_that_is_killed_as_gunicorn_ends_leaves_nothing(tmp_path: Pa
         assert child.process.wait(30) == 0
         assert gone(child.process.pid)
         assert not folder.exists()
+
+
+def test_a_start_whose_admin_port_is_taken_leaves_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with io_processes.gunicorn(tmp_path / "log", admin_port=port) as child:
+            assert child.process.wait(30) == 1
+            assert gone(child.process.pid)
+        assert child.events("cannot bind the admin address")
+    assert not list(tmp_path.glob("*offloop*"))
 
 
 def test_what_is_left_when_all_are_killed_goes_with_the_next_start(tmp_path: Path) -> None:

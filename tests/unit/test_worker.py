@@ -235,6 +235,12 @@ def test_where_one_has_been_ready_those_that_cannot_start_wait_and_longer_each_t
     assert [slot.why for slot in look(tmp_path)] == ["cannot start"]
 
 
+def test_one_that_fails_after_it_was_told_to_end_just_ends(worker: IOProcess, pauses: list[float]) -> None:
+    worker._stop(Event.TERMINATE)
+    assert worker._cannot_start(StartError("no")) == 0
+    assert not pauses
+
+
 def test_the_pause_between_two_tries_grows_to_half_a_minute() -> None:
     assert [pause_seconds(failures) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
