@@ -11,6 +11,7 @@ the scrape; the standard process and Python collectors are missing, as they woul
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal
@@ -132,18 +133,31 @@ class Sampler:
 
 
 class Together(Collector):
-    """Counters of all processes of a folder, and gauges of those that run; `registry` renders them."""
+    """Counters of all processes of a folder, and gauges of those that run; `registry` renders them.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        stall_seconds: a process whose last sign of life is older is not ready, whatever it said then.
+    """
+
+    def __init__(self, folder: Path, stall_seconds: float) -> None:
         self._folder = folder
+        self._stall_seconds = stall_seconds
         self._lock = threading.Lock()
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def ready(self) -> tuple[bool, str]:
         """Whether any process is ready, and the states of all; may be called from any thread."""
-        living = [slot for slot in self._look() if slot.alive]
-        return any(slot.ready for slot in living), ", ".join(slot.why for slot in living) or "no process"
+        said = [self._ready(slot) for slot in self._look() if slot.alive]
+        return any(ready for ready, _ in said), ", ".join(why for _, why in said) or "no process"
+
+    def _ready(self, slot: Look) -> tuple[bool, str]:
+        # Its event loop writes this once a second. One that has stalled is still what it said last.
+        if slot.ready and slot.said_at is not None:
+            seconds = time.monotonic() - slot.said_at
+            if seconds > self._stall_seconds:
+                return False, f"the event loop has not turned for {seconds:.1f} s"
+        return slot.ready, slot.why
 
     def describe(self) -> Iterable[Metric]:
         """The names alone, by which a scrape can ask for some of them (`?name[]=`)."""

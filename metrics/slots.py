@@ -8,7 +8,7 @@ if a start coincides with a scrape).
 Knows files, flock(2), mmap(2) and the clock that all processes of a machine share. A file is one page:
 
     8 bytes    how many records were written
-    64 bytes   whether the process is ready, and why (not)
+    64 bytes   whether the process is ready, why (not), and when it said so
     88 bytes   the peaks of the last seconds (peaks.py)
     2 records  accepted, active, completed by reason
 
@@ -38,7 +38,8 @@ REASONS: Final = ("killed", *ConnectionEnd)
 over the slots of an older one."""
 
 COUNT: Final = struct.Struct("=Q")
-STATE: Final = struct.Struct("=?63s")
+STATE: Final = struct.Struct("=?55sd")
+"""A version that knew no time wrote zeros there: the end of a longer reason."""
 RECORD: Final = struct.Struct(f"=QQ{len(REASONS)}Q")
 PEAKS: Final = struct.Struct(f"={CELLS}Q")
 STATE_AT: Final = 64
@@ -54,12 +55,17 @@ hundreds, so a second try is rare, and a hundredth does not happen."""
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What another process sees in a slot."""
+    """What another process sees in a slot.
+
+    said_at: when the process said whether it is ready, in seconds of the machine's monotonic clock; None if
+        it is of a version that does not tell.
+    """
 
     number: int
     alive: bool
     ready: bool
     why: str
+    said_at: float | None
     book: Snapshot
 
 
@@ -92,8 +98,8 @@ class Slot:
         self._map[: COUNT.size] = COUNT.pack(self._count)
 
     def say(self, ready: bool, why: str) -> None:
-        """Write down whether the process is ready, and the reason."""
-        self._map[STATE_AT : STATE_AT + STATE.size] = STATE.pack(ready, why.encode()[:63])
+        """Write down whether the process is ready, the reason, and that it has said so now."""
+        self._map[STATE_AT : STATE_AT + STATE.size] = STATE.pack(ready, why.encode()[:55], time.monotonic())
 
     def close(self) -> None:
         """Give up the slot, as the exit of the process does."""
@@ -146,13 +152,14 @@ def _look(path: Path) -> Look | None:
             alive = False
         except BlockingIOError:
             alive = True
-        ready, why = STATE.unpack(os.pread(file.fileno(), STATE.size, STATE_AT))
+        ready, why, said_at = STATE.unpack(os.pread(file.fileno(), STATE.size, STATE_AT))
         book = _record(file)
         return Look(
             int(path.name.partition("-")[2]),
             alive,
             alive and ready,
             why.rstrip(b"\0").decode(errors="replace"),
+            said_at or None,
             book if alive else settled(book),
         )
 

@@ -1,14 +1,18 @@
 """gunicorn's configuration: `gunicorn -c service/gunicorn_conf.py` runs several IO processes.
 
 The arbiter executes this file at its start and again at each SIGHUP; what must outlast that is kept by
-`IOProcess` and by the arbiter. The settings are those of `python -m service`, from environment and file;
-gunicorn's own flags win over what is derived from them here. gunicorn reads the names of its settings and
-ignores all others.
+`IOProcess` and by the arbiter. The arbiter alone reads the certificates: IO processes inherit them, also one
+that is started while their files are being replaced. The settings are those of `python -m service`, from
+environment and file; gunicorn's own flags win over what is derived from them here. gunicorn reads the names
+of its settings and ignores all others.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,17 +20,24 @@ from typing import Any
 
 import structlog
 
+from service.app.loading import StartError, load_tls
 from service.config.settings import Settings
 from service.config.sources import read
 from service.lifecycle.process import prepare_process
+from service.lifecycle.service import TLS
 from service.lifecycle.states import EXIT_CANNOT_START
 from service.multi import shares
-from service.multi.exporter import Exporter
+from service.multi.exporter_process import ExporterProcess
+from service.multi.folder import inherit, make, remove_if_unused, sweep
 from service.multi.io_process import IOProcess
+from service.multi.starts import Starts
 
 log = structlog.get_logger("offloop")
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for the folder under this name alone
+
+ADDRESSES = frozenset({"host", "port", "backlog", "admin_host", "admin_port"})
+"""What arbiter and exporter have bound."""
 
 
 def _settings() -> Settings:
@@ -42,7 +53,30 @@ def _settings() -> Settings:
         return IOProcess.settings
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
     prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
-    return reading.settings
+    return _with_certificates(_with_addresses(reading.settings))
+
+
+def _with_addresses(settings: Settings) -> Settings:
+    """These settings with the addresses of the start: gunicorn exits if it cannot bind another one."""
+    if not hasattr(IOProcess, "settings"):
+        return settings
+    first = {name: getattr(IOProcess.settings, name) for name in ADDRESSES}
+    if changed := [name for name in sorted(ADDRESSES) if getattr(settings, name) != first[name]]:
+        log.warning("settings need a restart", settings=changed)
+    return settings.model_copy(update=first)
+
+
+def _with_certificates(settings: Settings) -> Settings:
+    """These settings, their certificates read; at a SIGHUP with unusable ones, those from before stay."""
+    try:
+        IOProcess.tls = load_tls(settings)
+    except StartError as error:
+        if not hasattr(IOProcess, "settings"):
+            print(f"offloop: {error}", file=sys.stderr)
+            sys.exit(EXIT_CANNOT_START)
+        log.error("certificates refused", reason=str(error), now="the old ones")  # noqa: TRY400
+        return settings.model_copy(update={name: getattr(IOProcess.settings, name) for name in TLS})
+    return settings
 
 
 settings = IOProcess.settings = _settings()
@@ -69,15 +103,38 @@ def when_ready(server: Any) -> None:
     Raises:
         RuntimeError: the exporter could not start; it has logged why.
     """
+    parent, uid, gid = Path(server.cfg.worker_tmp_dir), server.cfg.uid, server.cfg.gid
+    sweep(parent, uid)
     inherited = os.environ.get(METRICS_FOLDER) if "GUNICORN_PID" in os.environ else None
-    folder = inherited or tempfile.mkdtemp(prefix="offloop-", dir=server.cfg.worker_tmp_dir)
-    Path(folder).mkdir(mode=0o700, exist_ok=True)  # the older exporter may have removed it just now
-    os.chown(folder, server.cfg.uid, server.cfg.gid)
-    os.environ[METRICS_FOLDER] = folder
-    IOProcess.folder = Path(folder)
-    server.exporter = Exporter()
-    if not server.exporter.start(IOProcess.folder):
+    server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, uid, gid)
+    IOProcess.folder = server.folder.path
+    os.environ[METRICS_FOLDER] = str(IOProcess.folder)
+    IOProcess.starts = Starts()
+    server.exporter = ExporterProcess(IOProcess.folder)
+    if not server.exporter.start():
+        on_exit(server)
         raise RuntimeError("the metrics could not be published")
+    # Neither a thread, because the arbiter forks, nor a hook: gunicorn has none that it calls regularly. What
+    # it waits in goes on after a signal handler (PEP 475), and forks do not inherit the timer (fork(2)).
+    signal.signal(signal.SIGALRM, lambda *_: _each_second(server))
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # the interpreter's end resets the handler
+
+
+def _each_second(server: Any) -> None:
+    """Look after what the arbiter does not.
+
+    It may have interrupted anything: it neither logs nor waits, and what goes wrong is tried again.
+    """
+    with contextlib.suppress(Exception):
+        if not server.LISTENERS:  # the first that the arbiter gives up when it stops
+            IOProcess.starts.stop()
+        server.exporter.tick()
+
+
+def on_reload(server: Any) -> None:  # noqa: ARG001  # gunicorn's signature
+    """Let the IO processes that are started next replace those of now, once one of them is ready."""
+    IOProcess.starts.reload()
 
 
 def pre_exec(server: Any) -> None:
@@ -85,11 +142,9 @@ def pre_exec(server: Any) -> None:
     server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER]
 
 
-def pre_fork(server: Any, worker: IOProcess) -> None:  # noqa: ARG001  # gunicorn's signature
-    """Restart an exporter that has died: the only hook that the arbiter calls again and again."""
-    server.exporter.restart_if_dead(IOProcess.folder)
-
-
 def on_exit(server: Any) -> None:
     """Stop the exporter, which frees the admin port and removes the metrics folder."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    server.folder.release()
     server.exporter.stop()
+    remove_if_unused(server.folder.path)  # if there was no exporter to do it

@@ -160,6 +160,20 @@ def slow_when_told(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
     return b"{}"
 
 
+def fails_when_told(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
+    """In a service that starts while the file that TESTS_WORK_FAILS names exists: fails."""
+    if threading.current_thread().name == "calibration" and Path(os.environ["TESTS_WORK_FAILS"]).exists():
+        raise ZeroDivisionError("told to")
+    return b"{}"
+
+
+def waits_when_told(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
+    """In a service that starts while the file that TESTS_WORK_WAITS names exists: until that is gone."""
+    while threading.current_thread().name == "calibration" and Path(os.environ["TESTS_WORK_WAITS"]).exists():
+        time.sleep(0.01)
+    return b"{}"
+
+
 def opens_a_file(units: int) -> bytes:  # noqa: ARG001  # the chassis names it
     """What a handler does that needs a descriptor of its own."""
     with Path(os.devnull).open("rb"):

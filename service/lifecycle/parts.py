@@ -22,7 +22,7 @@ from metrics.admin import Admin, Probe
 from metrics.instruments import Metrics
 from service import __version__
 from service.app import data
-from service.app.loading import StartError, load_application, load_tls, load_work
+from service.app.loading import StartError, load_application, load_work
 from service.app.middleware import complete
 from service.app.offloader import Offloader
 from service.app.query import Binding
@@ -41,7 +41,7 @@ from service.offload.errors import WorkError, WorkerStartError
 from service.offload.lane_pool import Recycling
 from service.offload.offload import Offload
 from service.offload.strategies import pool_for
-from service.web.connection import HandOver
+from service.web.connection import HandOver, Tls
 from service.web.deadlines import ARRIVE_SECONDS, LEAVE_SECONDS, Stage
 from service.web.drain import Drain
 from service.web.early_reject import EarlyReject
@@ -57,6 +57,7 @@ class Blueprint:
 
     listener: a listening socket that other processes hold as well; None: open the one that the settings name.
     admin: whether to serve the admin endpoint.
+    tls: how to encrypt connections; None for plain HTTP.
     ready, alive: the answers of its probes.
     broken: called when the listener has failed for good.
     """
@@ -65,6 +66,7 @@ class Blueprint:
     metrics: Metrics
     listener: socket.socket | None
     admin: bool
+    tls: Tls | None
     ready: Probe
     alive: Probe
     broken: Callable[[], object]
@@ -94,7 +96,6 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     """
     settings, metrics = blueprint.settings, blueprint.metrics
     metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
-    tls = load_tls(settings)
     # On a thread, so that the loop hears a signal meanwhile.
     work, cost = await in_background("calibration", load_work, settings)
 
@@ -136,7 +137,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     )
     stack.callback(supervisor.close)
     early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
-    hand_over = HandOver(supervisor, tls, metrics, early_reject)
+    hand_over = HandOver(supervisor, blueprint.tls, metrics, early_reject)
     accept_loop = AcceptLoop(
         listener,
         settings.accept_batch,
@@ -161,7 +162,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     monitor = LoopMonitor(settings.loop_stall, metrics)
     stack.callback(monitor.close)
     host, port = listener.getsockname()[:2]
-    address = url(host, port, "https" if tls else "http")
+    address = url(host, port, "https" if blueprint.tls else "http")
     accept_loop.start()
     log.info(
         "ready",

@@ -20,6 +20,7 @@ from service.config.settings import Settings
 from service.lifecycle.parts import Blueprint, Parts, assemble
 from service.lifecycle.states import Event, Life, State
 from service.lifecycle.stopping import Stopping
+from service.web.connection import Tls
 
 log = structlog.get_logger("offloop.server")
 
@@ -35,6 +36,7 @@ class Service:
         listener: a listening socket that other processes hold as well; without one, it opens the one that the
             settings name. The service closes it when it stops.
         admin: whether to serve the admin endpoint.
+        tls: how to encrypt connections; without it, the certificates that the settings name are read.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Service:
         metrics: Metrics | None = None,
         listener: socket.socket | None = None,
         admin: bool = True,
+        tls: Tls | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
@@ -52,6 +55,7 @@ class Service:
         """Set when the listener has failed for good."""
         self._listener = listener
         self._has_admin = admin
+        self._tls = tls
         self._parts: Parts | None = None
         self._stack = AsyncExitStack()
         self._stopping = Stopping()
@@ -78,6 +82,7 @@ class Service:
             self.metrics,
             self._listener,
             self._has_admin,
+            self._tls or load_tls(self.settings),
             self.ready,
             self.alive,
             self.broken.set,

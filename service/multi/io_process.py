@@ -1,7 +1,8 @@
 """gunicorn's worker: one of several IO processes on one listener, each with the same `serve` as the command.
 
-Knows gunicorn's contract: heartbeat, signals, exit codes. The arbiter reads the settings and prepares the
-process (gunicorn_conf.py); forks inherit both. Loads no WSGI application and sets no event-loop policy.
+Knows gunicorn's contract: heartbeat, signals, exit codes. The arbiter reads settings and certificates and
+prepares the process (gunicorn_conf.py); forks inherit all of it. Loads no WSGI application and sets no
+event-loop policy.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 import structlog
 from gunicorn.arbiter import Arbiter
@@ -30,11 +32,16 @@ from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
 from service.loops import LOOPS
 from service.multi.shares import ShareError, share
+from service.multi.starts import Starts, pause_seconds
+from service.web.connection import Tls
 
 log = structlog.get_logger("offloop.worker")
 
 FOR_THE_ARBITER: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """Signals for the arbiter alone. A terminal sends the first and the last of them to every process."""
+
+PAUSE_STEP_SECONDS: Final = 0.1
+"""How soon a process that waits for its next try sees that it is to end."""
 
 
 class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
@@ -42,10 +49,23 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
     settings: ClassVar[Settings]
     """The settings of the whole service."""
+    tls: ClassVar[Tls | None]
+    """How to encrypt. The forks share one context: a session that one of them began is good at the others."""
     folder: ClassVar[Path]
     """The folder in which all IO processes write their metrics."""
+    starts: ClassVar[Starts]
+    """How the starts of all IO processes of this arbiter go."""
     alive: bool
     """gunicorn's flag: False once this process is to stop."""
+
+    def __init__(self, *arguments: Any) -> None:
+        """Called by the arbiter, just before the fork."""
+        super().__init__(*arguments)
+        self._control = Control(force=_force)
+        self._generation = self.starts.generation
+        self._is_ready = False
+        self._is_replaced = False
+        self._metrics: SharedMetrics | None = None
 
     @staticmethod
     def check_config(cfg: Any, log: Any) -> None:  # noqa: ARG004  # gunicorn's signature
@@ -83,49 +103,79 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             signal.signal(number, signal.SIG_DFL)
         for number in FOR_THE_ARBITER:
             signal.signal(number, signal.SIG_IGN)
-        self._control = Control(force=_force)
-        signal.signal(signal.SIGTERM, lambda *_: self._stop(Event.TERMINATE))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: self._terminate())
         signal.signal(signal.SIGINT, lambda *_: self._stop(Event.INTERRUPT))
         signal.signal(signal.SIGQUIT, lambda *_: _force())
         faulthandler.enable()
+
+    def init_process(self) -> None:
+        """Start and serve. A start that fails ends this process, and with it no other one."""
+        self.init_signals()  # else this process, which may fail from here on, would hear no signal meanwhile
+        structlog.contextvars.bind_contextvars(pid=self.pid)
+        try:
+            super().init_process()
+        except Exception as error:
+            if self._is_ready:
+                raise  # gunicorn logs it, and starts another one
+            _exit(self._cannot_start(error))
 
     def run(self) -> None:
         """Serve until stopped, then exit with a code that the arbiter understands."""
         # multiprocessing makes a worker process run the script of its parent, which is gunicorn's here.
         vars(sys.modules["__main__"]).pop("__file__", None)
-        structlog.contextvars.bind_contextvars(pid=self.pid)
-        try:
-            settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
-            self._metrics = SharedMetrics(Slot(self.folder))
-            sampler = Sampler(self._metrics)
-            with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
-                service = Service(settings, metrics=self._metrics, listener=self.sockets[0].sock, admin=False)
-                code = runner.run(serve(service, self._control, started=collect_less, heartbeat=self._beat))
-            sampler.close()
-        except (StartError, ShareError) as error:
-            code = self._cannot_start(error)
-        if code == EXIT_CLEAN:
-            sys.exit()
-        # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
-        logging.shutdown()
-        os._exit(code)
+        settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
+        self._metrics = SharedMetrics(Slot(self.folder))
+        sampler = Sampler(self._metrics)
+        with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
+            service = Service(
+                settings, metrics=self._metrics, listener=self.sockets[0].sock, admin=False, tls=self.tls
+            )
+            code = runner.run(serve(service, self._control, started=self._started, heartbeat=self._beat))
+        sampler.close()
+        _exit(code)
+
+    def _started(self) -> None:
+        self._is_ready = True
+        self.starts.succeed(self._generation)
+        collect_less()
 
     def _cannot_start(self, error: Exception) -> int:
-        """Halt the arbiter, or it would replace this process by another that cannot start either.
+        """Wait before the arbiter replaces this process by another; returns the exit code.
 
-        Only the first IO process returns the code for that. The arbiter would meet a second one while it
-        halts, and exit with a traceback.
+        If no IO process of this arbiter has ever been ready, the first that fails halts it instead: no other
+        one will be able to start either. A second exit code of that kind would meet the arbiter while it
+        halts, and end it with a traceback.
         """
-        try:
-            (self.folder / f"halt-{self.ppid}").touch(exist_ok=False)
-        except FileExistsError:
-            return EXIT_FORCED
-        log.error("cannot start", reason=str(error))
-        return int(Arbiter.WORKER_BOOT_ERROR)
+        if not self.alive:  # it was told to end meanwhile, and the arbiter may be halting already
+            return EXIT_CLEAN
+        failures = self.starts.fail()
+        halts = not self.starts.any_ready and self.starts.may_halt()
+        if halts or self.starts.any_ready:
+            is_expected = isinstance(error, (StartError, ShareError))
+            reason = str(error) if is_expected else f"{type(error).__name__}: {error}"
+            log.error("cannot start", reason=reason, exc_info=None if is_expected else error)
+        if halts:
+            return int(Arbiter.WORKER_BOOT_ERROR)
+        if self._metrics is not None:
+            self._metrics.slot.say(False, "cannot start")
+        return self._pause(pause_seconds(failures))
+
+    def _pause(self, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while self.alive and os.getppid() == self.ppid:
+            if time.monotonic() > end:
+                return EXIT_FORCED
+            self.notify()
+            time.sleep(PAUSE_STEP_SECONDS)
+        return EXIT_CLEAN
 
     def _beat(self, ready: bool, why: str) -> None:
         self.notify()
+        assert self._metrics is not None
         self._metrics.slot.say(ready, why)
+        if self._is_replaced and not self.starts.are_awaited(self._generation):
+            self._stop(Event.TERMINATE)
         if os.getppid() != self.ppid:
             self._stop_because(Event.INTERRUPT, "the arbiter has gone")
         elif self._metrics.answered >= self.max_requests:
@@ -136,6 +186,14 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             log.info("ending", reason=reason)
             self._stop(why)
 
+    def _terminate(self) -> None:
+        # At a SIGHUP gunicorn says this at once, when those that are to take over have only just begun. They
+        # may never be ready: then this one goes on. The arbiter says it again and again, and all at its end.
+        if self._is_ready and self.starts.are_awaited(self._generation):
+            self._is_replaced = True
+        else:
+            self._stop(Event.TERMINATE)
+
     def _stop(self, why: Event) -> None:
         # Once: the arbiter repeats its signal, and a service manager sends one to every process at once.
         if self.alive:
@@ -145,3 +203,11 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
 def _force() -> None:
     os._exit(EXIT_FORCED)
+
+
+def _exit(code: int) -> NoReturn:
+    if code == EXIT_CLEAN:
+        sys.exit()
+    # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
+    logging.shutdown()
+    os._exit(code)

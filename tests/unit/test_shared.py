@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ from metrics.exposition import parse, total
 from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import Sampler, SharedMetrics, Together
-from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, Slot, look
+from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, STATE_AT, Slot, look
 from tests.support.waiting import until
 
+STALL_SECONDS = 5.0
 Start = Callable[[], SharedMetrics]
 
 
@@ -52,7 +54,7 @@ def die(metrics: SharedMetrics) -> None:
 
 
 def scrape(folder: Path) -> dict[str, float]:
-    return parse(generate_latest(Together(folder).registry).decode())
+    return parse(generate_latest(Together(folder, STALL_SECONDS).registry).decode())
 
 
 def test_a_process_takes_the_lowest_slot_that_is_free(folder: Path) -> None:
@@ -175,7 +177,7 @@ def test_what_functions_answer_is_sampled_until_the_end(
 
 
 def test_one_ready_process_makes_the_service_ready(folder: Path, start: Start) -> None:
-    together = Together(folder)
+    together = Together(folder, STALL_SECONDS)
     assert together.ready() == (False, "no process")
     one, other = start(), start()
     assert together.ready() == (False, "starting, starting")
@@ -186,6 +188,39 @@ def test_one_ready_process_makes_the_service_ready(folder: Path, start: Start) -
     assert why.startswith("serving, workers keep dying")
     die(one)
     assert not together.ready()[0]
+
+
+def test_a_process_whose_loop_has_stalled_is_not_ready_until_it_turns_again(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    together = Together(folder, STALL_SECONDS)
+    one, other = start(), start()
+    for metrics in (one, other):
+        metrics.slot.say(True, "serving")
+    now += STALL_SECONDS
+    assert together.ready() == (True, "serving, serving")
+    now += 0.5
+    other.slot.say(True, "serving")
+    assert together.ready() == (True, "the event loop has not turned for 5.5 s, serving")
+    now += STALL_SECONDS + 1
+    assert not together.ready()[0]
+    one.slot.say(False, "draining")
+    now += 2 * STALL_SECONDS
+    assert together.ready()[1].startswith("draining, "), "one that is not ready has given its reason"
+    one.slot.say(True, "serving")
+    assert together.ready()[0]
+
+
+def test_of_a_process_of_a_version_that_tells_no_time_what_it_said_counts(folder: Path, start: Start) -> None:
+    metrics = start()
+    with (folder / "slot-0").open("r+b") as file:
+        file.seek(STATE_AT)
+        file.write(struct.pack("=?63s", True, b"serving"))
+    assert Together(folder, 0.0).ready() == (True, "serving")
+    metrics.slot.say(True, "serving")
+    assert not Together(folder, 0.0).ready()[0]
 
 
 def test_the_whole_catalogue_is_published_as_by_one_process(folder: Path, start: Start) -> None:
@@ -199,7 +234,7 @@ def test_the_whole_catalogue_is_published_as_by_one_process(folder: Path, start:
     single = Metrics()
     use(single)
     use(start())
-    text = generate_latest(Together(folder).registry).decode()
+    text = generate_latest(Together(folder, STALL_SECONDS).registry).decode()
     for row in CATALOGUE:
         assert f"# HELP {row.name} {row.help}" in text
         assert f"# TYPE {row.name} {'gauge' if row.type == 'info' else row.type}" in text
@@ -212,7 +247,7 @@ def test_the_whole_catalogue_is_published_as_by_one_process(folder: Path, start:
 def test_one_scrape_can_ask_for_some_names_alone(folder: Path, start: Start) -> None:
     start()
     names = ["http_connections_active", "offload_workers"]
-    restricted = Together(folder).registry.restricted_registry(names)
+    restricted = Together(folder, STALL_SECONDS).registry.restricted_registry(names)
     assert parse(generate_latest(restricted).decode()) == dict.fromkeys(names, 0)
 
 

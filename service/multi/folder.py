@@ -1,0 +1,82 @@
+"""The folder of the metrics: held by those who write there, removed after the last or by a later start.
+
+They hold a shared lock on it, flock(2): the arbiter, and each fork of it, as such a lock belongs to the open
+file that forks inherit. The kernel releases it however they end. So a folder whose lock nobody holds is used
+by nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "offloop-metrics-"
+
+
+class Folder:
+    """A folder that this process and its forks hold."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        """Let this process hold it no more."""
+        os.close(self._held)
+
+    def is_there(self) -> bool:
+        """False if it was removed just before this process held it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._held), self.path.stat())
+        return False
+
+
+def make(parent: Path, uid: int, gid: int) -> Folder:
+    """A new folder for processes of this user. Under its name it is held from the first moment on."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+    os.chown(hidden, uid, gid)
+    folder = Folder(hidden)
+    folder.path = hidden.rename(parent / hidden.name.removeprefix("."))
+    return folder
+
+
+def inherit(path: Path, uid: int, gid: int) -> Folder:
+    """The folder of an older arbiter, made again if its last user has removed it just now."""
+    while True:
+        path.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path, uid, gid)
+            folder = Folder(path)
+            if folder.is_there():
+                return folder
+            folder.release()
+
+
+def remove_if_unused(path: Path) -> bool:
+    """Remove the folder unless a process holds it; returns whether it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # removed meanwhile, or no folder of ours
+        return not path.exists()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def sweep(parent: Path, uid: int) -> None:
+    """Remove what was left by services of this user whose processes were all killed at once."""
+    for path in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_uid == uid:
+                remove_if_unused(path)
