@@ -36,7 +36,8 @@ def _force() -> None:
     # Neither by the loop nor by the log: this signal may have interrupted a write of the log. And not into a
     # full pipe, which would block. Workers see that their parent has gone, and exit within milliseconds.
     with contextlib.suppress(Exception):
-        if select.select([], [2], [], 0)[1]:
+        # Without a stderr at start, descriptor 2 is some other file's.
+        if sys.__stderr__ is not None and select.select([], [2], [], 0)[1]:
             os.write(2, b"offloop: second signal: ended at once\n")
     os._exit(EXIT_FORCED)
 

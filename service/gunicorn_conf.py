@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from metrics.shared import KeptCounter
 from service.config.settings import Settings
 from service.config.sources import read
 from service.lifecycle.process import prepare_process
@@ -41,7 +42,7 @@ def _settings() -> Settings:
         log.error("reload refused", reason=str(error))  # noqa: TRY400  # the sentences are enough
         return IOProcess.settings
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
-    prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
+    IOProcess.output = prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
     return reading.settings
 
 
@@ -75,6 +76,7 @@ def when_ready(server: Any) -> None:
     os.chown(folder, server.cfg.uid, server.cfg.gid)
     os.environ[METRICS_FOLDER] = folder
     IOProcess.folder = Path(folder)
+    IOProcess.output.count(KeptCounter(IOProcess.folder, "log_lines_dropped_total").inc)
     server.exporter = Exporter()
     if not server.exporter.start(IOProcess.folder):
         raise RuntimeError("the metrics could not be published")

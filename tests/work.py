@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from service.offload import worker_main as runner
@@ -293,4 +295,19 @@ def failing_application(_: object) -> web.Application:
 
     app = web.Application()
     app.on_startup.append(fail)
+    return app
+
+
+def talkative_application(_: object) -> web.Application:
+    """Its one handler logs a line as long as it is asked to."""
+    numbers = itertools.count()
+
+    async def say(request: web.Request) -> web.Response:
+        structlog.get_logger("talkative").info(
+            "said", number=next(numbers), text="x" * int(request.query["length"])
+        )
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/say", say)
     return app

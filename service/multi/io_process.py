@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import logging
 import os
 import signal
 import sys
@@ -28,6 +27,7 @@ from service.lifecycle.process import collect_less
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
+from service.log.output import Output
 from service.loops import LOOPS
 from service.multi.shares import ShareError, share
 
@@ -44,6 +44,8 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     """The settings of the whole service."""
     folder: ClassVar[Path]
     """The folder in which all IO processes write their metrics."""
+    output: ClassVar[Output]
+    """Of the log: the arbiter's, which each IO process has inherited."""
     alive: bool
     """gunicorn's flag: False once this process is to stop."""
 
@@ -94,9 +96,11 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         # multiprocessing makes a worker process run the script of its parent, which is gunicorn's here.
         vars(sys.modules["__main__"]).pop("__file__", None)
         structlog.contextvars.bind_contextvars(pid=self.pid)
+        self.output.start()
         try:
             settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
             self._metrics = SharedMetrics(Slot(self.folder))
+            self.output.count(self._metrics.log_dropped.inc)
             sampler = Sampler(self._metrics)
             with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
                 service = Service(settings, metrics=self._metrics, listener=self.sockets[0].sock, admin=False)
@@ -107,7 +111,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         if code == EXIT_CLEAN:
             sys.exit()
         # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
-        logging.shutdown()
+        self.output.flush()
         os._exit(code)
 
     def _cannot_start(self, error: Exception) -> int:

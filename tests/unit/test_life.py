@@ -128,11 +128,12 @@ def test_both_entrances_prepare_their_process_in_the_same_way(
     done: list[object] = []
     monkeypatch.setattr(sys, "setswitchinterval", done.append)
     monkeypatch.setattr(process, "raise_open_files", lambda: done.append("open files"))
+    monkeypatch.setattr(process, "catch", lambda: done.append("stderr"))
     monkeypatch.setattr(process, "configure_logging", done.append)
     reading = Reading(Settings(log_format="json"), {}, ("SERVICE_PROT is not a setting",), show=False)
     prepare_process(reading, environ)
     assert environ == {"PYTHONWARNINGS": warnings}
-    assert done == [0.001, "open files", "json"]
+    assert done == [0.001, "open files", "stderr", "json"]
     (line,) = logged()
     assert (line["event"], line["ignored"]) == ("unknown variables", ["SERVICE_PROT is not a setting"])
 
