@@ -7,6 +7,7 @@ It imports next to nothing before it has installed its signal handlers: the kern
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import select
@@ -18,18 +19,41 @@ from service.lifecycle.states import EXIT_FORCED, Event
 
 
 def _install_signal_handlers(control: Control) -> None:
-    """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload.
+    """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload, unless the terminal has gone.
 
     By `signal` and not by the event loop: a blocked loop calls no handler, and a second signal matters most
     when the loop is blocked. These handlers run between two bytecodes of whatever blocks it.
     """
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
         signal.signal(number, functools.partial(_stop, control, why))
-    signal.signal(signal.SIGHUP, lambda *_: control.reload())
+    # nohup(1) makes it ignored.
+    may_end = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _terminal() == 0
+    signal.signal(signal.SIGHUP, functools.partial(_hang_up_or_reload, control, may_end))
 
 
 def _stop(control: Control, why: Event, *_: object) -> None:
     control.stop(why)
+
+
+def _hang_up_or_reload(control: Control, may_end: bool, *_: object) -> None:
+    """Stop a service whose terminal was closed; reload any other one."""
+    if may_end and _terminal() in (errno.ENXIO, errno.EIO):  # not EMFILE
+        control.hang_up()
+    else:
+        control.reload()
+
+
+def _terminal() -> int:
+    """0 if this process has a controlling terminal, else the errno that says why not.
+
+    At a hang-up the kernel takes it from every process of the session before it sends the first SIGHUP
+    (`tty_signal_session_leader`, drivers/tty/tty_jobctrl.c), and so before a shell passes that on to its jobs.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _force() -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from inspect import getsource
 from pathlib import Path
@@ -28,20 +28,40 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+LOG_IN = """
+import os, shutil, sys
+log = os.dup(2)
+os.login_tty(int(sys.argv[1]))
+os.dup2(log, 2)
+os.execv(shutil.which(sys.argv[2]), sys.argv[2:])
+"""
+
+
 class Child:
     """`python -m service` in a session of its own, with JSON logs in a file.
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
     `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
+    `terminal`: a descriptor of the terminal that controls its session.
+    `before`: a command that starts the one that follows it, such as a shell's, nohup's.
     """
 
     def __init__(
-        self, log: Path, *flags: str, files: int | None = None, listener: socket.socket | None = None
+        self,
+        log: Path,
+        *flags: str,
+        files: int | None = None,
+        listener: socket.socket | None = None,
+        terminal: int | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         self._log = log
         lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
         if listener is not None:
             lower = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
+        if terminal is not None:
+            lower = [sys.executable, "-c", LOG_IN, str(terminal), *before]
+        passed = [fd for fd in (terminal, listener and listener.fileno()) if fd is not None]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
@@ -60,7 +80,7 @@ class Child:
                 stderr=stderr,
                 cwd=ROOT,
                 start_new_session=True,
-                pass_fds=() if listener is None else (listener.fileno(),),
+                pass_fds=passed,
             )
 
     def events(self, name: str) -> list[dict[str, Any]]:

@@ -97,6 +97,18 @@ def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -
     assert forced
 
 
+async def test_a_hang_up_stops_it_and_however_often_it_comes_it_forces_nothing() -> None:
+    clock, forced = Clock(), []
+    control = Control(lambda: forced.append(True), clock)
+    for _ in range(3):
+        control.hang_up()
+        clock.now += 1.0
+    assert await control.stop_ordered() is Event.INTERRUPT
+    assert not forced
+    control.stop(Event.TERMINATE)
+    assert forced
+
+
 @pytest.mark.parametrize(
     ("environ", "fd"),
     [
