@@ -46,8 +46,8 @@ def _hang_up_or_reload(control: Control, may_end: bool, *_: object) -> None:
 def _terminal() -> int:
     """0 if this process has a controlling terminal, else the errno that says why not.
 
-    At a hang-up the kernel takes it from every process of the session before it sends the first SIGHUP
-    (`tty_signal_session_leader`, drivers/tty/tty_jobctrl.c), and so before a shell passes that on to its jobs.
+    At a hang-up the kernel takes it from every process of the session before it sends the first SIGHUP, and
+    so before a shell passes that on to its jobs (tty_signal_session_leader, drivers/tty/tty_jobctrl.c).
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))

@@ -21,8 +21,8 @@ group, to which the child belongs. A person does not press a key twice so fast."
 class Control:
     """Orders on their way from an operator to a service.
 
-    `stop`, `hang_up` and `reload` may be called in a signal handler at any moment, even before there is an event loop.
-    `stop_ordered` and `reload_ordered` are awaited by tasks of one loop.
+    `stop`, `hang_up` and `reload` may be called in a signal handler at any moment, even before there is an
+    event loop. `stop_ordered` and `reload_ordered` are awaited by tasks of one loop.
 
     Args:
         force: called at a second order to stop, which need not be patient. It is called in the signal handler

@@ -93,8 +93,8 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     """
     settings, metrics = blueprint.settings, blueprint.metrics
     metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
-    tls = load_tls(settings)
-    # On a thread, so that the loop hears a signal meanwhile.
+    # On threads, so that the loop hears a signal meanwhile.
+    tls = await in_background("certificates", load_tls, settings)
     work, cost = await in_background("calibration", load_work, settings)
 
     admin_address = _start_admin(blueprint, stack) if blueprint.admin else ""

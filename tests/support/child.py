@@ -61,7 +61,7 @@ class Child:
             lower = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
         if terminal is not None:
             lower = [sys.executable, "-c", LOG_IN, str(terminal), *before]
-        passed = [fd for fd in (terminal, listener and listener.fileno()) if fd is not None]
+        passed = [fd for fd in (terminal, listener.fileno() if listener else None) if fd is not None]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
