@@ -156,9 +156,7 @@ def test_a_configuration_that_cannot_be_read_now_stops_nothing_but_its_reload(tm
     with service(tmp_path / "log", *flags) as child:
         address, admin = child.ready()
         stalled.unlink()
-        os.mkfifo(
-            stalled
-        )  # opening it takes as long as on a disk that does not answer
+        os.mkfifo(stalled)  # opening it takes as long as on a disk that does not answer
         child.process.send_signal(signal.SIGHUP)
         with stalled.open("w") as file:  # it has begun to read
             for _ in range(3):

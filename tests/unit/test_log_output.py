@@ -132,9 +132,11 @@ def test_a_reader_that_has_gone_costs_the_lines_and_nothing_else(pipe: Pipe, thr
     os.close(pipe.reader)
     if threaded:
         pipe.output.start()
-    write(pipe, numbers(0, 5))
-    pipe.output.flush()
+    for number in numbers(0, 5):
+        write(pipe, [number])
+        pipe.output.flush()
     assert sum(pipe.counted) == pipe.output.dropped == 5
+    assert not pipe.told
     pipe.reader, writer = os.pipe()
     os.dup2(writer, pipe.writer)  # as a rotation of logs does
     os.close(writer)
@@ -160,6 +162,24 @@ def test_a_line_longer_than_the_pipe_arrives_whole_though_somebody_made_it_non_b
     pipe.output.start()
     write(pipe, ["x" * 40 * LONG, "y"])
     pipe.until_lines(["x" * 40 * LONG, "y"])
+
+
+def test_a_pipe_that_is_filled_between_look_and_write_is_waited_for(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, real = [BlockingIOError()] * 3, os.write
+
+    def fail_at_first(descriptor: int, data: bytes) -> int:
+        if descriptor == pipe.writer and failures:
+            raise failures.pop()
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", fail_at_first)
+    pipe.output.start()
+    write(pipe, ["late"])
+    pipe.until_lines(["late"])
+    assert not failures
+    assert pipe.output.dropped == 0
 
 
 def test_many_threads_lose_nothing_and_mix_no_lines(pipe: Pipe) -> None:
