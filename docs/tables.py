@@ -60,7 +60,8 @@ def states_table() -> str:
     ]
     for state, row in STATES.items():
         alive = "if the loop turns" if row.watched else "yes"
-        lines.append(f"| {state.value} | {'yes' if row.ready else 'no'} | {alive} | {row.meaning} |")
+        ready = alive if row.ready else "no"
+        lines.append(f"| {state.value} | {ready} | {alive} | {row.meaning} |")
     return "\n".join([*diagram, "", *lines])
 
 

@@ -182,6 +182,12 @@ CATALOGUE = (
         FAST_SECONDS,
     ),
     Row(
+        "log_lines_dropped_total",
+        "counter",
+        "Log lines that were dropped because stderr took none: its reader has stopped or gone.",
+        "Is the log complete?",
+    ),
+    Row(
         "service_info",
         "info",
         "Always 1; the labels say what runs.",

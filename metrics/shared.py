@@ -10,6 +10,7 @@ the scrape; the standard process and Python collectors are missing, as they woul
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Gauge, values
 from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -105,6 +107,29 @@ class SharedMetrics(Metrics):
         )
         self._gauges.append(gauge)
         return gauge
+
+
+class KeptCounter:
+    """A counter of a process that has no slot and no instruments: gunicorn's arbiter.
+
+    Args:
+        name: of a counter of the catalogue without labels.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        row = BY_NAME[name]
+        file = folder / f"counter_arbiter-{os.getpid()}.db"  # after a SIGUSR2 there are two
+        self._values = MmapedDict(str(file))  # type: ignore[no-untyped-call]
+        self._key = mmap_key(row.name.removesuffix("_total"), row.name, [], [], row.help)
+
+    def inc(self, amount: float) -> None:
+        """Add `amount`."""
+        value, _ = self._values.read_value(self._key)  # type: ignore[no-untyped-call]
+        self._values.write_value(self._key, value + amount, 0)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close the file, as the exit of the process does; for tests."""
+        self._values.close()  # type: ignore[no-untyped-call]
 
 
 class Sampler:

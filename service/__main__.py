@@ -7,6 +7,7 @@ its handler. As process 1 of a container it leaves a small process behind as tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import select
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _install_signal_handlers(control: Control) -> None:
-    """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload.
+    """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload, unless the terminal has gone.
 
     By `signal` and not by the event loop: a blocked loop calls no handler, and a second signal matters most
     when the loop is blocked. These handlers run between two bytecodes of whatever blocks it.
@@ -31,18 +32,42 @@ def _install_signal_handlers(control: Control) -> None:
 
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
         signal.signal(number, functools.partial(_stop, control, why))
-    signal.signal(signal.SIGHUP, lambda *_: control.reload())
+    # nohup(1) makes it ignored.
+    may_end = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _terminal() == 0
+    signal.signal(signal.SIGHUP, functools.partial(_hang_up_or_reload, control, may_end))
 
 
 def _stop(control: Control, why: Event, *_: object) -> None:
     control.stop(why)
 
 
+def _hang_up_or_reload(control: Control, may_end: bool, *_: object) -> None:
+    """Stop a service whose terminal was closed; reload any other one."""
+    if may_end and _terminal() in (errno.ENXIO, errno.EIO):  # not EMFILE
+        control.hang_up()
+    else:
+        control.reload()
+
+
+def _terminal() -> int:
+    """0 if this process has a controlling terminal, else the errno that says why not.
+
+    At a hang-up the kernel takes it from every process of the session before it sends the first SIGHUP, and
+    so before a shell passes that on to its jobs (tty_signal_session_leader, drivers/tty/tty_jobctrl.c).
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
 def _force() -> None:
     # Neither by the loop nor by the log: this signal may have interrupted a write of the log. And not into a
     # full pipe, which would block. Workers see that their parent has gone, and exit within milliseconds.
     with contextlib.suppress(Exception):
-        if select.select([], [2], [], 0)[1]:
+        # Without a stderr at start, descriptor 2 is some other file's.
+        if sys.__stderr__ is not None and select.select([], [2], [], 0)[1]:
             os.write(2, b"offloop: second signal: ended at once\n")
     from service.lifecycle.states import EXIT_FORCED  # `main` has imported it
 

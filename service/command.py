@@ -21,6 +21,7 @@ from service.lifecycle.process import collect_less, prepare_process
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CANNOT_START, EXIT_CLEAN
+from service.log.output import Output
 from service.loops import LOOPS
 from service.net.listener import adopt
 
@@ -55,10 +56,12 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control
         listener = _inherited_listener(settings, environ)
     except ValueError as error:
         return _cannot_start(str(error))
-    prepare_process(reading, environ)
+    output = prepare_process(reading, environ)
+    output.start()
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
             service = Service(settings, listener=listener)
+            output.count(service.metrics.log_dropped.inc)
             code = runner.run(
                 serve(service, control, reread=lambda: read(argv).settings, started=collect_less)
             )
@@ -68,10 +71,15 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         seconds = EXIT_SECONDS if code == EXIT_CLEAN else FAILED_EXIT_SECONDS
-        last = threading.Timer(seconds, os._exit, (code,))
+        last = threading.Timer(seconds, _end, (output, code))
         last.daemon = True
         last.start()
     return code
+
+
+def _end(output: Output, code: int) -> None:
+    output.flush()
+    os._exit(code)
 
 
 def _cannot_start(sentences: str) -> int:

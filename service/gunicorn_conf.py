@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from metrics.shared import KeptCounter
 from service.app.loading import StartError, load_tls
 from service.config.settings import Settings
 from service.config.sources import read
@@ -52,7 +53,7 @@ def _settings() -> Settings:
         log.error("reload refused", reason=str(error))  # noqa: TRY400  # the sentences are enough
         return IOProcess.settings
     structlog.contextvars.bind_contextvars(pid=os.getpid())  # several processes write to one log
-    prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
+    IOProcess.output = prepare_process(reading, os.environ)  # IO processes and exporter inherit all of it
     return _with_certificates(_with_addresses(reading.settings))
 
 
@@ -109,6 +110,7 @@ def when_ready(server: Any) -> None:
     server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, uid, gid)
     IOProcess.folder = server.folder.path
     os.environ[METRICS_FOLDER] = str(IOProcess.folder)
+    IOProcess.output.count(KeptCounter(IOProcess.folder, "log_lines_dropped_total").inc)
     IOProcess.starts = Starts()
     server.exporter = ExporterProcess(IOProcess.folder)
     if not server.exporter.start():

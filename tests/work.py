@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import enum
+import itertools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import structlog
 from aiohttp import web
 from pydantic import Field
 
@@ -369,3 +371,18 @@ def typed(
         "part": part,
         "name": name,
     }
+
+
+def talkative_application(_: object) -> web.Application:
+    """Its one handler logs a line as long as it is asked to."""
+    numbers = itertools.count()
+
+    async def say(request: web.Request) -> web.Response:
+        structlog.get_logger("talkative").info(
+            "said", number=next(numbers), text="x" * int(request.query["length"])
+        )
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/say", say)
+    return app

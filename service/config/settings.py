@@ -195,8 +195,8 @@ class Settings(BaseModel):
     )
     loop_stall: Seconds = Field(
         5.0,
-        description="Seconds without a turn of the event loop after which /healthz of the admin endpoint "
-        "answers 503.",
+        description="Seconds without a turn of the event loop after which /healthz and /readyz of the admin "
+        "endpoint answer 503.",
     )
     request_log: float = Field(
         0.0, ge=0, le=1, description="Share of requests to log, from 0 (none) to 1 (all)."

@@ -21,8 +21,8 @@ group, to which the child belongs. A person does not press a key twice so fast."
 class Control:
     """Orders on their way from an operator to a service.
 
-    `stop` and `reload` may be called in a signal handler at any moment, even before there is an event loop.
-    `stop_ordered` and `reload_ordered` are awaited by tasks of one loop.
+    `stop`, `hang_up` and `reload` may be called in a signal handler at any moment, even before there is an
+    event loop. `stop_ordered` and `reload_ordered` are awaited by tasks of one loop.
 
     Args:
         force: called at a second order to stop, which need not be patient. It is called in the signal handler
@@ -51,6 +51,14 @@ class Control:
             self._give(self._stop)
         elif self._clock() - self._stopped_at > ONE_STOP_SECONDS:
             self._force()
+
+    def hang_up(self) -> None:
+        """Order the service to stop because its terminal has gone.
+
+        Never forces: the kernel and a shell both send the signal, one after the other.
+        """
+        if self._stopped_at is None:
+            self.stop(Event.INTERRUPT)
 
     def reload(self) -> None:
         """Order the service to read its settings and certificates again."""

@@ -46,11 +46,14 @@ class LoopMonitor:
     def stalled(self) -> float | None:
         """Seconds since the loop last turned, if that is a stall; None otherwise. Safe from any thread.
 
+        None on the loop's own thread: whoever asks there has it turning, though the timer may not have fired
+        yet.
+
         The first call during a stall logs the stack of the loop's thread: what blocked it is the question
         after a restart by a probe, and by then the process that could answer is gone.
         """
         seconds = time.monotonic() - self._turned_at
-        if seconds <= self._stall_seconds:
+        if seconds <= self._stall_seconds or threading.get_ident() == self._loop_thread:
             return None
         if not self._is_logged:
             self._is_logged = True

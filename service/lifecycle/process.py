@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from service.config.sources import Reading
+from service.log.output import Output, catch
 from service.log.setup import configure_logging
 from service.net.connection_limit import raise_open_files
 from service.offload.fork_server import prefer_directories
@@ -28,7 +29,7 @@ FULL_COLLECTION_AFTER: Final = 100
 """Collections of the middle generation between two full ones; Python's default is 10."""
 
 
-def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None:
+def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> Output:
     """Prepare this process for a service.
 
     Call it before any worker or IO process starts: forks inherit all of it, other processes the environment
@@ -37,6 +38,9 @@ def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None
 
     Args:
         environ: of this process; it gets PYTHONWARNINGS, unless that is set.
+
+    Returns:
+        The output of its log, which has no thread yet.
     """
     # After an exit without clean-up multiprocessing's resource tracker cleans up, and warns at length.
     environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -44,9 +48,11 @@ def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> None
     raise_open_files()
     # No cleaner looks there. systemd parts several by colons (systemd.exec(5)).
     prefer_directories([*environ.get("RUNTIME_DIRECTORY", "").split(":"), environ.get("XDG_RUNTIME_DIR", "")])
+    output = catch()
     configure_logging(reading.settings.log_format)
     if reading.unknown_variables:
         log.warning("unknown variables", ignored=reading.unknown_variables)
+    return output
 
 
 def collect_less() -> None:

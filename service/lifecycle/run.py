@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from service.background import in_background
 from service.config.settings import Settings
 from service.lifecycle.control import Control
 from service.lifecycle.service import Service
@@ -93,7 +94,8 @@ async def _reload_when_ordered(
     while True:
         await control.reload_ordered()
         try:
-            await service.reload(reread() if reread else service.settings)
+            # On a thread, as a disk that does not answer must not stop the loop.
+            await service.reload(await in_background("settings", reread) if reread else service.settings)
         except ValueError as error:
             log.error("reload refused", reason=str(error))  # noqa: TRY400  # the sentences are enough
         except Exception:  # whatever it was, the next order must be obeyed

@@ -93,7 +93,10 @@ class Service:
         self.life.move(Event.UP)
 
     def ready(self) -> tuple[bool, str]:
-        """Readiness and its reason; safe from any thread."""
+        """Readiness, which implies liveness, and its reason; safe from any thread."""
+        alive, why = self.alive()
+        if not alive:
+            return False, why
         if self.life.ready and not self.parts.offload.healthy:
             return False, "workers keep dying"
         return self.life.ready, self.life.state.value

@@ -1,8 +1,8 @@
 """Logging: structlog for the service, and the same shape for what libraries log. Everything goes to stderr.
 
 Knows structlog and the root logger. Decides how much goes out (rate_limit.py) and nothing about what is
-logged. What is bound in the context, such as the ids of connection and request, is in every line, the
-libraries' too.
+logged. Nobody who logs waits for a reader: output.py. What is bound in the context, such as the ids of
+connection and request, is in every line, the libraries' too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class _RateLimit(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._limiter = RateLimiter()
-        self._lock = threading.Lock()  # handlers filter before they take their own
+        # Handlers filter before they take their own. Re-entrant: a finaliser that logs may run at any moment.
+        self._lock = threading.RLock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         allowance = SERIOUS if record.levelno >= logging.WARNING else PLAIN

@@ -30,6 +30,7 @@ from metrics.shared import Together
 from service.config.settings import Settings
 from service.config.sources import read_settings
 from service.lifecycle.states import EXIT_CANNOT_START
+from service.log.output import catch
 from service.log.setup import configure_logging
 from service.multi.folder import remove_if_unused
 from service.net.addresses import url
@@ -63,6 +64,7 @@ def main(folder: Path, lost: str | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     settings = read_settings([])
+    catch()  # without a thread: the arbiter waits for this process to say that it serves
     configure_logging(settings.log_format)
     structlog.contextvars.bind_contextvars(pid=os.getpid())
     os.set_blocking(sys.stdout.fileno(), False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import logging
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from service.lifecycle.process import collect_less
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
+from service.log.output import Output
 from service.loops import LOOPS
 from service.multi.shares import ShareError, share
 from service.multi.starts import Starts, pause_seconds
@@ -55,6 +55,8 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     """The folder in which all IO processes write their metrics."""
     starts: ClassVar[Starts]
     """How the starts of all IO processes of this arbiter go."""
+    output: ClassVar[Output]
+    """Of the log: the arbiter's, which each IO process has inherited."""
     alive: bool
     """gunicorn's flag: False once this process is to stop."""
 
@@ -113,12 +115,13 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         """Start and serve. A start that fails ends this process, and with it no other one."""
         self.init_signals()  # else this process, which may fail from here on, would hear no signal meanwhile
         structlog.contextvars.bind_contextvars(pid=self.pid)
+        self.output.start()
         try:
             super().init_process()
         except Exception as error:
             if self._is_ready:
                 raise  # gunicorn logs it, and starts another one
-            _exit(self._cannot_start(error))
+            self._exit(self._cannot_start(error))
 
     def run(self) -> None:
         """Serve until stopped, then exit with a code that the arbiter understands."""
@@ -126,6 +129,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         vars(sys.modules["__main__"]).pop("__file__", None)
         settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
         self._metrics = SharedMetrics(Slot(self.folder))
+        self.output.count(self._metrics.log_dropped.inc)
         sampler = Sampler(self._metrics)
         with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
             service = Service(
@@ -133,7 +137,14 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             )
             code = runner.run(serve(service, self._control, started=self._started, heartbeat=self._beat))
         sampler.close()
-        _exit(code)
+        self._exit(code)
+
+    def _exit(self, code: int) -> NoReturn:
+        if code == EXIT_CLEAN:
+            sys.exit()
+        # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
+        self.output.flush()
+        os._exit(code)
 
     def _started(self) -> None:
         self._is_ready = True
@@ -203,11 +214,3 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
 def _force() -> None:
     os._exit(EXIT_FORCED)
-
-
-def _exit(code: int) -> NoReturn:
-    if code == EXIT_CLEAN:
-        sys.exit()
-    # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
-    logging.shutdown()
-    os._exit(code)

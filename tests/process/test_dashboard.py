@@ -45,6 +45,7 @@ NOT_DRAWN = {
     "http_connections_limit",  # thousands above what is held: an alert watches the distance
     "tls_handshakes_total",  # without TLS, which is most often a balancer's, a panel would stay empty
     "tls_handshake_seconds",
+    "log_lines_dropped_total",  # 0, unless what reads the log is broken
 }
 
 

@@ -30,7 +30,7 @@ def process_1(log: Path, *flags: str, **more: Any) -> Iterator[tuple[Child, int]
     need("unshare", "util-linux")
     if subprocess.run([*ALONE, "true"], check=False, capture_output=True, timeout=10).returncode:
         pytest.skip("this machine lets nobody make a PID namespace")
-    with service(log, *flags, prefix=ALONE, **more) as child:
+    with service(log, *flags, before=ALONE, **more) as child:
         yield child, until(lambda: next(iter(children(child.process.pid)), 0), "unshare forks")
 
 

@@ -38,7 +38,7 @@ def terminated(folder: Path, times: int, seconds: float) -> Figures:
     outcomes: Counter[str] = Counter()
     with LossyLink(DELAY_SECONDS, LOSS) as link:
         for number in range(times):
-            with service(folder / f"log{number}", *FLAGS, prefix=link.prefix) as child:
+            with service(folder / f"log{number}", *FLAGS, before=link.prefix) as child:
                 address, _ = child.ready()
                 under = Load(address, seconds, RATE, folder / f"load{number}")
                 child.wait_until(lambda child=child: accepted(child) > 0.5 * seconds * RATE)
@@ -60,7 +60,7 @@ def handed_over(folder: Path, seconds: float) -> Figures:
         under: Load | None = None
         while under is None or under.is_running():
             log = folder / f"log{restarts}"
-            with service(log, *flags, listener=listener, prefix=link.prefix) as child:
+            with service(log, *flags, listener=listener, before=link.prefix) as child:
                 child.ready()
                 under = under or Load(address, seconds, RATE, folder / "load")
                 running = under.is_running

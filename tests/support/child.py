@@ -31,12 +31,22 @@ os.execv(sys.argv[2], sys.argv[2:])
 ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
 
 
+LOG_IN = """
+import os, shutil, sys
+log = os.dup(2)
+os.login_tty(int(sys.argv[1]))
+os.dup2(log, 2)
+os.execv(shutil.which(sys.argv[2]), sys.argv[2:])
+"""
+
+
 class Child:
     """`python -m service` in a session of its own, with JSON logs in a file.
 
     `files`: how many files it may open, as after `ulimit -n`; its soft and its hard limit.
     `listener`: a listening socket, handed over as systemd does (sd_listen_fds(3)).
-    `prefix`: the command that runs it, and becomes it (nsenter) or waits for it (`ALONE`).
+    `terminal`: a descriptor of the terminal that controls its session.
+    `before`: a command that starts the one that follows it, such as a shell's, nohup's, nsenter's.
     """
 
     def __init__(
@@ -45,22 +55,28 @@ class Child:
         *flags: str,
         files: int | None = None,
         listener: socket.socket | None = None,
-        prefix: Sequence[str] = (),
+        terminal: int | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         self._log = log
-        lower = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
+        lower = [] if terminal is None else [sys.executable, "-c", LOG_IN, str(terminal)]
+        lower += before
+        if files:
+            lower += ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         if listener is not None:
-            lower = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
+            lower += [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
+        passed = [] if listener is None else [listener.fileno()]
+        passed += [] if terminal is None else [terminal]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
-                    *(*prefix, *lower, sys.executable, "-m", "service"),
+                    *(*lower, sys.executable, "-m", "service"),
                     *("--port", "0", "--admin-port", "0", "--log-format", "json", *flags),
                 ],
                 stderr=stderr,
                 cwd=ROOT,
                 start_new_session=True,
-                pass_fds=() if listener is None else (listener.fileno(),),
+                pass_fds=passed,
             )
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -107,10 +123,10 @@ def service(
     *flags: str,
     files: int | None = None,
     listener: socket.socket | None = None,
-    prefix: Sequence[str] = (),
+    before: Sequence[str] = (),
 ) -> Iterator[Child]:
     """A child that is ended whatever the test does."""
-    with ended(Child(log, *flags, files=files, listener=listener, prefix=prefix)) as child:
+    with ended(Child(log, *flags, files=files, listener=listener, before=before)) as child:
         yield child
 
 

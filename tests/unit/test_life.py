@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 import sys
-import time
+import threading
 
 import pytest
 
@@ -21,6 +21,7 @@ from service.lifecycle.process import prepare_process
 from service.lifecycle.states import STATES, TRANSITIONS, Event, Life, State
 from service.net.addresses import url, why_not_bound
 from tests.conftest import Logged
+from tests.support.waiting import eventually
 
 
 def test_every_state_is_described_and_can_be_reached_and_left() -> None:
@@ -96,6 +97,18 @@ def test_a_second_stop_forces_but_an_echo_of_the_first_does_not(second: Event) -
     assert forced
 
 
+async def test_a_hang_up_stops_it_and_however_often_it_comes_it_forces_nothing() -> None:
+    clock, forced = Clock(), []
+    control = Control(lambda: forced.append(True), clock)
+    for _ in range(3):
+        control.hang_up()
+        clock.now += 1.0
+    assert await control.stop_ordered() is Event.INTERRUPT
+    assert not forced
+    control.stop(Event.TERMINATE)
+    assert forced
+
+
 @pytest.mark.parametrize(
     ("environ", "fd"),
     [
@@ -128,11 +141,12 @@ def test_both_entrances_prepare_their_process_in_the_same_way(
     done: list[object] = []
     monkeypatch.setattr(sys, "setswitchinterval", done.append)
     monkeypatch.setattr(process, "raise_open_files", lambda: done.append("open files"))
+    monkeypatch.setattr(process, "catch", lambda: done.append("stderr"))
     monkeypatch.setattr(process, "configure_logging", done.append)
     reading = Reading(Settings(log_format="json"), {}, ("SERVICE_PROT is not a setting",), show=False)
     prepare_process(reading, environ)
     assert environ == {"PYTHONWARNINGS": warnings}
-    assert done == [0.001, "open files", "json"]
+    assert done == [0.001, "open files", "stderr", "json"]
     (line,) = logged()
     assert (line["event"], line["ignored"]) == ("unknown variables", ["SERVICE_PROT is not a setting"])
 
@@ -160,10 +174,13 @@ def test_why_an_address_cannot_be_bound_is_told(error: OSError | UnicodeError, w
 async def test_a_loop_that_does_not_turn_is_stalled_until_it_turns_again() -> None:
     monitor = LoopMonitor(2 * INTERVAL_SECONDS, Metrics())
     try:
-        assert monitor.stalled() is None
-        time.sleep(3 * INTERVAL_SECONDS)  # noqa: ASYNC251  # blocking the loop is what is tried
-        assert (monitor.stalled() or 0) > 2 * INTERVAL_SECONDS
-        await asyncio.sleep(INTERVAL_SECONDS)
-        assert monitor.stalled() is None
+        found: list[float | None] = [monitor.stalled()]
+        asking = threading.Timer(3 * INTERVAL_SECONDS, lambda: found.append(monitor.stalled()))
+        asking.start()
+        asking.join()  # blocking the loop is what is tried
+        assert found[0] is None
+        assert (found[1] or 0) > 2 * INTERVAL_SECONDS
+        assert monitor.stalled() is None  # who asks here has the loop turning
+        await eventually(lambda: asyncio.to_thread(lambda: monitor.stalled() is None), "it turns again")
     finally:
         monitor.close()

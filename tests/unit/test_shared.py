@@ -18,7 +18,7 @@ from metrics.catalogue import CATALOGUE
 from metrics.exposition import parse, total
 from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
-from metrics.shared import Sampler, SharedMetrics, Together
+from metrics.shared import KeptCounter, Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, STATE_AT, Slot, look
 from tests.support.waiting import until
 
@@ -287,3 +287,12 @@ def test_a_record_that_changes_under_its_reader_is_read_again(
 
     monkeypatch.setattr(os, "pread", torn_at_first)
     assert look(folder)[0].book.accepted == 1
+
+
+def test_a_process_without_a_slot_counts_too_and_its_count_outlives_it(folder: Path, start: Start) -> None:
+    start().log_dropped.inc(3)
+    for _ in range(2):  # the second continues, as one with the number of a dead one would
+        counter = KeptCounter(folder, "log_lines_dropped_total")
+        counter.inc(2)
+        counter.close()
+    assert scrape(folder)["log_lines_dropped_total"] == 7

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,15 @@ KEPT = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
 SO_DETACH_FILTER = 27  # asm-generic/socket.h
+
+
+def elsewhere(probe: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
+    """What a probe says on another thread, while the loop waits for it."""
+    answers: list[tuple[bool, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(probe()))
+    asking.start()
+    asking.join()
+    return answers[0]
 
 
 def is_connected(client: socket.socket) -> bool:
@@ -188,18 +198,22 @@ def test_a_descriptor_that_cannot_be_served_is_left_to_its_owner(
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # still open
 
 
-async def test_a_loop_that_stalls_is_not_alive_while_metrics_are_served(start: Start) -> None:
+@pytest.mark.parametrize(("path", "again"), [("healthz", "ok"), ("readyz", "serving")])
+async def test_a_loop_that_stalls_is_neither_alive_nor_ready_while_metrics_are_served(
+    start: Start, path: str, again: str
+) -> None:
     service = await start(loop_stall=0.3)
     blocked_since = time.monotonic()
 
     def probe() -> tuple[int, str, float]:
-        while True:
+        while time.monotonic() - blocked_since < 10:
             try:
-                urlopen(f"{service.admin_url}/healthz").close()
+                urlopen(f"{service.admin_url}/{path}").close()
             except HTTPError as error:
                 with error:
                     urlopen(f"{service.admin_url}/metrics").close()
                     return error.code, error.read().decode(), time.monotonic() - blocked_since
+        return 200, "", 0.0
 
     probing = asyncio.get_running_loop().run_in_executor(None, probe)
     time.sleep(1)  # noqa: ASYNC251  # the handler that blocks
@@ -207,7 +221,15 @@ async def test_a_loop_that_stalls_is_not_alive_while_metrics_are_served(start: S
     assert code == 503
     assert "has not turned for" in why
     assert after < 1  # while it was blocked, and not because it had been
-    assert service.service.alive() == (True, "ok")
+    probe_of = {"healthz": service.service.alive, "readyz": service.service.ready}[path]
+    await eventually(lambda: asyncio.to_thread(lambda: probe_of() == (True, again)))
+
+
+async def test_who_asks_on_the_loop_itself_is_told_that_it_turns(start: Start) -> None:
+    service = await start(loop_stall=0.05)
+    time.sleep(0.1)  # noqa: ASYNC251
+    assert service.service.ready() == (True, "serving")  # /readyz of the main port, the heartbeat
+    assert elsewhere(service.service.ready)[0] is False
 
 
 async def test_a_drain_is_alive_even_if_its_loop_stalls(start: Start) -> None:
@@ -215,7 +237,7 @@ async def test_a_drain_is_alive_even_if_its_loop_stalls(start: Start) -> None:
     notice = asyncio.create_task(service.service.lame_duck())
     await service.until(lambda: not service.service.ready()[0])
     time.sleep(0.1)  # noqa: ASYNC251
-    assert service.service.alive() == (True, "ok")
+    assert elsewhere(service.service.alive) == (True, "ok")
     service.service.broken.set()
     await notice
     await service.service.stop()
