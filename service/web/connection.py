@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import ConnectionEnd, Metrics
 from service.net.connection_limit import Permit
+from service.offload.offload import Place
 from service.web.deadlines import Stage
 from service.web.early_reject import Verdict
 from service.web.identity import connection_ids
@@ -53,18 +54,22 @@ class Tls:
 class Record:
     """Owns one accepted socket and its permit until the connection's end, and counts that end once."""
 
-    __slots__ = ("_metrics", "_permit", "socket")
+    __slots__ = ("_metrics", "_permit", "place", "socket")
 
     def __init__(self, sock: socket.socket, permit: Permit, metrics: Metrics) -> None:
         self.socket = sock
         self._permit = permit
         self._metrics = metrics
+        self.place: Place | None = None
+        """The place in the queue that is kept for its first request."""
         metrics.connections.opened(self)
 
     def end(self, reason: ConnectionEnd) -> None:
         """The connection is over, for this reason if it is the first one told."""
         if self._metrics.connections.ended(self, reason):
             self._permit.release()
+            if self.place is not None:
+                self.place.release()
 
 
 class HandOver:
@@ -75,7 +80,7 @@ class HandOver:
 
     Args:
         tls: how to encrypt; None for plain HTTP.
-        check: answers a socket by itself if its request cannot be admitted.
+        check: answers a socket by itself if its request cannot be admitted; keeps a place for one that can.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class HandOver:
         supervisor: Supervisor,
         tls: Tls | None,
         metrics: Metrics,
-        check: Callable[[socket.socket], Verdict] = lambda _: Verdict.PASSED,
+        check: Callable[[socket.socket], Verdict | Place] = lambda _: Verdict.PASSED,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
@@ -127,6 +132,9 @@ class HandOver:
 
     def _checked(self, record: Record) -> Verdict:
         verdict = self._check(record.socket)
+        if not isinstance(verdict, Verdict):
+            record.place = verdict
+            return Verdict.PASSED
         if verdict is Verdict.REFUSED:
             record.socket.close()
             record.end(ConnectionEnd.CLOSED)
@@ -146,6 +154,7 @@ class HandOver:
                 return
             # What the loop returns is not always it: under uvloop with TLS it is the loop's own protocol.
             protocol = self._supervisor.protocol(record.socket, record.end)
+            protocol.driver.place = record.place
             if self.tls is None:
                 await self._loop.connect_accepted_socket(lambda: protocol, record.socket)
             else:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from metrics.instruments import ConnectionEnd
 from service.net import tcp
+from service.offload.offload import Place
 from service.web import responses
 from service.web.deadlines import Deadlines, Stage
 from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State
@@ -44,6 +45,7 @@ class Driver:
         "_sock",
         "body_was_late",
         "closes_after_response",
+        "place",
         "reason",
         "request",
         "stage",
@@ -62,6 +64,8 @@ class Driver:
         """Whether the handler got an exception for that."""
         self.closes_after_response = False
         """Whether the next response is the last one."""
+        self.place: Place | None = None
+        """The place in the queue that is kept for the present request, until it is answered."""
         self.reason: ConnectionEnd | None = None
         """Why we ended the connection; None if we did not, or for no reason that is counted apart."""
         self._sock = sock

@@ -148,6 +148,9 @@ class Protocol(web.RequestHandler):
         elif request.content.is_eof():  # else its body is still to come
             driver.request = None
         driver.body_was_late = False
+        if driver.place is not None:
+            driver.place.release()  # whether or not it has submitted a task
+            driver.place = None
         if not written.keep_alive:
             driver.happened(Event.ANSWERED_LAST)
         elif self._pipeline.waiting:
