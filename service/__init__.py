@@ -38,7 +38,8 @@ Around it:
                 the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
-                responses.py: those written without aiohttp
+                responses.py: those written without aiohttp; conformance.py: versions and hosts that
+                aiohttp lets pass
     app/        loading.py: the work, the application and the certificates that the settings name
     multi/      several IO processes under gunicorn: io_process.py, shares.py (what each gets), exporter.py
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;

@@ -170,7 +170,7 @@ class Driver:
                 with contextlib.suppress(OSError):  # not connected any more
                     self._sock.shutdown(socket.SHUT_RDWR)
             case Action.ANSWER_408:
-                wire.write(responses.TOO_SLOW)
+                wire.write(responses.plain(HTTPStatus.REQUEST_TIMEOUT))
                 self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)
                 wire.close()
             case Action.ANSWER_503:
@@ -183,6 +183,6 @@ class Driver:
         if self.request is None or self.request.writer.output_size:
             wire.abort()  # an answer has begun: there is no place for another
             return
-        wire.write(responses.SHUT_DOWN)
+        wire.write(responses.plain(HTTPStatus.SERVICE_UNAVAILABLE))
         self._record.cut_off(self.request.method, HTTPStatus.SERVICE_UNAVAILABLE)
         wire.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import functools
 import socket
+import time
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -31,9 +32,9 @@ WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and en
 END: Final = b"\r\n\r\n"
 
 
-@functools.cache
-def _refusal(seconds: int) -> bytes:
-    return plain(HTTPStatus.SERVICE_UNAVAILABLE, f"Retry-After: {seconds}")
+@functools.lru_cache(maxsize=64)  # one per second and what it says; made anew, it would cost 10 us
+def _refusal(retry_after: int, now: int) -> bytes:
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, f"Retry-After: {retry_after}", at=now)
 
 
 class Verdict(enum.Enum):
@@ -90,7 +91,7 @@ class EarlyReject:
             if seconds is None:
                 return self._gate.expect()
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
-            sock.send(_refusal(seconds), WITH_THE_END)
+            sock.send(_refusal(seconds, int(time.time())), WITH_THE_END)
         except BlockingIOError:
             return Verdict.PASSED if seconds is None else Verdict.SILENT
         except OSError:  # gone: the HTTP server knows what to do

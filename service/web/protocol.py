@@ -50,7 +50,7 @@ class Protocol(web.RequestHandler):
         ended: told the reason when the connection is over; later calls must change nothing.
     """
 
-    __slots__ = ("_connection_limit", "_ended", "_pipeline", "_record", "driver")
+    __slots__ = ("_connection_limit", "_ended", "_fault", "_pipeline", "_record", "driver")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Protocol(web.RequestHandler):
         )
         self._connection_limit = connection_limit
         self._ended = ended
+        self._fault: HTTPStatus | None = None
         self._pipeline = Pipeline()
         self._record = RequestRecord(metrics)
         self.driver = Driver(sock, deadlines, self._record)
@@ -183,15 +184,27 @@ class Protocol(web.RequestHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
+    def refuse(self, status: HTTPStatus) -> None:
+        """The request that comes next is to be answered with `status`, whatever it asks for."""
+        self._fault = status
+
     def matched(self, request: web.Request, route: str | None, *, is_logged: bool) -> None:
         """The head of a request is complete and belongs to `route`; None when no route matched.
 
         Args:
             is_logged: whether the request log is to hold it.
+
+        Raises:
+            HTTPException: what the request is to be answered; see `refuse`.
         """
         self.driver.request = request
         self._record.route, self._record.is_logged = route, is_logged
         self.driver.happened(Event.REQUEST if self._claim(request) else Event.REQUEST_WITH_BODY)
+        if self._fault is not None:
+            error = (
+                web.HTTPBadRequest if self._fault == HTTPStatus.BAD_REQUEST else web.HTTPVersionNotSupported
+            )
+            raise error(text=f"{self._fault.phrase}\n")
 
     def _claim(self, request: web.BaseRequest) -> bool:
         """Take the request off the pipeline; whether all of it is here."""

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from metrics.instruments import ConnectionEnd, Metrics
 from service.net.connection_limit import ConnectionLimit
+from service.web.conformance import conforming
 from service.web.deadlines import Deadlines, Stage
 from service.web.driver import Driver
 from service.web.exchange import Event
@@ -50,6 +51,7 @@ class Supervisor:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._manager = manager
+        manager.request_factory = conforming(manager.request_factory, Protocol.refuse)
         self._connection_limit = connection_limit
         self.deadlines: Deadlines[Driver] = Deadlines(seconds)
         self._metrics = metrics
