@@ -170,14 +170,19 @@ class Driver:
                 with contextlib.suppress(OSError):  # not connected any more
                     self._sock.shutdown(socket.SHUT_RDWR)
             case Action.ANSWER_408:
-                wire.write(responses.plain(HTTPStatus.REQUEST_TIMEOUT))
-                self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)
-                wire.close()
+                self._answer_no_request(wire, HTTPStatus.REQUEST_TIMEOUT)
+            case Action.ANSWER_431:
+                self._answer_no_request(wire, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             case Action.ANSWER_503:
                 self._answer_503(wire)
             case Action.FAIL_BODY if self.request is not None:
                 self.body_was_late = True
                 self.request.content.set_exception(TimeoutError("the body came too slowly"))
+
+    def _answer_no_request(self, wire: asyncio.Transport, status: HTTPStatus) -> None:
+        wire.write(responses.plain(status))
+        self._record.cut_off("OTHER", status)
+        wire.close()
 
     def _answer_503(self, wire: asyncio.Transport) -> None:
         if self.request is None or self.request.writer.output_size:

@@ -51,6 +51,7 @@ class Event(enum.StrEnum):
     ANSWERED_PIPELINED = "answered, next request has begun"
     ANSWERED_LAST = "answered for the last time"
     SERVED = "server loop over"
+    HEAD_TOO_LONG = "head too long"
     EVICT = "evict"
     DRAIN = "drain"
     ABANDON = "drain deadline"
@@ -69,6 +70,7 @@ class Action(enum.Enum):
     RESET = enum.auto()  # at once, and what the client has not read is thrown away
     RESET_FILE = enum.auto()  # the same, while the kernel may be sending a file
     ANSWER_408 = enum.auto()  # and close
+    ANSWER_431 = enum.auto()  # and close
     ANSWER_503 = enum.auto()  # and close; abort if an answer has begun
     FAIL_BODY = enum.auto()  # the handler that reads it gets an exception
 
@@ -127,6 +129,8 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     **_from(_BEFORE, Event.REQUEST, Step(State.HANDLER)),
     **_from(_BEFORE, Event.REQUEST_WITH_BODY, Step(State.BODY)),
     (State.BODY, Event.BODY_END): Step(State.HANDLER),
+    # A head that does not end is no request; behind one that a handler has, it waits for the answer.
+    **_from(_BEFORE, Event.HEAD_TOO_LONG, Step(State.LEAVING, Action.ANSWER_431)),
     # It is answered. What has no handler is answered too: garbage with 400.
     **_from((*_BEFORE, *_AT_WORK), Event.BUFFER_FULL, Step(State.READING)),
     (State.READING, Event.BUFFER_LOW): Step(State.HANDLER),

@@ -35,6 +35,9 @@ LINGER_SECONDS = 1.0
 """After an answer that did not need the request's body, the rest of it is read for at most this long, so that
 the client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
 
+UPGRADES = frozenset({"websocket", "tcp"})
+"""Protocols for which aiohttp's parser stops to parse."""
+
 NEVER_SECONDS = 365 * 24 * 3600.0
 
 
@@ -116,6 +119,9 @@ class Protocol(web.RequestHandler):
                 driver.happened(Event.BODY_END)
         else:
             has_next = self._pipeline.receive(data)
+            if self._pipeline.is_too_long and not self._is_upgraded():
+                driver.happened(Event.HEAD_TOO_LONG)
+                return  # what aiohttp does not get, it does not keep
             super().data_received(data)
         if has_next and driver.state in BETWEEN_REQUESTS:
             self._record.since = time.perf_counter()
@@ -156,6 +162,8 @@ class Protocol(web.RequestHandler):
             driver.happened(Event.ANSWERED_LAST)
         elif self._pipeline.waiting:
             driver.happened(Event.ANSWERED_PIPELINED)
+            if self._pipeline.is_too_long:
+                driver.happened(Event.HEAD_TOO_LONG)
         else:
             driver.happened(Event.ANSWERED)
         return written, gone
@@ -215,6 +223,16 @@ class Protocol(web.RequestHandler):
         is_chunked = hdrs.TRANSFER_ENCODING in request.headers
         self._pipeline.claim(body=None if is_chunked else request.content_length, is_whole=is_whole)
         return is_whole
+
+    def _is_upgraded(self) -> bool:
+        """Whether the present request has changed the protocol, by the rules of aiohttp's parser: what comes
+        then is no head, and aiohttp bounds it.
+        """
+        if self.driver.request is None:
+            return False
+        headers = self.driver.request.headers
+        says_so = "upgrade" in headers.get(hdrs.CONNECTION, "").lower()
+        return says_so and headers.get(hdrs.UPGRADE, "").lower() in UPGRADES
 
     def _is_last(self) -> bool:
         """Whether this connection ends with its answer: in a drain, or when clients wait for its place."""
