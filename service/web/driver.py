@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from http import HTTPStatus
 
@@ -43,6 +44,7 @@ class Driver:
         "_moved",
         "_record",
         "_sock",
+        "began",
         "body_was_late",
         "closes_after_response",
         "place",
@@ -58,6 +60,9 @@ class Driver:
         self.stage: Stage | None = None  # set by the deadlines alone
         self.wire: asyncio.Transport | None = None
         """From `connected` until the connection is lost. aiohttp forgets its own when it closes."""
+        self.began = 0.0
+        """When the request began whose body is to come, by the deadlines' clock; later by the time in which
+        we did not read it."""
         self.request: web.Request | None = None
         """The request that a handler has, or that is answered while part of its body is still to come."""
         self.body_was_late = False
@@ -96,6 +101,29 @@ class Driver:
         """So many bytes of a body have come, whether or not a deadline asks for them."""
         if self.stage is Stage.BODY:
             self._moved += count
+
+    def awaits_body(self) -> None:
+        """A request has come whose body has not: the time for all of it began with its head."""
+        self.began = self._deadlines.since(self)
+
+    def evict(self) -> None:
+        """End the connection for others that wait; see exchange.py for those that stay."""
+        self.closes_after_response = True  # if a handler has the request, its answer is the last
+        self.happened(Event.EVICT)
+
+    def received(self) -> int:
+        """Bytes of the present request's body that have come."""
+        return self.request.content.total_bytes if self.request is not None else 0
+
+    def is_listening(self) -> bool:
+        """Whether we read: else nothing can come, and the handler is slower than the client."""
+        return self.wire is not None and self.wire.is_reading()
+
+    def rate(self) -> float:
+        """Bytes per second of its body that the client has sent; infinite if we do not read them."""
+        if self.stage is Stage.BODY and not self.is_listening():
+            return math.inf
+        return self.received() / max(self._deadlines.now - self.began, 1e-3)
 
     def drain(self) -> None:
         """End the connection without losing a request: after its answer, or once none can be on its way.
@@ -136,9 +164,7 @@ class Driver:
     def _did_enough(self) -> bool:
         """Whether the client did enough since the deadline began, or had nothing to do."""
         if self.stage is Stage.BODY:
-            # Nothing can come while we do not read: then the handler is slower than the client.
-            is_listening = self.wire is not None and self.wire.is_reading()
-            return not is_listening or self._moved >= self._least(Stage.BODY)
+            return not self.is_listening() or self._moved >= self._least(Stage.BODY)
         if self.stage is Stage.WRITE:
             if self._has_read_all():
                 return True  # what produces the rest of the answer is slow

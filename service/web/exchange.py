@@ -5,7 +5,7 @@ connection then ends. Knows no socket, no clock and no HTTP: protocol.py sees th
 actions out, deadlines.py keeps the time of each state. The diagram in docs/design.md is drawn from here.
 
 Every pair has an answer. A pair that `MOVES` does not hold changes nothing: an eviction, for instance, ends
-an idle connection and no other.
+no connection whose handler works.
 """
 
 from __future__ import annotations
@@ -145,6 +145,10 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     # We end it. A connection without a request ends at once, one whose request may be on its way gets a
     # moment, and one with a handler at work ends after its answer: the protocol then says ANSWERED_LAST.
     (State.IDLE, Event.EVICT): Step(State.LEAVING, Action.CLOSE, ConnectionEnd.EVICTED),
+    # Of the rest, those may be evicted whose client sends slowly.
+    (State.FRESH, Event.EVICT): Step(State.LEAVING, Action.ANSWER_408, ConnectionEnd.EVICTED),
+    (State.HEAD, Event.EVICT): Step(State.LEAVING, Action.ANSWER_408, ConnectionEnd.EVICTED),
+    (State.BODY, Event.EVICT): Step(State.HANDLER, Action.FAIL_BODY, ConnectionEnd.EVICTED),
     (State.FRESH, Event.DRAIN): Step(State.ARRIVING),
     (State.HEAD, Event.DRAIN): Step(State.ARRIVING),
     (State.IDLE, Event.DRAIN): _CLOSE,

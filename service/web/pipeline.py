@@ -20,8 +20,8 @@ MOST_BYTES: Final = 4096
 
 LONGEST_HEAD: Final = 32 * 1024
 """Bytes of a request line with all its headers; a longer head gets 431 while it comes. As much as nginx takes
-(large_client_header_buffers: 4 of 8 KiB); h11 and Node take 16 KiB, Apache and aiohttp limit each line to 8 KiB
-and their number, which is a megabyte for every connection that has sent nothing yet."""
+(large_client_header_buffers: 4 of 8 KiB); h11 and Node take 16 KiB, Apache and aiohttp limit each line to
+8 KiB and their number, which is a megabyte for every connection that has sent nothing yet."""
 
 
 class Pipeline:

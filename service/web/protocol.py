@@ -207,7 +207,11 @@ class Protocol(web.RequestHandler):
         """
         self.driver.request = request
         self._record.route, self._record.is_logged = route, is_logged
-        self.driver.happened(Event.REQUEST if self._claim(request) else Event.REQUEST_WITH_BODY)
+        if self._claim(request):
+            self.driver.happened(Event.REQUEST)
+        else:
+            self.driver.awaits_body()
+            self.driver.happened(Event.REQUEST_WITH_BODY)
         if self._fault is not None:
             error = (
                 web.HTTPBadRequest if self._fault == HTTPStatus.BAD_REQUEST else web.HTTPVersionNotSupported

@@ -25,7 +25,7 @@ ANSWERED_PIPELINED head  .     head  head     head     head  .     head  head   
 ANSWERED_LAST     last   last  last  last     last     last  .     last  last      .        .         .
 SERVED            leav   leav  leav  leav     leav     leav  leav  leav  leav      .        .         .
 HEAD_TOO_LONG     leav   leav  .     .        .        .     .     leav  leav      .        .         .
-EVICT             .      .     .     .        .        .     .     leav  .         .        .         .
+EVICT             leav   leav  hand  .        .        .     .     leav  .         .        .         .
 DRAIN             arri   arri  .     .        .        .     leav  leav  .         .        .         .
 ABANDON           gone   gone  leav  leav     gone     gone  gone  gone  gone      gone     gone      .
 LATE              leav   leav  hand  .        gone     gone  .     leav  leav      gone     gone      .
@@ -38,6 +38,9 @@ LOST              gone   gone  gone  gone     gone     gone  gone  gone  gone   
 A, E = Action, ConnectionEnd
 DONE = {
     **{(state, "HEAD_TOO_LONG"): (A.ANSWER_431, None) for state in ("fresh", "head", "idle", "arriving")},
+    ("fresh", "EVICT"): (A.ANSWER_408, E.EVICTED),
+    ("head", "EVICT"): (A.ANSWER_408, E.EVICTED),
+    ("body", "EVICT"): (A.FAIL_BODY, E.EVICTED),
     ("idle", "EVICT"): (A.CLOSE, E.EVICTED),
     ("idle", "DRAIN"): (A.CLOSE, None),
     ("last", "DRAIN"): (A.CLOSE, None),
