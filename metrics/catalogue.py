@@ -36,8 +36,9 @@ CATALOGUE = (
     Row(
         "http_connections_completed_total",
         "counter",
-        "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle at the limit), "
-        "abandoned (by a drain), handover, tls (no handshake); with several IO processes also killed.",
+        "Connections that ended, by reason: closed, error, deadline (too slow), evicted (idle or slow at "
+        "the limit), abandoned (by a drain), handover, tls (no handshake), client_limit (one client had too "
+        "many); with several IO processes also killed.",
         "How many of them have ended, and did they end well?",
         ("reason",),
     ),

@@ -47,6 +47,7 @@ class ConnectionEnd(enum.StrEnum):
     ABANDONED = "abandoned"
     HANDOVER = "handover"
     TLS = "tls"
+    CLIENT_LIMIT = "client_limit"
 
 
 class TaskOutcome(enum.StrEnum):

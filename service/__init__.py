@@ -6,6 +6,7 @@ The path of one connection, and the module that owns each step:
       -> net/connection_limit.py   a permit to hold one connection, taken before it is accepted
       -> net/accept_loop.py        takes it from the queue; what a failed accept means: net/accept_errors.py,
                                    and what follows when the machine is short of descriptors: net/shortage.py
+      -> net/client_limit.py       and no client holds more than its part of them
       -> web/connection.py         counts it at once: one record, from accept to its end; TLS
       -> web/early_reject.py       a whole request that cannot be admitted is refused here and now
       -> web/protocol.py           HTTP by aiohttp; what happens is an event of web/exchange.py, the
@@ -40,7 +41,8 @@ Around it:
                 the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
-                responses.py: those written without aiohttp
+                responses.py: those written without aiohttp; conformance.py: versions and hosts that
+                aiohttp lets pass
     app/        loading.py: the work, the application and the certificates that the settings name;
                 openapi.py: describes GET /data
     multi/      several IO processes under gunicorn: io_process.py, shares.py: what each gets; starts.py: what

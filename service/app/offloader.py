@@ -41,12 +41,13 @@ class Offloader:
         Arguments and result are pickled. What goes wrong comes as an `OffloadError`, which the chassis
         answers with 503, 504 or 500 unless the handler does; there is nothing to clean up.
         """
-        protocol = request.protocol
+        driver = request.protocol.driver if isinstance(request.protocol, Protocol) else None
         return await self._offload.submit(
             functools.partial(function, **kwargs) if kwargs else function,
             *args,
             deadline=self._deadline_of(request),
-            is_wanted=protocol.driver.is_wanted if isinstance(protocol, Protocol) else None,
+            is_wanted=driver.is_wanted if driver is not None else None,
+            place=driver.place if driver is not None else None,
         )
 
     def _deadline_of(self, request: web.Request) -> float:

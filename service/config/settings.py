@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+MOST = 2**31 - 1
+Positive = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Keyword:
 
 
 NONE = Keyword("none", None)
+PerClient = Annotated[Positive | None, Keyword("derived", None), Keyword("off", MOST)]
 SecondsOrOff = Annotated[float, Keyword("off", math.inf), Field(gt=0)]
 """A bound in seconds. The keyword "off" is infinity: no bound."""
 
@@ -144,6 +146,12 @@ class Settings(BaseModel):
         description="Most connections to hold at the same time; further ones wait in the kernel's accept "
         "queue. derived: as many as the limit on open files allows, at most 10000.",
     )
+    max_connections_per_client: PerClient = Field(
+        None,
+        description="Most connections of one client (an IPv4 address, or an IPv6 /64); further ones are "
+        "closed at once. derived: half of --max-connections, and no limit for loopback. off: no limit, for a "
+        "service whose only client is a balancer.",
+    )
     header_timeout: Seconds = Field(
         10.0,
         description="Seconds that a client may take to send a request's complete head, counted from accept "
@@ -153,6 +161,11 @@ class Settings(BaseModel):
         20.0,
         description="A request's body must average 500 B/s over each window of this many seconds while the "
         "service reads it; else the client gets 408.",
+    )
+    receive_timeout: Seconds = Field(
+        60.0,
+        description="Seconds that a client may take to send a whole request, head and body, while the "
+        "service reads it. After that it gets 408.",
     )
     write_timeout: Seconds = Field(
         20.0,
@@ -213,8 +226,8 @@ class Settings(BaseModel):
             raise ValueError("must not be empty")
         if isinstance(value, bool):  # TOML has them, and pydantic would read 1 and 0
             raise ValueError(f"must not be {str(value).lower()}: no setting is a switch")  # noqa: TRY004  # pydantic takes no TypeError
-        keyword = keyword_of(str(about.field_name))
-        return keyword.value if keyword is not None and value == keyword.text else value
+        named = {keyword.text: keyword.value for keyword in keywords_of(str(about.field_name))}
+        return named.get(value, value) if isinstance(value, str) else value
 
     # A rule over several settings is a validator of the last of them, so that it is reported together with
     # all other errors. A setting that came before and is itself wrong is missing in `data`: it was given.
@@ -244,18 +257,18 @@ class Settings(BaseModel):
         return client_ca
 
 
-def keyword_of(name: str) -> Keyword | None:
-    """The keyword of the setting `name`, if it has one."""
+def keywords_of(name: str) -> tuple[Keyword, ...]:
+    """The keywords of the setting `name`."""
     field = Settings.model_fields[name]
-    own = (item for item in field.metadata if isinstance(item, Keyword))
-    return next(own, NONE if field.default is None else None)
+    own = tuple(item for item in field.metadata if isinstance(item, Keyword))
+    return own or ((NONE,) if field.default is None else ())
 
 
 def shown(name: str, value: Any) -> str:
     """A value of the setting `name` as an operator types it."""
-    keyword = keyword_of(name)
-    if keyword is not None and value == keyword.value:
-        return keyword.text
+    for keyword in keywords_of(name):
+        if value == keyword.value:
+            return keyword.text
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from service.config.settings import SHAPES, Settings, keyword_of, shown, shown_default
+from service.config.settings import SHAPES, Settings, keywords_of, shown, shown_default
 
 DESCRIPTION = """\
 Serve GET /data, or an aiohttp application of yours, and run its CPU-bound
@@ -170,8 +170,7 @@ def _add_setting(parser: argparse.ArgumentParser, *names: str, **how: Any) -> ar
     name, default = how["dest"], "none"
     if name in Settings.model_fields:
         default = shown_default(name)
-        if (keyword := keyword_of(name)) is not None:
-            how["metavar"] += f"|{keyword.text}"
+        how["metavar"] = "|".join([how["metavar"], *(keyword.text for keyword in keywords_of(name))])
     how["help"] = f"{_Sources.model_fields[name].description} (default: {default})"
     return parser.add_argument(*names, **how)
 
@@ -214,8 +213,7 @@ def _sentence(error: ErrorDetails, sources: dict[str, str]) -> str:
     if error["type"] == "value_error":  # of a validator in Settings: a whole sentence
         return f"{subject}: {error['msg'].removeprefix('Value error, ')}"
     said = _wording(error)
-    if (keyword := keyword_of(name)) is not None:
-        said += f" or {keyword.text}"
+    said += "".join(f" or {keyword.text}" for keyword in keywords_of(name))
     said += f", not {error['input']!r:.80}"  # cut, so that the line stays readable
     if source == variable(name) and error["input"].startswith("tcp://"):
         said += (

@@ -32,6 +32,7 @@ from service.lifecycle.loop_monitor import LoopMonitor
 from service.lifecycle.stopping import Runner, Stopping
 from service.net.accept_loop import AcceptLoop, Callbacks
 from service.net.addresses import url, why_not_bound
+from service.net.client_limit import ClientLimit
 from service.net.connection_limit import ConnectionLimit, open_files
 from service.net.listener import listen
 from service.net.shortage import ReserveDescriptors, Shortage
@@ -133,17 +134,19 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
             Stage.ARRIVE: min(ARRIVE_SECONDS, settings.drain_timeout / 2),
             Stage.LEAVE: LEAVE_SECONDS,
         },
+        settings.receive_timeout,
         metrics,
     )
     stack.callback(supervisor.close)
     early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
-    hand_over = HandOver(supervisor, blueprint.tls, metrics, early_reject)
+    clients = ClientLimit(settings.max_connections_per_client, connection_limit, trusted=())
+    hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
         listener,
         settings.accept_batch,
         connection_limit,
         Shortage(connection_limit, reserve, metrics),
-        Callbacks(hand_over.take, supervisor.evict_idle, broken=lambda _: blueprint.broken()),
+        Callbacks(hand_over.take, supervisor.make_room, broken=lambda _: blueprint.broken()),
         metrics,
     )
     metrics.watch_backlog(lambda: backlog(listener))

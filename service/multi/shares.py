@@ -1,7 +1,8 @@
 """The share of one IO process among several in what the service may have. Pure.
 
 The settings are those of the whole service, however many IO processes it has. The rule: the workers of one IO
-process times the number of IO processes are at most --workers, and so are connections and --max-connections.
+process times the number of IO processes are at most --workers, and so are connections and --max-connections,
+and those of one client and --max-connections-per-client.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from service.config.settings import Settings
+from service.config.settings import MOST, Settings
 
 CORES_EACH: Final = 10
 """Cores that one IO process keeps busy with tasks of 4 ms (`make hand-over`, docs/proofs.md)."""
@@ -56,11 +57,13 @@ def share(settings: Settings, processes: int, graceful_timeout: float) -> Settin
             f"a graceful timeout of {graceful_timeout:g} s leaves no time to drain after --drain-notice "
             f"{settings.drain_notice:g}"
         )
-    connections = settings.max_connections
+    connections, each = settings.max_connections, settings.max_connections_per_client
     return settings.model_copy(
         update={
             "workers": settings.workers // processes,
             "max_connections": connections and max(1, connections // processes),
+            # The kernel spreads one client's connections over the processes, though not evenly.
+            "max_connections_per_client": each if each in (None, MOST) else max(1, each // processes),
             "drain_timeout": min(settings.drain_timeout, drain),
         }
     )

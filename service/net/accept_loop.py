@@ -48,13 +48,14 @@ class Callbacks:
     """What the accept loop calls.
 
     Attributes:
-        hand_over: with each accepted socket and its permit, which it owns from then on.
+        hand_over: with each accepted socket and its permit, which it owns from then on, and the host of its
+            peer; empty if that has no address.
         evict_idle: with the number of clients that wait while there is no permit or descriptor for them: as
             many idle connections should close.
         broken: once, with the error, when the listener is unusable.
     """
 
-    hand_over: Callable[[socket.socket, Permit], Any]
+    hand_over: Callable[[socket.socket, Permit, str], Any]
     evict_idle: Callable[[int], Any]
     broken: Callable[[OSError], Any]
 
@@ -147,7 +148,7 @@ class AcceptLoop:
             self._wait_for_permit()
             return False
         try:
-            sock, _ = self._listener.accept()
+            sock, peer = self._listener.accept()
         except OSError as error:
             permit.release()
             # By number: Python's BlockingIOError is also EALREADY and EINPROGRESS, which do not mean "empty".
@@ -158,7 +159,7 @@ class AcceptLoop:
         self._unknown_in_a_row = self._failed_in_a_row = 0
         self._accepted += 1
         try:
-            self._hand_over(sock, permit)
+            self._hand_over(sock, permit, peer[0] if peer else "")
         except Exception as error:  # whatever it is, it costs this connection and no other
             sock.close()
             permit.release()

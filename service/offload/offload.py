@@ -25,6 +25,24 @@ ATTEMPTS: Final = 2
 """How often a task is tried if its worker dies under it. A task that has killed two is no accident."""
 
 
+class Place:
+    """The place in the queue of a request that is on its way: nobody else is admitted for it.
+
+    Its connection gives it back: when the request submits its task, when it is answered without one, or when
+    the connection ends. A set of places, and no count, because several of these may happen, in any order.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, kept: set[Place]) -> None:
+        self._kept = kept
+        kept.add(self)
+
+    def release(self) -> None:
+        """Keep it no more; only the first call changes anything."""
+        self._kept.discard(self)
+
+
 class Offload:
     """Runs functions on the workers of a pool, and tells the metrics what became of each.
 
@@ -44,7 +62,7 @@ class Offload:
         self._queue = TaskQueue(make_pool, metrics, admission, attempts)
         self._pool = self._queue.pool
         self._metrics = metrics
-        self._expected = 0  # let through by the gate and not yet submitted
+        self._expected: set[Place] = set()  # of requests that the gate let through
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
         metrics.offload_depth.set_function(lambda: self.waiting)
@@ -101,19 +119,22 @@ class Offload:
         *args: Any,
         deadline: float = math.inf,
         is_wanted: Callable[[], bool] | None = None,
+        place: Place | None = None,
     ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
         Args:
             deadline: seconds from now after which the caller has no use for the result.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
+            place: the one that `expect` kept for it: the task takes it.
 
         Raises:
             RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
             `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
         """
         now = time.monotonic()
-        self._expected = max(0, self._expected - 1)
+        if place is not None:
+            place.release()
         retry_after = 1 if self._queue.closed else self._queue.retry_after(now, deadline)
         if retry_after is None:
             retry_after = self._pool.retry_after(now)
@@ -150,10 +171,7 @@ class Offload:
 
     def is_queueing(self) -> bool:
         """Whether any task waits that no worker has yet. If not, no request is refused for the wait."""
-        if not self._queue:
-            self._expected = 0  # an expected request that never came is forgotten
-            return False
-        return True
+        return bool(self._queue)
 
     def retry_after(self, deadline: float = math.inf) -> int | None:
         """What admission says to a request that comes now: None, or the seconds after which to ask again.
@@ -161,15 +179,15 @@ class Offload:
         Args:
             deadline: seconds within which the answer is needed.
         """
-        return self._queue.retry_after(time.monotonic(), deadline, self._expected)
+        return self._queue.retry_after(time.monotonic(), deadline, len(self._expected))
 
-    def expect(self) -> None:
-        """A request that would be admitted is on its way.
+    def expect(self) -> Place:
+        """A request that would be admitted is on its way: its place is kept until it is released.
 
-        It counts from now on. Else all that come in one instant would be let through for one place, and all
-        but one of them refused after they have been parsed.
+        It counts as waiting from now on. Else all that come in one instant would be let through for one
+        place, and all but one of them refused after they have been parsed.
         """
-        self._expected += 1
+        return Place(self._expected)
 
     def reject(self) -> None:
         """Count a request that is refused."""

@@ -22,7 +22,9 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import ConnectionEnd, Metrics
+from service.net.client_limit import ClientLimit
 from service.net.connection_limit import Permit
+from service.offload.offload import Place
 from service.web.deadlines import Stage
 from service.web.early_reject import Verdict
 from service.web.identity import connection_ids
@@ -39,6 +41,8 @@ TLS_SHUTDOWN_SECONDS = 24 * 3600.0
 """The event loop's own time limit from close to close_notify. It would cut off an answer that is still being
 read, so it is set out of the way: the stages LEAVE and WRITE end a client that neither reads nor closes."""
 
+HINT = "if many are behind this address, raise --max-connections-per-client; if it is a balancer, set it off"
+
 CLIENTS_FAULTS = (ssl.SSLError, ConnectionError, TimeoutError)  # garbage, gone, too slow
 
 
@@ -53,18 +57,33 @@ class Tls:
 class Record:
     """Owns one accepted socket and its permit until the connection's end, and counts that end once."""
 
-    __slots__ = ("_metrics", "_permit", "socket")
+    __slots__ = ("_client", "_clients", "_metrics", "_permit", "place", "socket")
 
-    def __init__(self, sock: socket.socket, permit: Permit, metrics: Metrics) -> None:
+    def __init__(
+        self, sock: socket.socket, permit: Permit, clients: ClientLimit, host: str, metrics: Metrics
+    ) -> None:
         self.socket = sock
+        self._clients = clients
+        self._client = clients.enter(host)
         self._permit = permit
         self._metrics = metrics
+        self.place: Place | None = None
+        """The place in the queue that is kept for its first request."""
         metrics.connections.opened(self)
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether its client has too many connections already."""
+        return self._client is None
 
     def end(self, reason: ConnectionEnd) -> None:
         """The connection is over, for this reason if it is the first one told."""
         if self._metrics.connections.ended(self, reason):
             self._permit.release()
+            if self._client is not None:
+                self._clients.leave(self._client)
+            if self.place is not None:
+                self.place.release()
 
 
 class HandOver:
@@ -75,28 +94,42 @@ class HandOver:
 
     Args:
         tls: how to encrypt; None for plain HTTP.
-        check: answers a socket by itself if its request cannot be admitted.
+        clients: who may have how many connections.
+        check: answers a socket by itself if its request cannot be admitted; keeps a place for one that can.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
         tls: Tls | None,
+        clients: ClientLimit,
         metrics: Metrics,
-        check: Callable[[socket.socket], Verdict] = lambda _: Verdict.PASSED,
+        check: Callable[[socket.socket], Verdict | Place] = lambda _: Verdict.PASSED,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
         self.tls = tls
         """How new connections are encrypted; may be replaced by another at any time, not by None."""
+        self._clients = clients
         self._metrics = metrics
         self._check = check if tls is None else lambda _: Verdict.PASSED  # nothing to be read yet
         self._under_way: dict[asyncio.Task[None], Record] = {}
         self._ids = connection_ids()
 
-    def take(self, sock: socket.socket, permit: Permit) -> None:
-        """Count the connection and start its hand-over; socket and permit are the record's from here on."""
-        record = Record(sock, permit, self._metrics)
+    def take(self, sock: socket.socket, permit: Permit, host: str) -> None:
+        """Count the connection and start its hand-over; socket and permit are the record's from here on.
+
+        Args:
+            host: of the peer.
+        """
+        record = Record(sock, permit, self._clients, host, self._metrics)
+        if record.is_over_limit:
+            sock.close()
+            record.end(ConnectionEnd.CLIENT_LIMIT)
+            log.warning(
+                "one client has too many connections", client=host, most=self._clients.most, hint=HINT
+            )
+            return
         verdict = self._checked(record)
         if verdict is Verdict.REFUSED:
             return
@@ -127,6 +160,9 @@ class HandOver:
 
     def _checked(self, record: Record) -> Verdict:
         verdict = self._check(record.socket)
+        if not isinstance(verdict, Verdict):
+            record.place = verdict
+            return Verdict.PASSED
         if verdict is Verdict.REFUSED:
             record.socket.close()
             record.end(ConnectionEnd.CLOSED)
@@ -146,6 +182,7 @@ class HandOver:
                 return
             # What the loop returns is not always it: under uvloop with TLS it is the loop's own protocol.
             protocol = self._supervisor.protocol(record.socket, record.end)
+            protocol.driver.place = record.place
             if self.tls is None:
                 await self._loop.connect_accepted_socket(lambda: protocol, record.socket)
             else:

@@ -60,7 +60,8 @@ class Deadlines(Generic[T]):
 
     def __init__(self, seconds: Mapping[Stage, float]) -> None:
         self.seconds = seconds
-        self._now = 0.0
+        self.now = 0.0
+        """Seconds of this clock."""
         self._due: dict[Stage, dict[T, float]] = {stage: {} for stage in Stage}
 
     def enter(self, connection: T, stage: Stage | None) -> None:
@@ -69,31 +70,40 @@ class Deadlines(Generic[T]):
             del self._due[connection.stage][connection]
         connection.stage = stage
         if stage is not None:
-            self._due[stage][connection] = self._now + self.seconds[stage]
+            self._due[stage][connection] = self.now + self.seconds[stage]
 
     def advance(self, seconds: float) -> list[T]:
         """Let time pass; returns the connections whose time is up, each stage's earliest first.
 
         They stay in their stage: what to do with them is for the caller.
         """
-        self._now += seconds
+        self.now += seconds
         return [
             connection
             for due in self._due.values()
-            for connection, _ in itertools.takewhile(lambda entry: entry[1] < self._now, due.items())
+            for connection, _ in itertools.takewhile(lambda entry: entry[1] < self.now, due.items())
         ]
 
     def count(self, stages: Iterable[Stage]) -> int:
         """How many connections are in these stages."""
         return sum(len(self._due[stage]) for stage in stages)
 
+    def staying(self, stage: Stage) -> list[T]:
+        """The connections in `stage`, those that are to leave it first in front."""
+        return list(self._due[stage])
+
+    def since(self, connection: T) -> float:
+        """When its present stage began, by the clock `now`; now, if it is in none."""
+        stage = connection.stage
+        return self.now if stage is None else self._due[stage][connection] - self.seconds[stage]
+
     def soonest(self) -> float:
         """Seconds until the next deadline of any connection; infinite if there is none."""
         firsts = (next(iter(due.values())) for due in self._due.values() if due)
-        return min(firsts, default=math.inf) - self._now
+        return min(firsts, default=math.inf) - self.now
 
     def longest(self, stage: Stage, count: int, at_least: float) -> list[T]:
         """At most `count` connections that have been in `stage` for `at_least` seconds, the longest first."""
-        latest = self._now + self.seconds[stage] - at_least
+        latest = self.now + self.seconds[stage] - at_least
         long = itertools.takewhile(lambda entry: entry[1] <= latest, self._due[stage].items())
         return [connection for connection, _ in itertools.islice(long, count)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from http import HTTPStatus
 
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from metrics.instruments import ConnectionEnd
 from service.net import tcp
+from service.offload.offload import Place
 from service.web import responses
 from service.web.deadlines import Deadlines, Stage
 from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State
@@ -42,8 +44,10 @@ class Driver:
         "_moved",
         "_record",
         "_sock",
+        "began",
         "body_was_late",
         "closes_after_response",
+        "place",
         "reason",
         "request",
         "stage",
@@ -56,12 +60,17 @@ class Driver:
         self.stage: Stage | None = None  # set by the deadlines alone
         self.wire: asyncio.Transport | None = None
         """From `connected` until the connection is lost. aiohttp forgets its own when it closes."""
+        self.began = 0.0
+        """When the request began whose body is to come, by the deadlines' clock; later by the time in which
+        we did not read it."""
         self.request: web.Request | None = None
         """The request that a handler has, or that is answered while part of its body is still to come."""
         self.body_was_late = False
         """Whether the handler got an exception for that."""
         self.closes_after_response = False
         """Whether the next response is the last one."""
+        self.place: Place | None = None
+        """The place in the queue that is kept for the present request, until it is answered."""
         self.reason: ConnectionEnd | None = None
         """Why we ended the connection; None if we did not, or for no reason that is counted apart."""
         self._sock = sock
@@ -92,6 +101,29 @@ class Driver:
         """So many bytes of a body have come, whether or not a deadline asks for them."""
         if self.stage is Stage.BODY:
             self._moved += count
+
+    def awaits_body(self) -> None:
+        """A request has come whose body has not: the time for all of it began with its head."""
+        self.began = self._deadlines.since(self)
+
+    def evict(self) -> None:
+        """End the connection for others that wait; see exchange.py for those that stay."""
+        self.closes_after_response = True  # if a handler has the request, its answer is the last
+        self.happened(Event.EVICT)
+
+    def received(self) -> int:
+        """Bytes of the present request's body that have come."""
+        return self.request.content.total_bytes if self.request is not None else 0
+
+    def is_listening(self) -> bool:
+        """Whether we read: else nothing can come, and the handler is slower than the client."""
+        return self.wire is not None and self.wire.is_reading()
+
+    def rate(self) -> float:
+        """Bytes per second of its body that the client has sent; infinite if we do not read them."""
+        if self.stage is Stage.BODY and not self.is_listening():
+            return math.inf
+        return self.received() / max(self._deadlines.now - self.began, 1e-3)
 
     def drain(self) -> None:
         """End the connection without losing a request: after its answer, or once none can be on its way.
@@ -132,9 +164,7 @@ class Driver:
     def _did_enough(self) -> bool:
         """Whether the client did enough since the deadline began, or had nothing to do."""
         if self.stage is Stage.BODY:
-            # Nothing can come while we do not read: then the handler is slower than the client.
-            is_listening = self.wire is not None and self.wire.is_reading()
-            return not is_listening or self._moved >= self._least(Stage.BODY)
+            return not self.is_listening() or self._moved >= self._least(Stage.BODY)
         if self.stage is Stage.WRITE:
             if self._has_read_all():
                 return True  # what produces the rest of the answer is slow
@@ -166,19 +196,24 @@ class Driver:
                 with contextlib.suppress(OSError):  # not connected any more
                     self._sock.shutdown(socket.SHUT_RDWR)
             case Action.ANSWER_408:
-                wire.write(responses.TOO_SLOW)
-                self._record.cut_off("OTHER", HTTPStatus.REQUEST_TIMEOUT)
-                wire.close()
+                self._answer_no_request(wire, HTTPStatus.REQUEST_TIMEOUT)
+            case Action.ANSWER_431:
+                self._answer_no_request(wire, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             case Action.ANSWER_503:
                 self._answer_503(wire)
             case Action.FAIL_BODY if self.request is not None:
                 self.body_was_late = True
                 self.request.content.set_exception(TimeoutError("the body came too slowly"))
 
+    def _answer_no_request(self, wire: asyncio.Transport, status: HTTPStatus) -> None:
+        wire.write(responses.plain(status))
+        self._record.cut_off("OTHER", status)
+        wire.close()
+
     def _answer_503(self, wire: asyncio.Transport) -> None:
         if self.request is None or self.request.writer.output_size:
             wire.abort()  # an answer has begun: there is no place for another
             return
-        wire.write(responses.SHUT_DOWN)
+        wire.write(responses.plain(HTTPStatus.SERVICE_UNAVAILABLE))
         self._record.cut_off(self.request.method, HTTPStatus.SERVICE_UNAVAILABLE)
         wire.close()

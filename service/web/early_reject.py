@@ -15,11 +15,13 @@ from __future__ import annotations
 import enum
 import functools
 import socket
+import time
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from metrics.instruments import Metrics
+from service.offload.offload import Place
 from service.web.responses import plain
 
 MOST_BYTES: Final = 4096
@@ -30,9 +32,9 @@ WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and en
 END: Final = b"\r\n\r\n"
 
 
-@functools.cache
-def _refusal(seconds: int) -> bytes:
-    return plain(HTTPStatus.SERVICE_UNAVAILABLE, f"Retry-After: {seconds}")
+@functools.lru_cache(maxsize=64)  # one per second and what it says; made anew, it would cost 10 us
+def _refusal(retry_after: int, now: int) -> bytes:
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, f"Retry-After: {retry_after}", at=now)
 
 
 class Verdict(enum.Enum):
@@ -52,8 +54,8 @@ class Gate(Protocol):
     def retry_after(self, deadline: float) -> int | None:
         """Seconds for `Retry-After`; None: a request that comes now, due in `deadline`, is admitted."""
 
-    def expect(self) -> None:
-        """A request that would be admitted is on its way."""
+    def expect(self) -> Place:
+        """A request that would be admitted is on its way: its place, to be released by its connection."""
 
     def reject(self) -> None:
         """A request has been refused."""
@@ -73,8 +75,12 @@ class EarlyReject:
         self._deadline = deadline
         self._metrics = metrics
 
-    def __call__(self, sock: socket.socket) -> Verdict:
-        """Check what has arrived, and answer it if it is to be refused."""
+    def __call__(self, sock: socket.socket) -> Verdict | Place:
+        """Check what has arrived, and answer it if it is to be refused.
+
+        Returns:
+            The place of a request that would be admitted, else the verdict.
+        """
         if not self._paths or not self._gate.is_queueing():
             return Verdict.PASSED
         seconds = self._gate.retry_after(self._deadline)
@@ -83,10 +89,9 @@ class EarlyReject:
             if path is None:
                 return Verdict.PASSED
             if seconds is None:
-                self._gate.expect()
-                return Verdict.PASSED
+                return self._gate.expect()
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
-            sock.send(_refusal(seconds), WITH_THE_END)
+            sock.send(_refusal(seconds, int(time.time())), WITH_THE_END)
         except BlockingIOError:
             return Verdict.PASSED if seconds is None else Verdict.SILENT
         except OSError:  # gone: the HTTP server knows what to do
@@ -96,12 +101,16 @@ class EarlyReject:
         return Verdict.REFUSED
 
     def _recognise(self, head: bytes) -> str | None:
-        """The path of a whole GET without a body and without anything after it."""
+        """The path of a whole GET without a body and without anything after it.
+
+        What the HTTP server would answer 400 had better get that answer; but a mistake here costs nothing: a
+        place is kept for as long as the answer takes.
+        """
         if not head.startswith(b"GET ") or head.find(END) != len(head) - len(END):
             return None
         target, _, rest = head[4:].partition(b" ")
         if not rest.startswith(b"HTTP/1.1\r\n") or b"\r\ncontent-length:" in (low := head.lower()):
             return None
-        if b"\r\ntransfer-encoding:" in low or b"\r\nexpect:" in low:
+        if b"\r\ntransfer-encoding:" in low or b"\r\nexpect:" in low or low.count(b"\r\nhost:") != 1:
             return None
         return self._paths.get(target.partition(b"?")[0])

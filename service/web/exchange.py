@@ -5,7 +5,7 @@ connection then ends. Knows no socket, no clock and no HTTP: protocol.py sees th
 actions out, deadlines.py keeps the time of each state. The diagram in docs/design.md is drawn from here.
 
 Every pair has an answer. A pair that `MOVES` does not hold changes nothing: an eviction, for instance, ends
-an idle connection and no other.
+no connection whose handler works.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Event(enum.StrEnum):
     ANSWERED_PIPELINED = "answered, next request has begun"
     ANSWERED_LAST = "answered for the last time"
     SERVED = "server loop over"
+    HEAD_TOO_LONG = "head too long"
     EVICT = "evict"
     DRAIN = "drain"
     ABANDON = "drain deadline"
@@ -69,6 +70,7 @@ class Action(enum.Enum):
     RESET = enum.auto()  # at once, and what the client has not read is thrown away
     RESET_FILE = enum.auto()  # the same, while the kernel may be sending a file
     ANSWER_408 = enum.auto()  # and close
+    ANSWER_431 = enum.auto()  # and close
     ANSWER_503 = enum.auto()  # and close; abort if an answer has begun
     FAIL_BODY = enum.auto()  # the handler that reads it gets an exception
 
@@ -127,6 +129,8 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     **_from(_BEFORE, Event.REQUEST, Step(State.HANDLER)),
     **_from(_BEFORE, Event.REQUEST_WITH_BODY, Step(State.BODY)),
     (State.BODY, Event.BODY_END): Step(State.HANDLER),
+    # A head that does not end is no request; behind one that a handler has, it waits for the answer.
+    **_from(_BEFORE, Event.HEAD_TOO_LONG, Step(State.LEAVING, Action.ANSWER_431)),
     # It is answered. What has no handler is answered too: garbage with 400.
     **_from((*_BEFORE, *_AT_WORK), Event.BUFFER_FULL, Step(State.READING)),
     (State.READING, Event.BUFFER_LOW): Step(State.HANDLER),
@@ -141,6 +145,10 @@ MOVES: Final[dict[tuple[State, Event], Step]] = {
     # We end it. A connection without a request ends at once, one whose request may be on its way gets a
     # moment, and one with a handler at work ends after its answer: the protocol then says ANSWERED_LAST.
     (State.IDLE, Event.EVICT): Step(State.LEAVING, Action.CLOSE, ConnectionEnd.EVICTED),
+    # Of the rest, those may be evicted whose client sends slowly.
+    (State.FRESH, Event.EVICT): Step(State.LEAVING, Action.ANSWER_408, ConnectionEnd.EVICTED),
+    (State.HEAD, Event.EVICT): Step(State.LEAVING, Action.ANSWER_408, ConnectionEnd.EVICTED),
+    (State.BODY, Event.EVICT): Step(State.HANDLER, Action.FAIL_BODY, ConnectionEnd.EVICTED),
     (State.FRESH, Event.DRAIN): Step(State.ARRIVING),
     (State.HEAD, Event.DRAIN): Step(State.ARRIVING),
     (State.IDLE, Event.DRAIN): _CLOSE,

@@ -35,6 +35,9 @@ LINGER_SECONDS = 1.0
 """After an answer that did not need the request's body, the rest of it is read for at most this long, so that
 the client sees the answer and not a reset; aiohttp's own default of 10 s lets a silent client hold a task."""
 
+UPGRADES = frozenset({"websocket", "tcp"})
+"""Protocols for which aiohttp's parser stops to parse."""
+
 NEVER_SECONDS = 365 * 24 * 3600.0
 
 
@@ -50,7 +53,7 @@ class Protocol(web.RequestHandler):
         ended: told the reason when the connection is over; later calls must change nothing.
     """
 
-    __slots__ = ("_connection_limit", "_ended", "_pipeline", "_record", "driver")
+    __slots__ = ("_connection_limit", "_ended", "_fault", "_pipeline", "_record", "driver")
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Protocol(web.RequestHandler):
         )
         self._connection_limit = connection_limit
         self._ended = ended
+        self._fault: HTTPStatus | None = None
         self._pipeline = Pipeline()
         self._record = RequestRecord(metrics)
         self.driver = Driver(sock, deadlines, self._record)
@@ -115,6 +119,9 @@ class Protocol(web.RequestHandler):
                 driver.happened(Event.BODY_END)
         else:
             has_next = self._pipeline.receive(data)
+            if self._pipeline.is_too_long and not self._is_upgraded():
+                driver.happened(Event.HEAD_TOO_LONG)
+                return  # what aiohttp does not get, it does not keep
             super().data_received(data)
         if has_next and driver.state in BETWEEN_REQUESTS:
             self._record.since = time.perf_counter()
@@ -148,10 +155,15 @@ class Protocol(web.RequestHandler):
         elif request.content.is_eof():  # else its body is still to come
             driver.request = None
         driver.body_was_late = False
+        if driver.place is not None:
+            driver.place.release()  # whether or not it has submitted a task
+            driver.place = None
         if not written.keep_alive:
             driver.happened(Event.ANSWERED_LAST)
         elif self._pipeline.waiting:
             driver.happened(Event.ANSWERED_PIPELINED)
+            if self._pipeline.is_too_long:
+                driver.happened(Event.HEAD_TOO_LONG)
         else:
             driver.happened(Event.ANSWERED)
         return written, gone
@@ -180,15 +192,31 @@ class Protocol(web.RequestHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
+    def refuse(self, status: HTTPStatus) -> None:
+        """The request that comes next is to be answered with `status`, whatever it asks for."""
+        self._fault = status
+
     def matched(self, request: web.Request, route: str | None, *, is_logged: bool) -> None:
         """The head of a request is complete and belongs to `route`; None when no route matched.
 
         Args:
             is_logged: whether the request log is to hold it.
+
+        Raises:
+            HTTPException: what the request is to be answered; see `refuse`.
         """
         self.driver.request = request
         self._record.route, self._record.is_logged = route, is_logged
-        self.driver.happened(Event.REQUEST if self._claim(request) else Event.REQUEST_WITH_BODY)
+        if self._claim(request):
+            self.driver.happened(Event.REQUEST)
+        else:
+            self.driver.awaits_body()
+            self.driver.happened(Event.REQUEST_WITH_BODY)
+        if self._fault is not None:
+            error = (
+                web.HTTPBadRequest if self._fault == HTTPStatus.BAD_REQUEST else web.HTTPVersionNotSupported
+            )
+            raise error(text=f"{self._fault.phrase}\n")
 
     def _claim(self, request: web.BaseRequest) -> bool:
         """Take the request off the pipeline; whether all of it is here."""
@@ -199,6 +227,16 @@ class Protocol(web.RequestHandler):
         is_chunked = hdrs.TRANSFER_ENCODING in request.headers
         self._pipeline.claim(body=None if is_chunked else request.content_length, is_whole=is_whole)
         return is_whole
+
+    def _is_upgraded(self) -> bool:
+        """Whether the present request has changed the protocol, by the rules of aiohttp's parser: what comes
+        then is no head, and aiohttp bounds it.
+        """
+        if self.driver.request is None:
+            return False
+        headers = self.driver.request.headers
+        says_so = "upgrade" in headers.get(hdrs.CONNECTION, "").lower()
+        return says_so and headers.get(hdrs.UPGRADE, "").lower() in UPGRADES
 
     def _is_last(self) -> bool:
         """Whether this connection ends with its answer: in a drain, or when clients wait for its place."""

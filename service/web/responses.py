@@ -5,8 +5,8 @@ Knows bytes and status codes.
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -14,11 +14,16 @@ from aiohttp.http_exceptions import LineTooLong
 from service.web.identity import SERVER
 
 
-def plain(status: HTTPStatus, *headers: str) -> bytes:
-    """A whole response whose body is its reason, and after which the connection closes."""
+def plain(status: HTTPStatus, *headers: str, at: float | None = None) -> bytes:
+    """A whole response whose body is its reason, and after which the connection closes.
+
+    Args:
+        at: its date, seconds since the epoch; None: now.
+    """
     body = f"{status.phrase}\n"
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",
+        f"Date: {formatdate(at, usegmt=True)}",  # the form of RFC 9110, 5.6.7
         f"Server: {SERVER}",
         *headers,
         "Content-Type: text/plain; charset=utf-8",
@@ -26,10 +31,6 @@ def plain(status: HTTPStatus, *headers: str) -> bytes:
         "Connection: close",
     ]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
-
-
-TOO_SLOW: Final = plain(HTTPStatus.REQUEST_TIMEOUT)
-SHUT_DOWN: Final = plain(HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def status_of(status: int, error: BaseException | None, *, body_was_late: bool) -> int:

@@ -1,4 +1,4 @@
-"""All connections that have a protocol: holds their clients to the deadlines, evicts idle ones, drains.
+"""All connections that have a protocol: holds their clients to the deadlines, evicts some, drains.
 
 Knows deadlines and protocols. Accepts nothing and hands nothing over (connection.py).
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from aiohttp import web
 
 from metrics.instruments import ConnectionEnd, Metrics
 from service.net.connection_limit import ConnectionLimit
+from service.web.conformance import conforming
 from service.web.deadlines import Deadlines, Stage
 from service.web.driver import Driver
 from service.web.exchange import Event
@@ -32,6 +33,25 @@ EVICTABLE_SECONDS = 0.5
 """Idle for less, a connection is not evicted: its client may have sent the next request already, which a
 close would lose. Longer than a round trip to most clients."""
 
+GRACE_SECONDS = 5.0
+"""Nobody is slow before: a lost packet costs a second (RFC 6298, 2.1), and two in a row three."""
+
+FAIR_BYTES_PER_SECOND = 16 * 1024
+"""Who sends a body as fast is not evicted: what a poor mobile link does (EDGE). To hold ten thousand places
+so takes an attacker a gigabit per second."""
+
+LOOK_SECONDS = 0.5
+"""How often slow connections are looked for at capacity: each look takes milliseconds for ten thousand."""
+
+LARGEST_BODY = 2**20
+"""What aiohttp reads into memory by default (`client_max_size`). A longer body is refused with 413, or its
+application takes it piece by piece, or has raised that limit and answers for what it holds."""
+
+MOST_BODY_BYTES = 256 * LARGEST_BODY
+"""Of all bodies that are being received, each no longer than `LARGEST_BODY`; above it the slowest goes. They
+lie in memory until they are whole. It is what a gigabit per second brings in two seconds: who needs more has
+clients that send slowly, and the slowest is what holds most for longest."""
+
 
 BEFORE_HANDLER = (Stage.HEAD, Stage.IDLE, Stage.ARRIVE)
 
@@ -42,6 +62,7 @@ class Supervisor:
     Args:
         manager: aiohttp's server, which knows its protocols.
         seconds: how long a client may take in each stage.
+        receive_seconds: how long it may take to send a whole request.
     """
 
     def __init__(
@@ -49,14 +70,18 @@ class Supervisor:
         manager: web.Server,
         connection_limit: ConnectionLimit,
         seconds: Mapping[Stage, float],
+        receive_seconds: float,
         metrics: Metrics,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._manager = manager
+        manager.request_factory = conforming(manager.request_factory, Protocol.refuse)
         self._connection_limit = connection_limit
         self.deadlines: Deadlines[Driver] = Deadlines(seconds)
+        self._receive_seconds = receive_seconds
         self._metrics = metrics
         self._evicted = 0
+        self._looked = 0.0  # for slow connections, by the deadlines' clock
         self._wanted = 0  # places that were asked for last
         self._closes_after_response = False
         self._draining = False
@@ -75,13 +100,53 @@ class Supervisor:
         elif self._closes_after_response:
             protocol.driver.closes_after_response = True
 
-    def evict_idle(self, count: int) -> None:
-        """Close the connections that have been idle for longest, until `count` are on their way out."""
+    def make_room(self, count: int) -> None:
+        """Close connections until `count` are on their way out: those that have been idle for longest and, if
+        there are too few of them, the slowest.
+        """
         self._wanted = count
         leaving = self._evicted - self._metrics.connections.snapshot().completed[ConnectionEnd.EVICTED]
-        for driver in self.deadlines.longest(Stage.IDLE, max(count - leaving, 0), EVICTABLE_SECONDS):
-            driver.happened(Event.EVICT)
+        missing = max(count - leaving, 0)
+        idle = self.deadlines.longest(Stage.IDLE, missing, EVICTABLE_SECONDS)
+        self._evict(idle)
+        if missing > len(idle) and self.deadlines.now >= self._looked + LOOK_SECONDS:
+            self._looked = self.deadlines.now
+            self._evict(self._slow()[: missing - len(idle)])
+
+    def _evict(self, drivers: Iterable[Driver]) -> None:
+        for driver in drivers:
+            driver.evict()
             self._evicted += 1
+
+    def _slow(self) -> list[Driver]:
+        """Those whose clients send at less than a fair rate, the slowest first: who is at the head of a
+        request after the grace, before all bodies.
+        """
+        heads = self.deadlines.longest(Stage.HEAD, self._wanted, GRACE_SECONDS)
+        latest = self.deadlines.now - GRACE_SECONDS
+        bodies = [one for one in self.deadlines.staying(Stage.BODY) if one.began <= latest]
+        slow = [one for one in bodies if one.rate() < FAIR_BYTES_PER_SECOND]
+        return heads + sorted(slow, key=Driver.rate)
+
+    def _bound_bodies(self, listened: float) -> None:
+        """Hold the bodies that are being received to their time, and all together to their bytes."""
+        held = {}
+        for driver in self.deadlines.staying(Stage.BODY):
+            if not driver.is_listening():
+                driver.began += listened  # the handler is slower than the client
+            elif self.deadlines.now - driver.began > self._receive_seconds:
+                driver.happened(Event.LATE)
+                continue
+            count = driver.received()
+            held[driver] = count if count <= LARGEST_BODY else 0
+        above = sum(held.values()) - MOST_BODY_BYTES
+        if above <= 0:
+            return
+        for driver in sorted(held, key=Driver.rate):
+            self._evict([driver])
+            above -= held[driver]
+            if above <= 0:
+                return
 
     def close_after_responses(self) -> None:
         """Let the next response on each connection be its last one, also on those still to come."""
@@ -130,5 +195,6 @@ class Supervisor:
             except Exception as error:
                 log.error("deadline failed", error=repr(error))  # noqa: TRY400  # a line is enough
                 self.deadlines.enter(driver, driver.stage)  # and again, one deadline later
+        self._bound_bodies(listened)
         if self._connection_limit.at_capacity:
-            self.evict_idle(self._wanted)
+            self.make_room(self._wanted)

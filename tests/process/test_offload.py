@@ -175,22 +175,26 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     assert offload.is_queueing()
     for _ in range(2):
         assert offload.retry_after() is None
-        offload.expect()
-        callers.append(asyncio.create_task(offload.submit(gate.wait)))
+        callers.append(asyncio.create_task(offload.submit(gate.wait, place=offload.expect())))
     await asyncio.sleep(0)
     assert offload.waiting == 3
     assert offload.retry_after() is None, "whoever came is expected no more: there is room for one"
-    offload.expect()
+    place = offload.expect()
     assert offload.retry_after() == 1, "and its place is kept"
     callers.append(asyncio.create_task(offload.submit(gate.wait)))
     await asyncio.sleep(0)
-    assert offload.waiting == 4, "it was admitted"
-    for _ in range(100):
-        offload.expect()  # and none of them comes
+    assert offload.waiting == 4, "a request that was not expected takes what is left"
+    assert offload.retry_after() == 1, "and not the place of another"
+    place.release()
+    assert offload.retry_after() == 1
     gate.set()
     await asyncio.gather(*callers)
     assert not offload.is_queueing()
-    assert offload.retry_after() is None, "nobody is expected for ever"
+    places = [offload.expect() for _ in range(100)]
+    assert offload.retry_after() is not None
+    for place in places * 2:
+        place.release()  # twice, and nothing more than once
+    assert offload.retry_after() is None
 
 
 async def test_work_that_nobody_waits_for_is_not_started(make: Make) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from metrics.exposition import parse
 from service.lifecycle.service import Service
+from tests.support import letter
 from tests.support.waiting import eventually
 
 Start = Callable[..., Awaitable["Running"]]
@@ -36,6 +37,7 @@ class Running:
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
+        letter.check(request, answer)
         return answer
 
     async def get(self, path: str = "/data", method: str = "GET") -> bytes:

@@ -146,7 +146,7 @@ class Bench:
         connections = sum(permit._limit is not None for permit in self.held)  # those not released
         return 10_000, 10_000 - SPARE_DESCRIPTORS - MOST_CONNECTIONS - self.possible() + connections
 
-    def take(self, sock: object, permit: Permit) -> None:
+    def take(self, sock: object, permit: Permit, _: str) -> None:
         self.taken.append(sock)
         self.held.append(permit)
 
@@ -350,10 +350,10 @@ def test_a_hand_over_that_raises_loses_its_connection_and_nothing_else() -> None
     bench = Bench(lost, "a")
     real = bench.take
 
-    def once(sock: object, permit: Permit) -> None:
+    def once(sock: object, permit: Permit, host: str) -> None:
         if sock is lost:
             raise RuntimeError("injected")
-        real(sock, permit)
+        real(sock, permit, host)
 
     bench.accepting._hand_over = once  # the listener must survive whatever it hands over to
     bench.turn()
@@ -513,8 +513,8 @@ def test_closing_empties_the_queue_first() -> None:
 
 def test_of_a_shared_queue_what_waits_now_is_taken_and_the_rest_left_to_the_others() -> None:
     class Crowd(Bench):
-        def take(self, sock: object, permit: Permit) -> None:
-            super().take(sock, permit)
+        def take(self, sock: object, permit: Permit, host: str) -> None:
+            super().take(sock, permit, host)
             self.listener.script.append("another")  # others hold the listener: clients go on to come
 
     bench = Crowd("a", "b")

@@ -7,7 +7,7 @@ import pytest
 from metrics.instruments import ConnectionEnd
 from service.web.deadlines import Stage
 from service.web.exchange import PENDING, STATES, TABLE, TIMED, Action, Event, State
-from service.web.pipeline import MOST_BYTES, Pipeline
+from service.web.pipeline import END_OF_HEAD, LONGEST_HEAD, MOST_BYTES, Pipeline
 
 # A column for each state, a row for each event; a cell is the next state, a dot is the same.
 GRID = """
@@ -24,7 +24,8 @@ ANSWERED          idle   idle  idle  idle     idle     idle  .     .     idle   
 ANSWERED_PIPELINED head  .     head  head     head     head  .     head  head      .        .         .
 ANSWERED_LAST     last   last  last  last     last     last  .     last  last      .        .         .
 SERVED            leav   leav  leav  leav     leav     leav  leav  leav  leav      .        .         .
-EVICT             .      .     .     .        .        .     .     leav  .         .        .         .
+HEAD_TOO_LONG     leav   leav  .     .        .        .     .     leav  leav      .        .         .
+EVICT             leav   leav  hand  .        .        .     .     leav  .         .        .         .
 DRAIN             arri   arri  .     .        .        .     leav  leav  .         .        .         .
 ABANDON           gone   gone  leav  leav     gone     gone  gone  gone  gone      gone     gone      .
 LATE              leav   leav  hand  .        gone     gone  .     leav  leav      gone     gone      .
@@ -36,6 +37,10 @@ LOST              gone   gone  gone  gone     gone     gone  gone  gone  gone   
 # What is done, and why the connection ends: everything that is not here does nothing.
 A, E = Action, ConnectionEnd
 DONE = {
+    **{(state, "HEAD_TOO_LONG"): (A.ANSWER_431, None) for state in ("fresh", "head", "idle", "arriving")},
+    ("fresh", "EVICT"): (A.ANSWER_408, E.EVICTED),
+    ("head", "EVICT"): (A.ANSWER_408, E.EVICTED),
+    ("body", "EVICT"): (A.FAIL_BODY, E.EVICTED),
     ("idle", "EVICT"): (A.CLOSE, E.EVICTED),
     ("idle", "DRAIN"): (A.CLOSE, None),
     ("last", "DRAIN"): (A.CLOSE, None),
@@ -185,3 +190,36 @@ def test_a_request_begins_once_and_a_flood_is_not_kept() -> None:
     for _ in range(3):
         assert not pipeline.receive(bytes(MOST_BYTES))
     assert len(pipeline.waiting) == MOST_BYTES
+
+
+@pytest.mark.parametrize("size", [1, 3, 100, MOST_BYTES - 1, MOST_BYTES, MOST_BYTES + 1, LONGEST_HEAD, 10**6])
+@pytest.mark.parametrize(("more", "is_too_long"), [(0, False), (1, True)])
+@pytest.mark.parametrize("before", [b"", GET])
+def test_a_head_may_be_so_long_and_no_longer_however_it_comes(
+    size: int, more: int, is_too_long: bool, before: bytes
+) -> None:
+    pipeline = Pipeline()
+    if before:
+        pipeline.receive(before + b"G")
+        pipeline.claim_head()
+    head = GET[len(before) > 0 : -4]
+    head += b"x" * (LONGEST_HEAD + more - len(head) - len(END_OF_HEAD) - (len(before) > 0)) + END_OF_HEAD
+    found = []
+    for data in (head, bytes(LONGEST_HEAD)):  # whatever follows belongs to another
+        for start in range(0, len(data), size):
+            pipeline.receive(data[start : start + size])
+        found.append(pipeline.is_too_long)
+    assert found == [is_too_long] * 2
+
+
+def test_each_head_is_counted_by_itself() -> None:
+    pipeline = Pipeline()
+    for _ in range(9):
+        assert pipeline.receive(GET[:-2] + bytes(LONGEST_HEAD // 2))
+        pipeline.receive(END_OF_HEAD)
+        pipeline.claim_head()
+        assert not pipeline.is_too_long
+    pipeline.receive(bytes(LONGEST_HEAD))
+    assert not pipeline.is_too_long
+    pipeline.receive(b"x")
+    assert pipeline.is_too_long

@@ -38,8 +38,10 @@ WRONG = {
     "backlog": ("-1", "must be at least 1, not '-1'"),
     "accept_batch": ("2147483648", "must be at most 2147483647, not '2147483648'"),
     "max_connections": ("none", "must be a whole number or derived, not 'none'"),
+    "max_connections_per_client": ("0", "must be at least 1 or derived or off, not '0'"),
     "header_timeout": ("inf", "must be a finite number, not 'inf'"),
     "body_timeout": ("0", "must be greater than 0, not '0'"),
+    "receive_timeout": ("off", "must be a number, not 'off'"),
     "write_timeout": ("nan", "must be a finite number, not 'nan'"),
     "idle_timeout": ("off", "must be a number, not 'off'"),
     "tls_cert": ("cert.pem", "must be given together with --tls-cert"),  # said of the key, which is missing
@@ -291,15 +293,16 @@ def test_what_is_listed_can_be_typed(argv: list[str]) -> None:
     assert read_settings(typed) == reading.settings
 
 
-def test_a_listed_line_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_line_fits_90_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in Settings():
         monkeypatch.setenv(variable(name), str("none" if value is None else value))
     monkeypatch.setenv("SERVICE_WORK_UNITS", "calibrated")
     monkeypatch.setenv("SERVICE_MAX_CONNECTIONS", "derived")
+    monkeypatch.setenv("SERVICE_MAX_CONNECTIONS_PER_CLIENT", "derived")
     monkeypatch.setenv("SERVICE_APP", "package.module:function9")
     text = listing(read([]), colors=False)
     assert len(text.splitlines()) == text.count("  SERVICE_")
-    assert max(map(len, text.splitlines())) == 80
+    assert max(map(len, text.splitlines())) == 90
 
 
 def test_a_path_that_is_no_utf_8_is_listed_all_the_same() -> None:

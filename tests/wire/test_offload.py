@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from aiohttp import web
 from metrics.exposition import total
 from service.app.offloader import Offloader
 from service.offload import admission
+from service.offload.offload import Place
 from service.web import connection, early_reject
 from service.web.early_reject import Verdict
 from tests import work
@@ -37,13 +39,15 @@ def gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # no
     work.gate.set()
 
 
-async def busy(start: Start, **more: object) -> tuple[Running, list[asyncio.Task[bytes]]]:
+async def busy(
+    start: Start, path: str = "/data", **more: object
+) -> tuple[Running, list[asyncio.Task[bytes]]]:
     """A service whose one worker is at the gate with one request, while another waits."""
     settings: dict[str, object] = {"offload": "thread", "workers": 1, "work": "tests.work:waits_at_the_gate"}
     service = await start(**{**settings, "queue_wait": 1e-9, **more})
     waiting = []
     for count in (1, 2):
-        waiting.append(asyncio.create_task(service.get()))
+        waiting.append(asyncio.create_task(service.get(path)))
         await service.until(lambda count=count: in_offload(service) == count)  # type: ignore[misc]
     service.clients = waiting  # else they end with the test, before the drain has answered them
     return service, waiting
@@ -87,8 +91,8 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
 
     def known(answer: bytes) -> dict[bytes, bytes]:
         lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
-        fields = dict(line.lower().split(b": ", 1) for line in lines[1:])
-        return {b"": lines[0], **{name: fields[name] for name in fields.keys() - {b"date", b"x-request-id"}}}
+        fields = dict(line.lower().split(b": ", 1) for line in lines[1:]) | {b"date": b"some time"}
+        return {b"": lines[0], **{name: fields[name] for name in fields.keys() - {b"x-request-id"}}}
 
     assert known(cheap) == known(slow)
     assert body_of(cheap) == body_of(slow)
@@ -126,15 +130,82 @@ async def test_an_application_says_which_paths_are_refused_early(start: Start) -
     assert total(values, "http_requests_total", route="/gated", status="503") == 1
 
 
+async def arrived_before_it_is_accepted(service: Running, sent: bytes) -> bytes:
+    """The answer to a client whose request is here when it is accepted: only such a one is recognised."""
+    client = socket.create_connection((service.host, service.port))  # blocks, and so does the service's loop
+    client.sendall(sent)
+    reader, writer = await asyncio.open_connection(sock=client)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+def application_of_surprises(offload: Offloader) -> web.Application:
+    """Every GET of /gated waits at the gate. The rest are said to, and do not."""
+
+    async def wait(request: web.Request) -> web.Response:
+        return web.Response(body=await offload(request, work.waits_at_the_gate, 2))
+
+    async def answers(_: web.Request) -> web.Response:
+        return web.Response(text="from a cache\n")
+
+    async def fails(_: web.Request) -> web.Response:
+        raise LookupError
+
+    app = web.Application()
+    app.router.add_get("/gated", wait)
+    app.router.add_get("/cached", answers)
+    app.router.add_get("/fails", fails)
+    app.router.add_post("/posted", answers)
+    offload.always |= {"/gated", "/cached", "/fails", "/posted", "/nowhere"}
+    return app
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /gated HTTP/1.1\r\n\r\n", 400),
+        (b"GET /gated HTTP/1.1\r\nHost: t\r\nHost: t\r\n\r\n", 400),
+        (b"GET /gated HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n", 400),
+        (b"GET /gated HTTP/1.1\r\nHost: t\r\nRequest-Timeout: soon\r\nConnection: close\r\n\r\n", 400),
+        (b"GET /cached HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 200),
+        (b"GET /fails HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 500),
+        (b"GET /posted HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 405),
+        (b"GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", 404),
+        (b"GET /gated HTTP/1.1\r\nHost: t\r\n\r\n", 0),  # and its connection is lost before HTTP
+    ],
+)
+@pytest.mark.usefixtures("gate")
+async def test_a_request_that_never_reaches_the_queue_keeps_no_place_in_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int
+) -> None:
+    monkeypatch.setattr(admission, "MOST_WAITING", 4)
+    service, waiting = await busy(
+        start, app=f"{__name__}:application_of_surprises", path="/gated", queue_wait=1000
+    )
+    with monkeypatch.context() as patch:
+        if not status:
+            patch.setattr(web.RequestHandler, "connection_made", lambda *_: 1 / 0)
+        for _ in range(12):
+            with contextlib.suppress(ConnectionError):
+                answer = await arrived_before_it_is_accepted(service, sent)
+                assert not status or status_of(answer) == status
+    waiting.append(asyncio.create_task(service.get("/gated")))
+    await service.until(lambda: waiting[-1].done() or in_offload(service) == 3)
+    work.gate.set()
+    assert [status_of(answer) for answer in await asyncio.gather(*waiting)] == [200] * 3
+
+
 @pytest.mark.usefixtures("gate")
 async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, _ = await busy(start)
-    looks: list[Verdict] = []
+    looks: list[Verdict | Place] = []
     check = early_reject.EarlyReject.__call__
 
-    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict:
+    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict | Place:
         looks.append(check(self, sock))
         return looks[-1]
 

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from metrics.instruments import Metrics
+from service.offload.offload import Place
 from service.web.early_reject import EarlyReject, Verdict
 
 GET = b"GET /data?n=1 HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+PLACE = Place(set())
 
 
 class Gate:
@@ -29,8 +33,9 @@ class Gate:
         self.deadlines.add(deadline)
         return self.says
 
-    def expect(self) -> None:
+    def expect(self) -> Place:
         self.expected += 1
+        return PLACE
 
     def reject(self) -> None:
         self.rejected += 1
@@ -77,7 +82,9 @@ def test_a_request_is_answered_and_ends_in_order(pair: tuple[socket.socket, sock
 @pytest.mark.parametrize(
     ("sent", "gate", "paths", "check", "expected"),
     [
-        (GET, Gate(None), ["/data"], Verdict.PASSED, 1),
+        (GET, Gate(None), ["/data"], PLACE, 1),
+        (GET.replace(b"Host: t\r\n", b""), Gate(None), ["/data"], Verdict.PASSED, 0),
+        (GET.replace(b"Host: t", b"HOST: t\r\nHost: t"), Gate(7), ["/data"], Verdict.PASSED, 0),
         (GET, Gate(7, at_capacity=False), ["/data"], Verdict.PASSED, 0),
         (GET, Gate(7), [], Verdict.PASSED, 0),
         (GET.replace(b"/data", b"/other"), Gate(7), ["/data"], Verdict.PASSED, 0),
@@ -92,7 +99,7 @@ def test_everybody_else_takes_the_long_way_with_all_that_was_sent(
     sent: bytes,
     gate: Gate,
     paths: list[str],
-    check: Verdict,
+    check: Verdict | Place,
     expected: int,
 ) -> None:
     client, served = pair

@@ -1,0 +1,81 @@
+"""How many connections one client may hold: a count per address. Pure.
+
+Without it, one host that opens connections and sends nothing takes every place there is. A client is an IPv4
+address or an IPv6 network of 64 bits: a subscriber gets at least that many addresses (RFC 6177), so a count
+per IPv6 address would bound nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from service.net.connection_limit import ConnectionLimit
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Client = str | bytes
+"""An IPv4 address as text, or the first 64 bits of an IPv6 address."""
+
+MAPPED: Final = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins that a socket for both kinds tells (RFC 4291, 2.5.5.2)."""
+
+
+class ClientLimit:
+    """Counts the connections of each client; a client that has none is forgotten.
+
+    Args:
+        chosen: most connections of one client, loopback included; None: half of what the connection limit is,
+            and for addresses of this machine no limit: a balancer, a tunnel or a test may be behind them.
+        trusted: networks without a limit, for balancers.
+    """
+
+    def __init__(
+        self, chosen: int | None, connection_limit: ConnectionLimit, trusted: Sequence[Network] = ()
+    ) -> None:
+        self._chosen = chosen
+        self._connection_limit = connection_limit
+        self._trusted = trusted
+        self.held: dict[Client, int] = {}
+        """How many connections each client holds."""
+
+    @property
+    def most(self) -> int:
+        """Connections that one client may hold."""
+        return max(1, self._connection_limit.limit // 2) if self._chosen is None else self._chosen
+
+    def enter(self, host: str) -> Client | None:
+        """Count one connection from the address `host`: its client, for `leave`; None if it has too many."""
+        client = client_of(host)
+        held = self.held.get(client, 0)
+        if held >= self.most and not self._is_exempt(host):
+            return None
+        self.held[client] = held + 1
+        return client
+
+    def leave(self, client: Client) -> None:
+        """A connection that was counted has ended."""
+        left = self.held[client] - 1
+        if left:
+            self.held[client] = left
+        else:
+            del self.held[client]
+
+    def _is_exempt(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return True  # a Unix socket: there is no address to tell its clients apart
+        address = getattr(address, "ipv4_mapped", None) or address
+        if self._chosen is None and address.is_loopback:
+            return True
+        return any(address in network for network in self._trusted)
+
+
+def client_of(host: str) -> Client:
+    """The client that an address as the kernel tells it belongs to."""
+    if ":" not in host:
+        return host
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])  # without a link-local one's interface
+    return socket.inet_ntoa(packed[12:]) if packed.startswith(MAPPED) else packed[:8]
