@@ -34,7 +34,7 @@ from service.net.accept_loop import AcceptLoop, Callbacks
 from service.net.addresses import url, why_not_bound
 from service.net.client_limit import ClientLimit
 from service.net.connection_limit import ConnectionLimit, open_files
-from service.net.listener import listen
+from service.net.listener import listen, resolve
 from service.net.shortage import ReserveDescriptors, Shortage
 from service.net.tcp import backlog
 from service.offload.admission import Admission
@@ -97,10 +97,10 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     """
     settings, metrics = blueprint.settings, blueprint.metrics
     metrics.info(version=__version__, offload=settings.offload, loop=settings.loop)
-    # On a thread, so that the loop hears a signal meanwhile.
+    # On threads, so that the loop hears a signal meanwhile: these wait for a disk, a resolver, the work.
     work, cost = await in_background("calibration", load_work, settings)
 
-    admin_address = _start_admin(blueprint, stack) if blueprint.admin else ""
+    admin_address = await _start_admin(blueprint, stack) if blueprint.admin else ""
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
     offloader = Offloader(offload, settings.deadline)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
@@ -115,7 +115,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         raise StartError(f"the application does not start: {type(error).__name__}: {error}") from error
     stack.push_async_callback(stopping.application, runner)
 
-    listener = blueprint.listener or _listen(settings)
+    listener = blueprint.listener or await _listen(settings)
     stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
     reserve = ReserveDescriptors()  # before the open files are counted: it is some of them
     try:
@@ -177,19 +177,21 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     return Parts(offload, connection_limit, supervisor, hand_over, monitor, address, admin_address)
 
 
-def _start_admin(blueprint: Blueprint, stack: AsyncExitStack) -> str:
+async def _start_admin(blueprint: Blueprint, stack: AsyncExitStack) -> str:
     host, port = blueprint.settings.admin_host, blueprint.settings.admin_port
     try:
-        admin = Admin(host, port, blueprint.metrics.registry, blueprint.alive, blueprint.ready)
+        address = await in_background("resolver", resolve, host)
+        admin = Admin(address, port, blueprint.metrics.registry, blueprint.alive, blueprint.ready)
     except (OSError, UnicodeError) as error:
         raise _cannot_bind("admin", host, port, error) from error
     stack.callback(admin.close)
     return url(*admin.address)
 
 
-def _listen(settings: Settings) -> socket.socket:
+async def _listen(settings: Settings) -> socket.socket:
     try:
-        return listen(settings.host, settings.port, settings.backlog)
+        address = await in_background("resolver", resolve, settings.host)
+        return listen(address, settings.port, settings.backlog)
     except (OSError, UnicodeError) as error:
         raise _cannot_bind("service", settings.host, settings.port, error) from error
 

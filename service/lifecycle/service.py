@@ -82,7 +82,7 @@ class Service:
             self.metrics,
             self._listener,
             self._has_admin,
-            self._tls or load_tls(self.settings),
+            self._tls or await in_background("certificates", load_tls, self.settings),
             self.ready,
             self.alive,
             self.broken.set,

@@ -27,6 +27,16 @@ def adopt(fd: int) -> socket.socket:
     return listener
 
 
+def resolve(host: str) -> str:
+    """The address that `host` names, to listen on; this may wait for a name server.
+
+    Raises:
+        OSError, UnicodeError: it names none.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return str(found[0][4][0])
+
+
 def listen(host: str, port: int, backlog: int) -> socket.socket:
     """A new non-blocking socket that listens on IPv4 or IPv6, as `host` demands; port 0 picks a free port.
 

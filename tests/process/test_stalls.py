@@ -79,11 +79,11 @@ def test_a_second_signal_ends_it_at_once_though_its_last_lines_have_no_reader(
         child.process.send_signal(signal.SIGTERM)
         until(lambda: status(f"{ready['admin']}/readyz") == 503)
 
-        def has_ended() -> bool:
-            child.process.send_signal(signal.SIGTERM)  # again: two within ONE_STOP_SECONDS are one
+        def is_forced() -> bool:  # again and again: two orders within ONE_STOP_SECONDS are one
+            child.process.send_signal(signal.SIGTERM)
             return child.process.poll() is not None
 
-        until(has_ended)
+        until(is_forced)
         assert child.process.wait() == 1
 
 

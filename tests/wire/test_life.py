@@ -356,6 +356,35 @@ async def test_who_calls_serve_is_told_of_the_start_and_keeps_its_garbage_collec
     assert gc.get_freeze_count() <= frozen  # what an earlier test has frozen may die, but nothing is added
 
 
+@pytest.mark.parametrize("host", ["host", "admin_host"])
+async def test_a_resolver_that_does_not_answer_leaves_the_order_to_stop_heard(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    resolve, asked, answer = socket.getaddrinfo, threading.Event(), threading.Event()
+    answered: list[str] = []
+
+    def stall(name: str, *arguments: Any, **more: Any) -> Any:
+        if name == "stalled.test":
+            asked.set()
+            answer.wait(10)
+            answered.append(name)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return resolve(name, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", stall)
+    settings = Settings.model_validate(
+        {"port": 0, "admin_port": 0, "work_units": 1, "offload": "inline", host: "stalled.test"}
+    )
+    control = Control(force=lambda: None)
+    serving = asyncio.create_task(serve(Service(settings), control))
+    await eventually(asked.is_set)
+    control.stop(Event.TERMINATE)
+    assert await serving == 0
+    assert not answered
+    answer.set()
+    await eventually(lambda: answered)
+
+
 async def test_an_application_that_does_not_clean_up_in_time_is_cut_off(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
