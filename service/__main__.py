@@ -62,16 +62,14 @@ def _terminal() -> int:
     return 0
 
 
-def _force() -> None:
+def _force(code: int) -> None:
     # Neither by the loop nor by the log: this signal may have interrupted a write of the log. And not into a
     # full pipe, which would block. Workers see that their parent has gone, and exit within milliseconds.
     with contextlib.suppress(Exception):
         # Without a stderr at start, descriptor 2 is some other file's.
         if sys.__stderr__ is not None and select.select([], [2], [], 0)[1]:
             os.write(2, b"offloop: second signal: ended at once\n")
-    from service.lifecycle.states import EXIT_FORCED  # `main` has imported it
-
-    os._exit(EXIT_FORCED)
+    os._exit(code)
 
 
 def main() -> int:
@@ -82,8 +80,9 @@ def main() -> int:
         if os.environ.get("LISTEN_PID") == "1":  # the socket was meant for the service (sd_listen_fds(3))
             os.environ["LISTEN_PID"] = str(os.getpid())
     from service.lifecycle.control import Control  # it brings asyncio, which process 1 does not need
+    from service.lifecycle.states import EXIT_FORCED
 
-    control = Control(_force)
+    control = Control(functools.partial(_force, EXIT_FORCED))
     _install_signal_handlers(control)
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     from service.command import run  # the slow part: everything else is imported here

@@ -48,6 +48,7 @@ def test_it_buries_what_its_workers_leave_behind(tmp_path: Path) -> None:
             with pytest.raises(HTTPError, match="504"):
                 urlopen(f"{address}/data?where={tmp_path}/started-{number}&then=stays")
             assert (tmp_path / f"started-{number}").exists()
+        child.wait_until(lambda: len(child.events("worker lost")) == 2)
         until(lambda: not zombies(first), lambda: f"zombies: {zombies(first)}", 10)
         os.kill(first, signal.SIGTERM)
         assert child.process.wait(30) == 0
