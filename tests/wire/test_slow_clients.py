@@ -95,7 +95,9 @@ async def test_a_handler_that_reads_late_takes_nothing_of_that_time(start: Start
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("sent", [POST % 10**6, b"", b"GET / HTTP/1.1\r\nX: "], ids=["bodies", "nothing", "heads"])
+@pytest.mark.parametrize(
+    "sent", [POST % 10**6, b"", b"GET / HTTP/1.1\r\nX: "], ids=["bodies", "nothing", "heads"]
+)
 async def test_slow_requests_in_all_places_keep_no_good_client_out(start: Start, sent: bytes) -> None:
     service = await start(max_connections=20, header_timeout=60)
     slow = []
