@@ -23,6 +23,7 @@ from service.config.settings import Settings, shown_default
 from service.config.sources import flag
 from service.lifecycle.states import STATES, TRANSITIONS
 from service.web import exchange
+from tests.proofs.fuzz_oracle import ROWS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -229,6 +230,12 @@ def verdicts_table() -> str:
     return "\n".join(lines)
 
 
+def differences_table() -> str:
+    """What our parser refuses and h11 does not, and why."""
+    lines = ["| what ours refuses, and h11 does not | why |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {row.name} | {row.argument} |" for row in ROWS)])
+
+
 def repeats_table() -> str:
     """What each claim was told in run after run, and between which figures, as last repeated."""
     kept = json.loads((ROOT / "docs/proofs/repeats.json").read_text(encoding="utf-8"))
@@ -283,7 +290,7 @@ PAGES: dict[Path, Tables] = {
     DOCS / "metrics.md": {"metrics": metrics_table},
     DOCS / "proofs.md": {name: functools.partial(proof_table, name) for name in PROOF_NAMES}
     | {"peers": peers_table, "verdicts": verdicts_table, "repeats": repeats_table}
-    | {"known-answers": known_answers_table},
+    | {"known-answers": known_answers_table, "differences": differences_table},
 }
 
 

@@ -6,7 +6,6 @@ The path of one connection, and the module that owns each step:
       -> net/connection_limit.py   a permit to hold one connection, taken before it is accepted
       -> net/accept_loop.py        takes it from the queue; what a failed accept means: net/accept_errors.py,
                                    and what follows when the machine is short of descriptors: net/shortage.py
-      -> net/client_limit.py       and no client holds more than its part of them
       -> web/connection.py         counts it at once: one record, from accept to its end; TLS
       -> web/early_reject.py       a whole request that cannot be admitted is refused here and now
       -> web/protocol.py           HTTP by aiohttp; what happens is an event of web/exchange.py, the
@@ -37,8 +36,9 @@ Around it:
                 that are not lanes; supervised_pool.py: workers that die are replaced;
                 fork_server.py: where worker processes come from, and what if it does not answer;
                 forkserver_signals.py: a fork server that survives signals to the whole group
-    net/        listener.py: opened or handed over; addresses.py: as an operator reads them; tcp.py: what
-                the kernel knows; tls.py: certificates
+    net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
+                over; addresses.py: as an operator reads them; tcp.py: what the kernel knows; tls.py:
+                certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
                 responses.py: those written without aiohttp; conformance.py: versions and hosts that

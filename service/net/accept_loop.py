@@ -51,7 +51,7 @@ class Callbacks:
         hand_over: with each accepted socket and its permit, which it owns from then on, and the host of its
             peer; empty if that has no address.
         evict_idle: with the number of clients that wait while there is no permit or descriptor for them: as
-            many idle connections should close.
+            many connections should close, idle ones first.
         broken: once, with the error, when the listener is unusable.
     """
 
