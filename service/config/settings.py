@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,12 +29,15 @@ class Keyword:
     """
 
     text: str
-    value: float | None
+    value: float | tuple[()] | None
 
 
 NONE = Keyword("none", None)
 SecondsOrOff = Annotated[float, Keyword("off", math.inf), Field(gt=0)]
 """A bound in seconds. The keyword "off" is infinity: no bound."""
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], Keyword("none", ())]
+"""Typed with commas between them."""
 
 
 def cores() -> int:
@@ -117,6 +121,11 @@ class Settings(BaseModel):
         description="Seconds in which a request's task must end, waiting included; its Request-Timeout "
         "header may ask for less. After that it gets 504, and its worker is replaced (in an executor: kept "
         "until the task ends). off: no deadline.",
+    )
+    trusted_peers: Networks = Field(
+        (),
+        description="Networks of clients that are trusted, such as 10.0.0.0/8,::1. What counts is the "
+        "address at the other end of the connection. Only their Request-Timeout ends a worker.",
     )
     task_attempts: int = Field(
         2,
@@ -206,6 +215,16 @@ class Settings(BaseModel):
         "auto", description="Format of the log. auto: text on a terminal, JSON lines elsewhere."
     )
 
+    # Of two validators before the type, the one that is defined last runs first: keywords are known by now.
+    @field_validator("trusted_peers", mode="before")
+    @classmethod
+    def _as_networks(cls, value: Any) -> Any:
+        written = value if isinstance(value, list | tuple) else str(value).split(",")  # TOML has lists
+        try:
+            return tuple(ip_network(str(one).strip()) for one in written)
+        except ValueError as error:  # it says what is wrong with which
+            raise ValueError(f"must be networks with commas between them or none: {error}") from error
+
     @field_validator("*", mode="before")
     @classmethod
     def _as_typed(cls, value: Any, about: ValidationInfo) -> Any:
@@ -256,6 +275,8 @@ def shown(name: str, value: Any) -> str:
     keyword = keyword_of(name)
     if keyword is not None and value == keyword.value:
         return keyword.text
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
