@@ -162,7 +162,8 @@ CATALOGUE = (
     Row(
         "offload_tasks_total",
         "counter",
-        "Tasks by outcome: completed, rejected, expired, cancelled, failed, killed.",
+        "Tasks by outcome: completed, rejected, expired, cancelled, failed, killed (its workers died), "
+        "quarantined (not run, because the same call has killed workers).",
         "How do tasks end?",
         ("outcome",),
     ),

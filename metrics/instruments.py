@@ -58,6 +58,7 @@ class TaskOutcome(enum.StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
     KILLED = "killed"
+    QUARANTINED = "quarantined"
 
 
 class RestartReason(enum.StrEnum):

@@ -83,6 +83,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
     """
 
     kind = "executor"
+    passing = False  # it must be empty before a suspected task can come
 
     def __init__(
         self, executor: type[Executor], count: int, nice: int, metrics: Metrics, observer: PoolObserver[T]
@@ -118,7 +119,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
 
     def available(self, most: int, *, suspected: bool) -> Place | None:
         """See `Pool`."""
-        if self._executor is None or self._broken:
+        if self._executor is None or self._broken or not self._breaker.closed:
             return None
         if self.in_flight >= most * self.count:
             return None

@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.errors import RejectedError, WorkError, WorkerStartError
+from service.offload.errors import QuarantinedError, RejectedError, WorkError, WorkerStartError
 from service.offload.pool import Pool, PoolObserver
+from service.offload.quarantine import Standing
 from service.offload.queue import Task, TaskQueue
 from service.offload.worker_main import failure_of
 
@@ -105,7 +106,8 @@ class Offload:
 
         Raises:
             RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
-            `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
+            `is_wanted`; WorkerLostError: workers died; QuarantinedError: the same call has killed workers;
+            WorkError: `function` raised.
         """
         now = time.monotonic()
         self._expected = max(0, self._expected - 1)
@@ -122,6 +124,9 @@ class Offload:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise WorkError(*failure_of(error)) from None
         task = Task(packed, now, loop.create_future(), is_wanted)
+        if self._queue.standing(task) is Standing.HELD:
+            self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
+            raise QuarantinedError("the same call killed workers")
         if deadline < math.inf:
             task.timer = loop.call_later(deadline, self._queue.expire, task)
         self._queue.put(task)

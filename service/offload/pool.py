@@ -56,11 +56,15 @@ class Pool(Protocol[T_contra]):
         """Tasks that run; safe from any thread."""
 
     @property
+    def passing(self) -> bool:
+        """Whether other tasks may pass a suspected one for which there is no place."""
+
+    @property
     def healthy(self) -> bool:
-        """Whether requests have a chance: workers stay up, or it is time to see whether they do."""
+        """Whether requests have a chance: workers stay up."""
 
     def retry_after(self, now: float) -> int | None:
-        """None: workers stay up, and a task may come. Else the seconds until one is let in to try them."""
+        """None: workers stay up, and a task may come. Else the seconds until it is tried whether they do."""
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], /) -> Packed:
         """Function and arguments as they travel to a worker of this pool.
@@ -88,10 +92,11 @@ class Pool(Protocol[T_contra]):
         """
 
     def available(self, most: int, *, suspected: bool) -> Any:
-        """Where the next task may go, as `send` takes it; None if every worker has `most` tasks.
+        """Where the next task may go, as `send` takes it; None if every worker has `most` tasks, or workers
+        do not stay up.
 
         Args:
-            suspected: the task was in flight before when a worker died.
+            suspected: the task may kill its worker: what does not must keep one to run on.
         """
 
     def send(self, place: Any, task: T_contra, packed: Packed, submitted: float) -> None:

@@ -10,16 +10,28 @@ turn comes, and the order that is fair is also the one that wastes nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.errors import ExpiredError, UnwantedError, WorkerLostError, WorkError
+from service.offload.errors import (
+    ExpiredError,
+    QuarantinedError,
+    UnwantedError,
+    WorkerLostError,
+    WorkError,
+)
 from service.offload.pool import Pool, PoolObserver
+from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing, name_of
 from service.offload.worker_main import Done, Packed, failure_of
+
+log = structlog.get_logger("offloop.workers")
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 """A task may pass its deadline while its worker runs another: it is looked at again after this long."""
@@ -36,6 +48,8 @@ class Task:
     timer: asyncio.TimerHandle | None = None
     kills: int = 0  # times that it may have killed a worker
     in_flight: bool = False  # a worker has it
+    sent: float = 0.0  # when it was handed over
+    call: bytes | None = None  # see `quarantine.name_of`; None: nobody has asked yet
 
     def forget_deadline(self) -> None:
         """It can expire no more."""
@@ -66,6 +80,7 @@ class TaskQueue:
         self._metrics = metrics
         self._attempts = attempts
         self._tasks: OrderedDict[Task, None] = OrderedDict()
+        self._quarantine = Quarantine(max(KILLS, attempts))
 
     def __len__(self) -> int:
         """Tasks that no worker has yet."""
@@ -78,7 +93,10 @@ class TaskQueue:
 
     def retry_after(self, now: float, deadline: float, expected: int = 0) -> int | None:
         """See `Admission.retry_after`; `expected` tasks more than those here count as waiting."""
-        first = next(iter(self._tasks), None)
+        # Others pass a suspected task, so that it waits for long says nothing about them.
+        passing = self.pool.passing
+        counted = (task for task in self._tasks if not passing or self.standing(task) is Standing.GOOD)
+        first = next(counted, None)
         running = self.pool.running
         return self.admission.retry_after(
             waiting=expected + len(self._tasks) + self.pool.in_flight - running,
@@ -87,6 +105,18 @@ class TaskQueue:
             oldest=now - first.submitted if first is not None else 0.0,
             deadline=deadline,
         )
+
+    def standing(self, task: Task) -> Standing:
+        """What is known of a task.
+
+        Where others pass suspected ones, only tasks that have been on a dead worker are: where all requests are
+        the same call, one accident would else keep all of them from the last worker.
+        """
+        if not self._quarantine:
+            return Standing.GOOD
+        known = self._quarantine.standing(self._name(task), time.monotonic())
+        passed_by = known is Standing.SUSPECTED and self.pool.passing
+        return Standing.GOOD if passed_by and not task.kills else known
 
     # What callers do.
 
@@ -120,23 +150,26 @@ class TaskQueue:
 
     def dispatch(self) -> None:
         """See `PoolObserver`."""
-        while self._tasks and not self.closed:
-            task = next(iter(self._tasks))
-            place = self.pool.available(self.admission.tasks_per_worker(), suspected=task.kills > 0)
-            if place is None:
-                return
+        while not self.closed and (chosen := self._next()) is not None:
+            task, place = chosen
             del self._tasks[task]
+            if place is None:
+                task.forget_deadline()
+                self._settle(task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers"))
+                continue
             if task.is_wanted is not None and not task.is_wanted():
                 task.forget_deadline()
                 self._settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
-            task.in_flight = True
+            task.in_flight, task.sent = True, time.monotonic()
             self.pool.send(place, task, task.packed, task.submitted)
 
     def finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         """See `PoolObserver`."""
         self.admission.observe(seconds, sum(done.took for _, done in outcomes), len(outcomes))
         for task, done in outcomes:
+            if self._quarantine:
+                self._quarantine.finished(self._name(task))
             # What a task cost counts even if its caller has left: the cores were busy.
             self._metrics.queue_wait.observe(done.waited)
             self._metrics.task_cpu.observe(done.cpu)
@@ -159,7 +192,9 @@ class TaskQueue:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
             task.in_flight = False
-            task.kills += number < suspects
+            if number < suspects:
+                task.kills += 1
+                self._blame(task)
             if not self.closed and not task.outcome.done() and task.kills < self._attempts:
                 self._tasks[task] = None
                 self._tasks.move_to_end(task, last=False)
@@ -170,6 +205,37 @@ class TaskQueue:
                 task, TaskOutcome.KILLED if task.kills else TaskOutcome.CANCELLED, WorkerLostError(why)
             )
         self.dispatch()
+
+    def _next(self) -> tuple[Task, Any] | None:
+        """The task whose turn it is, and its place: None for one that is not to run. None: nobody's turn."""
+        most = self.admission.tasks_per_worker()
+        passed = False
+        for task in self._tasks:
+            standing = self.standing(task)
+            if standing is Standing.HELD:
+                return task, None
+            suspected = standing is Standing.SUSPECTED
+            if suspected and passed:
+                continue
+            place = self.pool.available(most, suspected=suspected)
+            if place is not None:
+                return task, place
+            if not suspected or not self.pool.passing:
+                return None
+            passed = True
+        return None
+
+    def _blame(self, task: Task) -> None:
+        """A worker died, and `task` may have killed it."""
+        call = self._name(task)
+        if call and self._quarantine.killed(call, sent=task.sent, now=time.monotonic()):
+            log.error("call quarantined", call=call.hex(), seconds=HELD_SECONDS, kills=task.kills)
+
+    @staticmethod
+    def _name(task: Task) -> bytes:
+        if task.call is None:
+            task.call = name_of(task.packed)
+        return task.call
 
     def _settle(self, task: Task, outcome: TaskOutcome, error: Exception) -> None:
         if not task.outcome.done():

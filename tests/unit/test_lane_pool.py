@@ -104,6 +104,55 @@ async def test_outcomes_may_come_in_any_pieces() -> None:
         assert came == outcomes
 
 
+class Deaf:
+    """What is reported to it is of no interest."""
+
+    def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
+        pass
+
+    def lost(self, tasks: list[str], suspects: int) -> None:
+        pass
+
+    def dispatch(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("count", "story", "placed"),
+    [
+        # g: a good task comes, s: a suspected one; on which lane it is, - for none. f: lane 0 finishes one.
+        (1, "ggg", "00-"),
+        (1, "gsg", "00-"),  # behind it comes nobody
+        (1, "sfg", "0f0"),
+        (2, "gggg", "0101"),
+        (2, "sg", "01"),
+        (2, "ssg", "0-1"),  # the last that is free of them stays so, and a good one passes
+        (2, "sggg", "011-"),  # nobody comes behind a suspected one
+        (2, "gsgg", "010-"),
+        (2, "sfs", "0f0"),
+        (3, "sss", "01-"),
+    ],
+)
+async def test_a_lane_is_always_free_of_suspected_tasks(
+    silent: list[Silent], count: int, story: str, placed: str
+) -> None:
+    lanes: LanePool[str] = LanePool(Silent, count, 0, Metrics(), Recycling(), Deaf())
+    await lanes.start(None, try_out=False)
+    seen = ""
+    for number, event in enumerate(story):
+        if event == "f":
+            silent[0].finishes()
+            seen += event
+            continue
+        place = lanes.available(2, suspected=event == "s")
+        if place is not None:
+            lanes.send(place, f"task {number}", (str, (number,)), 0.0)
+        at = [str(lane) for lane, one in enumerate(silent) if number in one.sent]
+        seen += at[0] if at else "-"
+    assert seen == placed
+    await lanes.stop(0)
+
+
 @pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
 async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     silent: list[Silent],
@@ -112,15 +161,9 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
 ) -> None:
     lost: list[tuple[list[str], int]] = []
 
-    class Observer:
-        def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
-            pass
-
+    class Observer(Deaf):
         def lost(self, tasks: list[str], suspects: int) -> None:
             lost.append((tasks, suspects))
-
-        def dispatch(self) -> None:
-            pass
 
     lanes = LanePool(Silent, 1, 0, Metrics(), Recycling(), Observer())
     await lanes.start(None, try_out=False)

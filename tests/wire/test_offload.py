@@ -200,12 +200,12 @@ async def test_a_worker_that_dies_costs_no_request(start: Start, offload: str) -
 
 
 @processes
-async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(
+async def test_inputs_that_all_differ_and_kill_get_500_until_the_breaker_opens_and_readiness_follows(
     start: Start, offload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "FIRST_PROBE_SECONDS", 10.0)  # on a busy machine a probe would be due
-    service = await start(offload=offload, workers=1, work="tests.work:kills_its_worker")
-    answers = [status_of(await service.get()) for _ in range(4)]
+    service = await start(offload=offload, workers=1, work="tests.work:kills_if_poison")
+    answers = [status_of(await service.get(f"/data?name=poison{number}")) for number in range(4)]
     assert answers[0] == 500
     assert answers[-1] == 503
     assert status_of(await service.get("/readyz")) == 503
