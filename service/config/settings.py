@@ -118,9 +118,9 @@ class Settings(BaseModel):
     )
     deadline: SecondsOrOff = Field(
         10.0,
-        description="Seconds in which a request's task must end, waiting included; its Request-Timeout "
-        "header may ask for less. After that it gets 504, and its worker is replaced (in an executor: kept "
-        "until the task ends). off: no deadline.",
+        description="Seconds in which a request's task must end, waiting included. After that it gets 504, "
+        "and its worker is replaced (in an executor: kept until the task ends). Its Request-Timeout header "
+        "may ask for an earlier 504; see --trusted-peers. off: no deadline.",
     )
     trusted_peers: Networks = Field(
         (),

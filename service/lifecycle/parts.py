@@ -99,7 +99,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     admin_address = _start_admin(blueprint, stack) if blueprint.admin else ""
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
-    offloader = Offloader(offload, settings.deadline)
+    offloader = Offloader(offload, settings.deadline, settings.trusted_peers)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
     runner = web.AppRunner(
         complete(served, blueprint.ready, settings.request_log),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
@@ -48,8 +49,9 @@ class Executor(Member, Protocol):
     @staticmethod
     def unpack(result: Any, /) -> Any: ...  # noqa: D102
 
-    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
-        """Hand a task over; the future has what became of it, or a `BrokenExecutor`.
+    def submit(self, packed: Packed, submitted: float, until: float, /) -> asyncio.Future[Done]:
+        """Hand a task over, to be run unless its turn comes later than `until`; the future has what became
+        of it, or a `BrokenExecutor`.
 
         Raises:
             BrokenExecutor: the executor is broken already.
@@ -127,10 +129,10 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             return None
         return Place(self._executor, suspected)
 
-    def send(self, place: Place, task: T, packed: Packed, submitted: float) -> None:
+    def send(self, place: Place, task: T, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Pool`."""
         try:
-            future = place.executor.submit(packed, submitted)
+            future = place.executor.submit(packed, submitted, until)
         except BrokenExecutor:
             self._unsent.append(task)
             self._broke(place.executor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -65,8 +66,9 @@ class Lane(ABC):
         """
 
     @abstractmethod
-    def send(self, packed: Packed, submitted: float) -> None:
-        """Hand a task over. If the worker dies before the task is done, `lost` follows."""
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
+        """Hand a task over, to be run unless its turn comes later than `until`. If the worker dies before the
+        task is done, `lost` follows."""
 
     @abstractmethod
     def kill(self) -> bool:
@@ -100,9 +102,9 @@ class InlineLane(Lane):
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
-        self._finish([run(packed, submitted)])
+        self._finish([run(packed, submitted, until)])
 
     def kill(self) -> bool:
         """See `Lane`."""
@@ -126,9 +128,9 @@ class ThreadLane(Lane):
         """See `Lane`."""
         await asyncio.wrap_future(self._executor.submit(int))  # a thread that cannot start fails here
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
-        self._executor.submit(run, packed, submitted).add_done_callback(self._done)
+        self._executor.submit(run, packed, submitted, until).add_done_callback(self._done)
 
     def kill(self) -> bool:
         """See `Lane`."""

@@ -117,7 +117,9 @@ class LanePool(SupervisedPool[T, Lane]):
             return None
         return Place(best, suspected)
 
-    def send(self, place: Place[T], task: T, packed: Packed, submitted: float) -> None:
+    def send(
+        self, place: Place[T], task: T, packed: Packed, submitted: float, until: float = math.inf
+    ) -> None:
         """See `Pool`."""
         state = place.state
         if not state.in_flight:
@@ -125,7 +127,7 @@ class LanePool(SupervisedPool[T, Lane]):
         state.apart = place.apart
         state.in_flight.append(task)
         self._where[task] = state
-        state.lane.send(packed, submitted)
+        state.lane.send(packed, submitted, until)
 
     def expire(self, task: T) -> bool:
         """Kill the worker that runs `task`; False if `task` does not run yet."""

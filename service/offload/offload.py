@@ -96,12 +96,16 @@ class Offload:
         function: Callable[..., T],
         *args: Any,
         deadline: float = math.inf,
+        limit: float = 0.0,
         is_wanted: Callable[[], bool] | None = None,
     ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
         Args:
-            deadline: seconds from now after which the caller has no use for the result.
+            deadline: seconds from now after which the caller has no use for the result. A task that has not
+                started by then never does.
+            limit: seconds from now after which the task is ended by force if it has started, where that can
+                be done; not before the deadline.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
 
         Raises:
@@ -123,7 +127,7 @@ class Offload:
         except Exception as error:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise WorkError(*failure_of(error)) from None
-        task = Task(packed, now, loop.create_future(), is_wanted)
+        task = Task(packed, now, loop.create_future(), is_wanted, now + deadline, now + max(deadline, limit))
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
             raise QuarantinedError("the same call killed workers")

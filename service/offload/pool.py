@@ -99,11 +99,12 @@ class Pool(Protocol[T_contra]):
             suspected: the task may kill its worker: what does not must keep one to run on.
         """
 
-    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float) -> None:
-        """Hand `task` over to what `available` has returned; `submitted` is a `time.monotonic()`."""
+    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
+        """Hand `task` over to what `available` has returned. It is not run if its turn comes later than
+        `until`, which is a `time.monotonic()` like `submitted`."""
 
     def expire(self, task: T_contra) -> bool:
-        """The deadline of `task` has passed. False: call again, it waits behind another on its worker."""
+        """The time of `task` is over. False: call again, it waits behind another on its worker."""
 
     async def stop(self, seconds: float) -> int:
         """Let workers finish what they have within `seconds`, then kill the processes among them.

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -80,10 +81,10 @@ class ProcessLane(Lane, asyncio.Protocol):
         if packed is not None:
             await self._result(warm, packed)
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
         assert self._transport is not None
-        self._transport.writelines((TASK.pack(len(packed), submitted), packed))
+        self._transport.writelines((TASK.pack(len(packed), submitted, until), packed))
 
     def kill(self) -> bool:
         """See `Lane`."""

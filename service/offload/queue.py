@@ -10,6 +10,7 @@ turn comes, and the order that is fair is also the one that wastes nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from service.offload.errors import (
 )
 from service.offload.pool import Pool, PoolObserver
 from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing, name_of
-from service.offload.worker_main import Done, Packed, failure_of
+from service.offload.worker_main import LATE, Done, Packed, failure_of
 
 log = structlog.get_logger("offloop.workers")
 
@@ -45,6 +46,8 @@ class Task:
     submitted: float
     outcome: asyncio.Future[Any]
     is_wanted: Callable[[], bool] | None
+    until: float = math.inf  # its caller waits for it until then: from then on it does not start
+    limit: float = math.inf  # from then on its worker is killed for it
     timer: asyncio.TimerHandle | None = None
     kills: int = 0  # times that it may have killed a worker
     in_flight: bool = False  # a worker has it
@@ -109,8 +112,8 @@ class TaskQueue:
     def standing(self, task: Task) -> Standing:
         """What is known of a task.
 
-        Where others pass suspected ones, only tasks that have been on a dead worker are: where all requests are
-        the same call, one accident would else keep all of them from the last worker.
+        Where others pass suspected ones, only tasks that have been on a dead worker are: where all requests
+        are the same call, one accident would else keep all of them from the last worker.
         """
         if not self._quarantine:
             return Standing.GOOD
@@ -126,14 +129,21 @@ class TaskQueue:
         self.dispatch()
 
     def expire(self, task: Task) -> None:
-        """The deadline has passed: the caller gets an error, and the pool may kill the worker."""
+        """The deadline has passed: the caller gets an error. A task that has started keeps its place until it
+        ends, or its limit has passed as well: then the pool may kill the worker."""
         self._settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
         self._tasks.pop(task, None)
-        if task.in_flight and not self.pool.expire(task):
-            task.timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self.expire, task)
+        if not task.in_flight:
+            return
+        left = task.limit - time.monotonic()
+        if left <= 0 and self.pool.expire(task):
+            return
+        if left < math.inf:
+            again = left if left > 0 else LOOK_AGAIN_SECONDS
+            task.timer = asyncio.get_running_loop().call_later(again, self.expire, task)
 
     def drop(self, task: Task) -> None:
-        """The caller has left. On a worker the task keeps its deadline, so that it cannot run for ever."""
+        """The caller has left. On a worker the task keeps its limit, so that it cannot run for ever."""
         if task.outcome.cancelled():  # else it was counted a moment before its caller left
             self._metrics.tasks[TaskOutcome.CANCELLED].inc()
             if not task.in_flight:
@@ -162,12 +172,17 @@ class TaskQueue:
                 self._settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
-            self.pool.send(place, task, task.packed, task.submitted)
+            self.pool.send(place, task, task.packed, task.submitted, task.until)
 
     def finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         """See `PoolObserver`."""
-        self.admission.observe(seconds, sum(done.took for _, done in outcomes), len(outcomes))
+        if ran := [done.took for _, done in outcomes if done.failure != LATE]:
+            self.admission.observe(seconds, sum(ran), len(ran))
         for task, done in outcomes:
+            if done.failure == LATE:
+                task.forget_deadline()
+                self._settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
+                continue
             if self._quarantine:
                 self._quarantine.finished(self._name(task))
             # What a task cost counts even if its caller has left: the cores were busy.

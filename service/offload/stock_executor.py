@@ -12,6 +12,7 @@ died. Then what the executor waits for has ended, too, and it says that it is br
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import pickle
 import socket
@@ -142,14 +143,15 @@ class StockExecutor:
         finally:
             all_here.cancel()
 
-    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
-        """Hand a task over; the future has what became of it.
+    def submit(self, packed: Packed, submitted: float, until: float = math.inf) -> asyncio.Future[Done]:
+        """Hand a task over, to be run unless its turn comes later than `until`; the future has what became
+        of it.
 
         Raises:
             BrokenExecutor: the executor is broken already.
         """
         assert self._executor is not None
-        return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted))
+        return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted, until))
 
     async def ask(self, packed: Packed) -> Done:
         """See `lane.Lane`."""

@@ -8,6 +8,7 @@ executor.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -24,8 +25,8 @@ from typing import Any, Final, NamedTuple
 Packed = Any
 """A function and its arguments as they travel: pickled to a process, as they are to a thread."""
 
-TASK: Final = struct.Struct("!Qd")
-"""Before a task: how many bytes follow, and when it was submitted."""
+TASK: Final = struct.Struct("!Qdd")
+"""Before a task: how many bytes follow, when it was submitted, and until when it may start."""
 
 OUTCOME: Final = struct.Struct("!Q")
 """Before an outcome: how many bytes follow."""
@@ -69,8 +70,12 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
-def run(packed: Packed, submitted: float) -> Done:
-    """Run one task.
+LATE: Final = Failure("the deadline passed before the task could start", "")
+"""Of a task that was not run, because nobody waits for it any more."""
+
+
+def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
+    """Run one task, unless it is later than `until`.
 
     CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
     the IO process submitted.
@@ -78,7 +83,9 @@ def run(packed: Packed, submitted: float) -> Done:
     started, before = time.monotonic(), time.thread_time()
     result, failure = None, None
     try:
-        if isinstance(packed, bytes):
+        if started > until:
+            failure = LATE
+        elif isinstance(packed, bytes):
             function, args = pickle.loads(packed)
             result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
         else:
@@ -91,13 +98,13 @@ def run(packed: Packed, submitted: float) -> Done:
     return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
 
 
-def run_apart(packed: bytes, submitted: float) -> Done:
+def run_apart(packed: bytes, submitted: float, until: float = math.inf) -> Done:
     """Run one task in a process of its own: a child that the work forked and that returns here exits.
 
     Else there would be two that report what became of the task, and take the next one.
     """
     pid = os.getpid()
-    done = run(packed, submitted)
+    done = run(packed, submitted, until)
     if os.getpid() != pid:
         os._exit(0)
     return done
@@ -139,8 +146,8 @@ def serve() -> None:
     """The one call of a lane's worker, which lasts as long as it: until the lane closes the channel."""
     with _channel, _channel.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
-            size, submitted = TASK.unpack(head)
-            done = run_apart(tasks.read(size), submitted)
+            size, submitted, until = TASK.unpack(head)
+            done = run_apart(tasks.read(size), submitted, until)
             outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
             _channel.sendall(OUTCOME.pack(len(outcome)) + outcome)
 

@@ -316,6 +316,26 @@ async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gat
     assert bench.outcomes() == {"completed": 1, "expired": 1}
 
 
+@pytest.mark.parametrize("strategy", ["thread", "process", "executor"])
+async def test_a_task_that_expires_behind_another_on_its_worker_is_never_started(
+    make: Make, tmp_path: Path, strategy: Strategy
+) -> None:
+    bench = await make(strategy, admission=Admission(1, seconds=0.001))
+    begun, go, ran = tmp_path / "begun", tmp_path / "go", tmp_path / "ran"
+    first = asyncio.create_task(bench.offload.submit(work.waits_for, str(begun), str(go)))
+    await bench.until(begun.exists)
+    with pytest.raises(ExpiredError):
+        await bench.offload.submit(ran.touch, deadline=0.01)
+    assert bench.offload.waiting == 1, "the worker has it already"
+    go.touch()
+    await first
+    await bench.until(lambda: not bench.offload.running)
+    assert not ran.exists()
+    assert bench.outcomes() == {"completed": 1, "expired": 1}
+    values = parse(generate_latest(bench.metrics.registry).decode())
+    assert values["offload_task_cpu_seconds_count"] == 1, "it cost nothing, and says nothing about S"
+
+
 @processes
 async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(
     make: Make, strategy: Strategy

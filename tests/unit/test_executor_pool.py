@@ -50,7 +50,7 @@ class Scripted:
     async def ask(self, packed: Any) -> Done:
         raise NotImplementedError
 
-    def submit(self, packed: Any, submitted: float) -> asyncio.Future[Done]:  # noqa: ARG002  # an executor's signature
+    def submit(self, packed: Any, submitted: float, until: float) -> asyncio.Future[Done]:  # noqa: ARG002  # an executor's signature
         if self.broken:
             raise BrokenExecutor
         name = packed.decode()

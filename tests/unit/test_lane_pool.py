@@ -30,7 +30,7 @@ class Silent(InlineLane):
         self.sent: list[Any] = []
         self.made.append(self)
 
-    def send(self, packed: Any, submitted: float) -> None:  # noqa: ARG002  # a lane's signature
+    def send(self, packed: Any, submitted: float, until: float = 0) -> None:  # noqa: ARG002  # a lane's signature
         self.sent.append(packed[1][0])
 
     def finishes(self, count: int = 1) -> None:
