@@ -136,6 +136,12 @@ CATALOGUE = (
         "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
         "From how many on are requests refused?",
     ),
+    Row(
+        "offload_queue_bytes",
+        "gauge",
+        "Bytes of arguments and large results of tasks that have no answer yet, as they travel.",
+        "How close is the service to --max-queue-bytes?",
+    ),
     Row("offload_running", "gauge", "Tasks that workers are running.", "Are all workers busy?"),
     Row(
         "offload_workers",

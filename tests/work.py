@@ -320,3 +320,25 @@ def dies_while_there_is_a_file(path: str) -> bytes:
         Path(path).unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     return b"{}"
+
+
+class Where:
+    """Becomes the name of the thread that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return this_thread, ()
+
+
+def this_thread() -> str:
+    """The name of the thread that calls it."""
+    return threading.current_thread().name
+
+
+def says_where_it_is_unpickled(size: int) -> tuple[object, bytes]:
+    """Something that tells, and something of this size."""
+    return Where(), bytes(size)
+
+
+def as_large_as_asked(size: int) -> bytes:
+    """A body of so many bytes."""
+    return bytes(size)

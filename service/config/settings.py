@@ -142,6 +142,16 @@ class Settings(BaseModel):
         description="Replace a worker process after its task if its memory has ever exceeded this many MiB. "
         "Only with --offload process.",
     )
+    max_result: Positive = Field(
+        16,
+        description="Most MiB that a task's pickled result may have. For a larger one the request gets 500, "
+        "and the worker stays. Only with worker processes.",
+    )
+    max_queue_bytes: Positive = Field(
+        256,
+        description="Most MiB of arguments and results of requests that are not answered, pickled. A request "
+        "above that gets 503. Only with worker processes.",
+    )
     backlog: Positive = Field(
         1024, description="Connections that may wait in the kernel's accept queue until they are accepted."
     )

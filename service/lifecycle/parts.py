@@ -202,10 +202,18 @@ async def _start_offload(
     recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
     try:
         offload = Offload(
-            pool_for(settings.offload, workers, settings.worker_nice, blueprint.metrics, recycling),
+            pool_for(
+                settings.offload,
+                workers,
+                settings.worker_nice,
+                blueprint.metrics,
+                recycling,
+                settings.max_result * 2**20,
+            ),
             blueprint.metrics,
             Admission(workers, settings.queue_wait, cost, settings.deadline),
             settings.task_attempts,
+            settings.max_queue_bytes * 2**20,
         )
         stack.push_async_callback(stopping.workers, offload)
         if work is None:

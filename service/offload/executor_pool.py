@@ -37,11 +37,13 @@ class Executor(Member, Protocol):
 
     Args:
         count: its workers.
-        nice: added to the niceness of worker processes.
+        nice, most_result: see `lane.Lane`.
         died: called with the executor if it breaks before `stop()`.
     """
 
-    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None: ...
+    def __init__(
+        self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = math.inf
+    ) -> None: ...
 
     @staticmethod
     def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> Packed: ...  # noqa: D102  # `Lane` says it
@@ -81,20 +83,27 @@ class ExecutorPool(SupervisedPool[T, Executor]):
 
     Args:
         executor: the kind.
-        nice: see `Executor`.
+        nice, most_result: see `Executor`.
     """
 
     kind = "executor"
     passing = False  # it must be empty before a suspected task can come
 
     def __init__(
-        self, executor: type[Executor], count: int, nice: int, metrics: Metrics, observer: PoolObserver[T]
+        self,
+        executor: type[Executor],
+        count: int,
+        nice: int,
+        metrics: Metrics,
+        observer: PoolObserver[T],
+        most_result: float = math.inf,
     ) -> None:
         super().__init__(1, count, metrics, observer)
         self.pack = executor.pack
         self.unpack = executor.unpack
         self._kind = executor
         self._nice = nice
+        self._most_result = most_result
         self._executor: Executor | None = None
         self._running: dict[T, float] = {}  # since when
         self._ahead: dict[T, None] = {}
@@ -190,7 +199,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             self._observer.lost(self._take_all(), suspects)
 
     def _make(self) -> Executor:
-        return self._kind(self.count, self._nice, self._broke)
+        return self._kind(self.count, self._nice, self._broke, self._most_result)
 
     def _came_up(self, member: Executor) -> None:
         self._executor, self._has_served = member, False

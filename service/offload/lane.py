@@ -32,15 +32,17 @@ class Lane(ABC):
         lost: called if the worker dies before `stop()`, for whatever reason and whatever it did at that time.
         nice: added to the niceness of a worker that is a process, so that accepting and answering stay
             responsive while every core computes.
+        most_result: bytes that a result may have on its way from a worker that is a process.
     """
 
     kind: ClassVar[str]
     """One word for messages: what the worker is."""
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
         self._finished = finished
         self._lost = lost
         self._nice = nice
+        self._most_result = most_result
         self._asked: asyncio.Future[Done] | None = None
 
     @staticmethod
@@ -119,8 +121,8 @@ class ThreadLane(Lane):
 
     kind = "thread"
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
-        super().__init__(finished, lost, nice)
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
+        super().__init__(finished, lost, nice, most_result)
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
 

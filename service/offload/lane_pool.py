@@ -62,7 +62,7 @@ class LanePool(SupervisedPool[T, Lane]):
 
     Args:
         lane: the kind.
-        nice: see `Lane`.
+        nice, most_result: see `Lane`.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class LanePool(SupervisedPool[T, Lane]):
         metrics: Metrics,
         recycling: Recycling,
         observer: PoolObserver[T],
+        most_result: float = math.inf,
     ) -> None:
         super().__init__(count, 1, metrics, observer, recycling.peak_bytes)
         self.kind = lane.kind
@@ -80,6 +81,7 @@ class LanePool(SupervisedPool[T, Lane]):
         self.unpack = lane.unpack
         self._lane = lane
         self._nice = nice
+        self._most_result = most_result
         self._most_tasks = recycling.tasks
         self._up: dict[Lane, LaneState[T]] = {}
         self._where: dict[T, LaneState[T]] = {}
@@ -175,7 +177,7 @@ class LanePool(SupervisedPool[T, Lane]):
         self._observer.lost(list(state.in_flight), 0 if overdue else 1)
 
     def _make(self) -> Lane:
-        return self._lane(self._finished, self._died, self._nice)
+        return self._lane(self._finished, self._died, self._nice, self._most_result)
 
     def _came_up(self, member: Lane) -> None:
         self._up[member] = LaneState(member, deque())

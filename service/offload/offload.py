@@ -17,7 +17,8 @@ from service.offload.admission import Admission
 from service.offload.errors import QuarantinedError, RejectedError, WorkError, WorkerStartError
 from service.offload.pool import Pool, PoolObserver
 from service.offload.quarantine import Standing
-from service.offload.queue import Task, TaskQueue
+from service.offload.queue import TaskQueue
+from service.offload.task import Task
 from service.offload.worker_main import failure_of
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class Offload:
         make_pool: makes the pool, for example `strategies.pool_for("process", ...)`.
         admission: which requests are admitted; by default all.
         attempts: how often a task is tried if its worker dies; 1 for work that must not run twice.
+        most_bytes: that arguments and results of tasks may have together until their callers have an answer,
+            as they travel; those that do not travel count nothing.
     """
 
     def __init__(
@@ -41,14 +44,18 @@ class Offload:
         metrics: Metrics,
         admission: Admission | None = None,
         attempts: int = ATTEMPTS,
+        most_bytes: float = math.inf,
     ) -> None:
         self._queue = TaskQueue(make_pool, metrics, admission, attempts)
         self._pool = self._queue.pool
         self._metrics = metrics
+        self._most_bytes = most_bytes
+        self._arguments = 0  # bytes of those whose callers have no answer yet
         self._expected = 0  # let through by the gate and not yet submitted
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
         metrics.offload_depth.set_function(lambda: self.waiting)
+        metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)
 
     @property
@@ -65,6 +72,11 @@ class Offload:
     def waiting(self) -> int:
         """Tasks submitted and not yet running, whether a worker has them already or none."""
         return self._queue.waiting
+
+    @property
+    def bytes(self) -> int:
+        """Of arguments and large results of tasks whose callers have no answer yet."""
+        return self._arguments + self._queue.outcomes.bytes
 
     @property
     def healthy(self) -> bool:
@@ -131,14 +143,20 @@ class Offload:
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
             raise QuarantinedError("the same call killed workers")
+        if self.bytes + task.size > self._most_bytes:
+            self.reject()
+            raise RejectedError(1)
         if deadline < math.inf:
             task.timer = loop.call_later(deadline, self._queue.expire, task)
-        self._queue.put(task)
+        self._arguments += task.size
         try:
+            self._queue.put(task)
             result: T = await task.outcome
         except asyncio.CancelledError:
             self._queue.drop(task)
             raise
+        finally:
+            self._arguments -= task.size
         return result
 
     async def stop(self, seconds: float = math.inf) -> int:

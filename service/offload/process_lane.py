@@ -30,7 +30,8 @@ from typing import Any, Final
 
 from service.background import in_background
 from service.offload.lane import Finished, Lane, Lost
-from service.offload.worker_main import OUTCOME, TASK, Packed, prepare, serve, warm
+from service.offload.unpickling import unpickled
+from service.offload.worker_main import OUTCOME, TASK, Done, Packed, prepare, serve, warm
 
 PRELOAD: Final = [
     "service.offload.forkserver_signals",
@@ -46,8 +47,8 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     kind = "process"
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
-        super().__init__(finished, lost, nice)
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
+        super().__init__(finished, lost, nice, most_result)
         self._executor: ProcessPoolExecutor | None = None
         self._transport: asyncio.Transport | None = None
         self._pid: int | None = None
@@ -63,7 +64,7 @@ class ProcessLane(Lane, asyncio.Protocol):
     @staticmethod
     def unpack(result: bytes, /) -> Any:
         """See `Lane`."""
-        return pickle.loads(result)
+        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""
@@ -71,7 +72,7 @@ class ProcessLane(Lane, asyncio.Protocol):
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._executor = worker_process(self._nice, theirs)
+                self._executor = worker_process(self._nice, theirs, self._most_result)
                 self._executor.submit(serve)  # starts the process; it has `theirs` from here on
             self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
@@ -112,10 +113,14 @@ class ProcessLane(Lane, asyncio.Protocol):
         at = 0
         while len(self._unread) - at >= OUTCOME.size:
             begin = at + OUTCOME.size
-            end = begin + OUTCOME.unpack_from(self._unread, at)[0]
+            outcome, result = OUTCOME.unpack_from(self._unread, at)
+            middle = begin + outcome
+            end = middle + result
             if len(self._unread) < end:
                 break
-            outcomes.append(pickle.loads(self._unread[begin:end]))
+            with memoryview(self._unread) as unread:  # a slice of the bytes themselves would be a copy more
+                done: Done = pickle.loads(unread[begin:middle])
+                outcomes.append(done._replace(result=bytes(unread[middle:end])) if result else done)
             at = end
         del self._unread[:at]
         if outcomes:
@@ -137,8 +142,10 @@ class ProcessLane(Lane, asyncio.Protocol):
         return self.unpack(done.result)
 
 
-def worker_process(nice: int, channel: socket.socket) -> ProcessPoolExecutor:
+def worker_process(nice: int, channel: socket.socket, most_result: float = math.inf) -> ProcessPoolExecutor:
     """One worker, from a fork server: no copy of our threads, sockets or locks reaches it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(nice, channel))
+    return ProcessPoolExecutor(
+        1, mp_context=context, initializer=prepare, initargs=(nice, channel, most_result)
+    )

@@ -14,7 +14,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -26,39 +25,17 @@ from service.offload.errors import (
     QuarantinedError,
     UnwantedError,
     WorkerLostError,
-    WorkError,
 )
+from service.offload.outcomes import Outcomes
 from service.offload.pool import Pool, PoolObserver
-from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing, name_of
-from service.offload.worker_main import LATE, Done, Packed, failure_of
+from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing
+from service.offload.task import Task
+from service.offload.worker_main import LATE, Done
 
 log = structlog.get_logger("offloop.workers")
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 """A task may pass its deadline while its worker runs another: it is looked at again after this long."""
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """One function call, and the caller that awaits its outcome."""
-
-    packed: Packed
-    submitted: float
-    outcome: asyncio.Future[Any]
-    is_wanted: Callable[[], bool] | None
-    until: float = math.inf  # its caller waits for it until then: from then on it does not start
-    limit: float = math.inf  # from then on its worker is killed for it
-    timer: asyncio.TimerHandle | None = None
-    kills: int = 0  # times that it may have killed a worker
-    in_flight: bool = False  # a worker has it
-    sent: float = 0.0  # when it was handed over
-    call: bytes | None = None  # see `quarantine.name_of`; None: nobody has asked yet
-
-    def forget_deadline(self) -> None:
-        """It can expire no more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class TaskQueue:
@@ -79,6 +56,7 @@ class TaskQueue:
     ) -> None:
         self.pool = make_pool(self)
         self.admission = admission or Admission(self.pool.count)
+        self.outcomes = Outcomes(metrics, self.pool.unpack)
         self.closed = False
         self._metrics = metrics
         self._attempts = attempts
@@ -117,7 +95,7 @@ class TaskQueue:
         """
         if not self._quarantine:
             return Standing.GOOD
-        known = self._quarantine.standing(self._name(task), time.monotonic())
+        known = self._quarantine.standing(task.name, time.monotonic())
         passed_by = known is Standing.SUSPECTED and self.pool.passing
         return Standing.GOOD if passed_by and not task.kills else known
 
@@ -131,7 +109,7 @@ class TaskQueue:
     def expire(self, task: Task) -> None:
         """The deadline has passed: the caller gets an error. A task that has started keeps its place until it
         ends, or its limit has passed as well: then the pool may kill the worker."""
-        self._settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
+        self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
         self._tasks.pop(task, None)
         if not task.in_flight:
             return
@@ -165,11 +143,13 @@ class TaskQueue:
             del self._tasks[task]
             if place is None:
                 task.forget_deadline()
-                self._settle(task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers"))
+                self.outcomes.settle(
+                    task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers")
+                )
                 continue
             if task.is_wanted is not None and not task.is_wanted():
                 task.forget_deadline()
-                self._settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
+                self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
             self.pool.send(place, task, task.packed, task.submitted, task.until)
@@ -179,29 +159,20 @@ class TaskQueue:
         if ran := [done.took for _, done in outcomes if done.failure != LATE]:
             self.admission.observe(seconds, sum(ran), len(ran))
         for task, done in outcomes:
+            task.in_flight = False
             if done.failure == LATE:
                 task.forget_deadline()
-                self._settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
+                self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
                 continue
             if self._quarantine:
-                self._quarantine.finished(self._name(task))
+                self._quarantine.finished(task.name)
             # What a task cost counts even if its caller has left: the cores were busy.
             self._metrics.queue_wait.observe(done.waited)
             self._metrics.task_cpu.observe(done.cpu)
-            task.forget_deadline()
-            if task.outcome.done():
-                continue
-            failure, result = done.failure, None
-            if failure is None:
-                try:
-                    result = self.pool.unpack(done.result)
-                except Exception as error:
-                    failure = failure_of(error)
-            if failure is None:
-                self._metrics.tasks[TaskOutcome.COMPLETED].inc()
-                task.outcome.set_result(result)
+            if done.failure is None:
+                self.outcomes.returned(task, done.result)
             else:
-                self._settle(task, TaskOutcome.FAILED, WorkError(*failure))
+                self.outcomes.failed(task, done.failure)
 
     def lost(self, tasks: list[Task], suspects: int) -> None:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
@@ -216,7 +187,7 @@ class TaskQueue:
                 continue
             task.forget_deadline()
             why = "the workers stop" if self.closed else f"workers died under it, {task.kills} times"
-            self._settle(
+            self.outcomes.settle(
                 task, TaskOutcome.KILLED if task.kills else TaskOutcome.CANCELLED, WorkerLostError(why)
             )
         self.dispatch()
@@ -242,17 +213,6 @@ class TaskQueue:
 
     def _blame(self, task: Task) -> None:
         """A worker died, and `task` may have killed it."""
-        call = self._name(task)
+        call = task.name
         if call and self._quarantine.killed(call, sent=task.sent, now=time.monotonic()):
             log.error("call quarantined", call=call.hex(), seconds=HELD_SECONDS, kills=task.kills)
-
-    @staticmethod
-    def _name(task: Task) -> bytes:
-        if task.call is None:
-            task.call = name_of(task.packed)
-        return task.call
-
-    def _settle(self, task: Task, outcome: TaskOutcome, error: Exception) -> None:
-        if not task.outcome.done():
-            self._metrics.tasks[outcome].inc()
-            task.outcome.set_exception(error)

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from service.background import in_background
 from service.offload.process_lane import PRELOAD
+from service.offload.unpickling import unpickled
 from service.offload.worker_main import Done, Packed, arrive, prepare_for_executor, run_apart
 
 FORKSERVER: Final = "forkserver"
@@ -73,11 +74,19 @@ class StockExecutor:
 
     Args:
         died: called if a worker dies before `stop()`.
+        most_result: see `lane.Lane`.
     """
 
-    def __init__(self, count: int, nice: int, died: Callable[[StockExecutor], Any]) -> None:
+    def __init__(
+        self,
+        count: int,
+        nice: int,
+        died: Callable[[StockExecutor], Any],
+        most_result: float = math.inf,
+    ) -> None:
         self._count = count
         self._nice = nice
+        self._most_result = most_result
         self._died = died
         self._context = Context()
         self._executor: ProcessPoolExecutor | None = None
@@ -90,7 +99,7 @@ class StockExecutor:
     @staticmethod
     def unpack(result: bytes, /) -> Any:
         """See `lane.Lane`."""
-        return pickle.loads(result)
+        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """Bring up all workers, each of which imports what `packed` needs.
@@ -111,7 +120,7 @@ class StockExecutor:
                     self._count,
                     mp_context=self._context,
                     initializer=prepare_for_executor,
-                    initargs=(self._nice, theirs),
+                    initargs=(self._nice, theirs, self._most_result),
                 )
                 first = self.pack(arrive, (packed,))
                 for _ in range(self._count):

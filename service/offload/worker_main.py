@@ -28,14 +28,15 @@ Packed = Any
 TASK: Final = struct.Struct("!Qdd")
 """Before a task: how many bytes follow, when it was submitted, and until when it may start."""
 
-OUTCOME: Final = struct.Struct("!Q")
-"""Before an outcome: how many bytes follow."""
+OUTCOME: Final = struct.Struct("!QQ")
+"""Before an outcome: how many bytes it has, and how many its result, which follows it."""
 
 ARRIVED: Final = b"."
 """What a worker of an executor sends when it can work."""
 
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
 
+_most_result: float = math.inf  # bytes
 _channel: socket.socket
 _barrier: socket.socket
 
@@ -88,6 +89,9 @@ def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
         elif isinstance(packed, bytes):
             function, args = pickle.loads(packed)
             result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
+            if len(result) > _most_result:
+                failure = Failure(f"the result has {len(result)} bytes, {_most_result} are allowed", "")
+                result = None
         else:
             function, args = packed
             result = function(*args)
@@ -110,10 +114,11 @@ def run_apart(packed: bytes, submitted: float, until: float = math.inf) -> Done:
     return done
 
 
-def prepare(nice: int, channel: socket.socket) -> None:
+def prepare(nice: int, channel: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of a lane, whose tasks come over `channel`."""
-    global _channel  # initialisers of a ProcessPoolExecutor have no other way to leave something
-    _channel = channel
+    # Initialisers of a ProcessPoolExecutor have no other way to leave something.
+    global _channel, _most_result
+    _channel, _most_result = channel, most_result
     channel.setblocking(True)  # whatever the work's module has set as the default
     # A child that the work forks must not keep this side open: that it closes says that the worker is dead.
     os.register_at_fork(after_in_child=lambda: os.close(channel.detach()))
@@ -148,14 +153,20 @@ def serve() -> None:
         while head := tasks.read(TASK.size):
             size, submitted, until = TASK.unpack(head)
             done = run_apart(tasks.read(size), submitted, until)
-            outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
-            _channel.sendall(OUTCOME.pack(len(outcome)) + outcome)
+            _channel.sendall(framed(done))
 
 
-def prepare_for_executor(nice: int, barrier: socket.socket) -> None:
+def framed(done: Done) -> bytes:
+    """An outcome as it travels to the lane: a pickled result is not pickled once more, but follows it."""
+    result = done.result or b""
+    outcome = pickle.dumps(done._replace(result=None), pickle.HIGHEST_PROTOCOL)
+    return b"".join((OUTCOME.pack(len(outcome), len(result)), outcome, result))
+
+
+def prepare_for_executor(nice: int, barrier: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of an executor, which will `arrive` at `barrier`."""
-    global _barrier
-    _barrier = barrier
+    global _barrier, _most_result
+    _barrier, _most_result = barrier, most_result
     barrier.setblocking(True)
     settle(nice)
 

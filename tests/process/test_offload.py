@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import gc
 import logging
+import math
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -87,10 +89,12 @@ async def make() -> AsyncIterator[Make]:
         workers: int = 1,
         arguments: tuple[Any, ...] = (),
         recycling: Recycling | None = None,
+        most_result: float = math.inf,
         **more: Any,
     ) -> Bench:
         metrics = Metrics()
-        offload = Offload(pool_for(strategy, workers, 0, metrics, recycling), metrics, **more)
+        pool = pool_for(strategy, workers, 0, metrics, recycling, most_result)
+        offload = Offload(pool, metrics, **more)
         made.append(offload)
         await offload.start(*arguments, try_out=False)
         return Bench(offload, metrics)
@@ -526,3 +530,82 @@ async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
     await bench.until(lambda: len(seen) == 2)
     assert seen == ["none", "none"]
+
+
+@processes
+async def test_a_result_that_is_too_large_is_not_sent_and_its_worker_stays(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, most_result=100_000)
+    pid = await bench.offload.submit(os.getpid)
+    with pytest.raises(WorkError, match=r"the result has 100\d\d\d bytes, 100000 are allowed"):
+        await bench.offload.submit(bytes, 100_000)
+    assert await bench.offload.submit(bytes, 99_000) == bytes(99_000)
+    assert await bench.offload.submit(os.getpid) == pid
+    assert bench.outcomes() == {"completed": 3, "failed": 1}
+
+
+@processes
+async def test_arguments_above_the_budget_are_refused_until_others_are_answered(
+    make: Make, tmp_path: Path, strategy: Strategy
+) -> None:
+    bench = await make(strategy, most_bytes=10_000)
+    begun, go = str(tmp_path / "begun"), tmp_path / "go"
+    first = asyncio.create_task(bench.offload.submit(work.waits_for, begun, str(go)))
+    second = asyncio.create_task(bench.offload.submit(len, bytes(9_000)))
+    await bench.until(lambda: bench.offload.running + bench.offload.waiting == 2)
+    assert 9_000 < bench.offload.bytes < 10_000
+    with pytest.raises(RejectedError):
+        await bench.offload.submit(len, bytes(900))
+    second.cancel()
+    await bench.until(second.done)
+    third = asyncio.create_task(bench.offload.submit(len, bytes(900)))
+    go.touch()
+    await first
+    assert await third == 900
+    assert bench.offload.bytes == 0
+    assert bench.metrics.registry.get_sample_value("offload_queue_bytes") == 0
+    assert bench.outcomes() == {"completed": 2, "cancelled": 1, "rejected": 1}
+
+
+@processes
+async def test_large_results_are_unpacked_beside_the_loop_and_small_ones_on_it(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy)
+    here = threading.current_thread().name
+    small, large = await asyncio.gather(
+        bench.offload.submit(work.says_where_it_is_unpickled, 1),
+        bench.offload.submit(work.says_where_it_is_unpickled, 2**20),
+    )
+    assert small == (here, bytes(1))
+    assert large == ("unpack", bytes(2**20))
+    assert bench.offload.bytes == 0
+    assert bench.outcomes() == {"completed": 2}
+
+
+@processes
+async def test_a_deadline_counts_until_a_large_result_is_unpacked(
+    make: Make, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make(strategy)
+    here, begun, go = threading.current_thread(), threading.Event(), threading.Event()
+
+    def slowly(result: bytes) -> Any:
+        if threading.current_thread() is not here:
+            begun.set()
+            go.wait(20)
+        return pickle.loads(result)
+
+    monkeypatch.setattr(bench.offload._queue.outcomes, "_unpack", slowly)
+    late = asyncio.create_task(bench.offload.submit(bytes, 2**20, deadline=2))
+    await bench.until(begun.is_set)
+    assert bench.offload.bytes >= 2**20
+    with pytest.raises(ExpiredError):
+        await late
+    assert (bench.offload.running, bench.offload.waiting) == (0, 0)
+    go.set()
+    await bench.until(lambda: bench.offload.bytes == 0)
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
+    assert bench.outcomes() == {"expired": 1, "completed": 1}
+    assert not bench.restarts("deadline")

@@ -29,7 +29,7 @@ class Scripted:
 
     made: ClassVar[list[Scripted]]
 
-    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None:
+    def __init__(self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = 0) -> None:  # noqa: ARG002  # an executor's signature
         self.made.append(self)
         self.count, self.nice, self.died = count, nice, died
         self.futures: dict[str, asyncio.Future[Done]] = {}
@@ -42,7 +42,7 @@ class Scripted:
 
     @staticmethod
     def unpack(result: Any, /) -> Any:
-        return result
+        return result.decode()
 
     async def start(self, packed: Any) -> None:
         pass
@@ -59,7 +59,7 @@ class Scripted:
 
     def finishes(self, *names: str) -> None:
         for name in names:
-            self.futures.pop(name).set_result(Done(name, None, 0.0, 0.005, 0.001, 0))
+            self.futures.pop(name).set_result(Done(name.encode(), None, 0.0, 0.005, 0.001, 0))
 
     def breaks(self) -> None:
         self.broken = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +15,7 @@ from service.offload.lane_pool import LanePool, Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import pool_for
-from service.offload.worker_main import OUTCOME, Done
+from service.offload.worker_main import Done, Failure, framed
 from tests.support.waiting import eventually
 
 
@@ -89,9 +88,9 @@ async def test_a_worker_that_is_to_be_replaced_gets_nothing_new(silent: list[Sil
 
 
 async def test_outcomes_may_come_in_any_pieces() -> None:
-    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (0, 1, 300, 70_000)]
-    packed = [pickle.dumps(done) for done in outcomes]
-    sent = b"".join(OUTCOME.pack(len(one)) + one for one in packed)
+    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (1, 2, 300, 70_000)]
+    outcomes.insert(1, Done(None, Failure("no", "result"), 0, 0, 0, 0))
+    sent = b"".join(map(framed, outcomes))
     for piece in (1, 7, 8, 9, 1000, len(sent) - 1, len(sent)):
         came: list[Done] = []
 

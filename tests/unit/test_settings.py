@@ -39,6 +39,8 @@ WRONG = {
     "task_attempts": ("11", "must be at most 10, not '11'"),
     "worker_max_tasks": ("null", "must be a whole number or none, not 'null'"),
     "worker_max_memory": ("1 GiB", "must be a whole number or none, not '1 GiB'"),
+    "max_result": ("16M", "must be a whole number, not '16M'"),
+    "max_queue_bytes": ("0", "must be at least 1, not '0'"),
     "backlog": ("-1", "must be at least 1, not '-1'"),
     "accept_batch": ("2147483648", "must be at most 2147483647, not '2147483648'"),
     "max_connections": ("none", "must be a whole number or derived, not 'none'"),
