@@ -137,6 +137,12 @@ CATALOGUE = (
         "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
         "From how many on are requests refused?",
     ),
+    Row(
+        "offload_queue_bytes",
+        "gauge",
+        "Bytes of arguments and large results of tasks that have no answer yet, as they travel.",
+        "How close is the service to --max-queue-bytes?",
+    ),
     Row("offload_running", "gauge", "Tasks that workers are running.", "Are all workers busy?"),
     Row(
         "offload_workers",
@@ -163,7 +169,8 @@ CATALOGUE = (
     Row(
         "offload_tasks_total",
         "counter",
-        "Tasks by outcome: completed, rejected, expired, cancelled, failed, killed.",
+        "Tasks by outcome: completed, rejected, expired, cancelled, failed, killed (its workers died), "
+        "quarantined (not run, because the same call has killed workers).",
         "How do tasks end?",
         ("outcome",),
     ),

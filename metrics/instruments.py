@@ -59,6 +59,7 @@ class TaskOutcome(enum.StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
     KILLED = "killed"
+    QUARANTINED = "quarantined"
 
 
 class RestartReason(enum.StrEnum):
@@ -196,6 +197,7 @@ class Metrics:
 
         self.offload_depth = self._gauge("offload_queue_depth")
         self.offload_limit = self._gauge("offload_queue_limit")
+        self.offload_bytes = self._gauge("offload_queue_bytes")
         self.offload_running = self._gauge("offload_running")
         self.offload_workers = self._gauge("offload_workers")
         self.queue_wait = self._histogram("offload_queue_wait_seconds")

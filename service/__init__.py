@@ -35,6 +35,8 @@ Around it:
     offload/    strategies.py: which pool each --offload means; executor_pool.py, stock_executor.py: workers
                 that are not lanes; supervised_pool.py: workers that die are replaced;
                 fork_server.py: where worker processes come from, and what if it does not answer;
+                quarantine.py: a call that kills them is not run for a while; task.py: one call on its way;
+                outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
                 forkserver_signals.py: a fork server that survives signals to the whole group
     net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
                 over; addresses.py: as an operator reads them; tcp.py: what the kernel knows; tls.py:

@@ -386,3 +386,51 @@ def talkative_application(_: object) -> web.Application:
     app = web.Application()
     app.router.add_get("/say", say)
     return app
+
+
+def kills_if_poison(name: str) -> bytes:
+    """An input that no worker survives, among others that each does."""
+    if name.startswith("poison"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
+
+
+def kills_once_then_waits(trace: str, go: str) -> bytes:
+    """Kills the first worker that runs it, stays on the next until there is a file; `none` does neither."""
+    if trace != "none":
+        if not Path(trace).exists():
+            Path(trace).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not Path(go).exists():
+            time.sleep(0.005)
+    return b"{}"
+
+
+def dies_while_there_is_a_file(path: str) -> bytes:
+    """Killed by accident: once, as it takes the file with it."""
+    if Path(path).exists():
+        Path(path).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"{}"
+
+
+class Where:
+    """Becomes the name of the thread that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return this_thread, ()
+
+
+def this_thread() -> str:
+    """The name of the thread that calls it."""
+    return threading.current_thread().name
+
+
+def says_where_it_is_unpickled(size: int) -> tuple[object, bytes]:
+    """Something that tells, and something of this size."""
+    return Where(), bytes(size)
+
+
+def as_large_as_asked(size: int) -> bytes:
+    """A body of so many bytes."""
+    return bytes(size)

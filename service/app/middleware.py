@@ -18,6 +18,7 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 from service.offload.errors import (
     ExpiredError,
     OffloadError,
+    QuarantinedError,
     RejectedError,
     UnwantedError,
     WorkError,
@@ -135,7 +136,7 @@ def failure(error: OffloadError) -> web.Response:
         return gone
     if isinstance(error, WorkError):
         log.error("work failed", error=error.summary, traceback=error.details)
-    else:
+    elif not isinstance(error, QuarantinedError):  # the quarantine has its own line, one for all of these
         log.error("no answer from the work", error=repr(error))
     return _error(HTTPStatus.INTERNAL_SERVER_ERROR)
 

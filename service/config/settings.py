@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,13 +30,16 @@ class Keyword:
     """
 
     text: str
-    value: float | None
+    value: float | tuple[()] | None
 
 
 NONE = Keyword("none", None)
 PerClient = Annotated[Positive | None, Keyword("derived", None), Keyword("off", MOST)]
 SecondsOrOff = Annotated[float, Keyword("off", math.inf), Field(gt=0)]
 """A bound in seconds. The keyword "off" is infinity: no bound."""
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], Keyword("none", ())]
+"""Typed with commas between them."""
 
 
 def cores() -> int:
@@ -116,9 +120,14 @@ class Settings(BaseModel):
     )
     deadline: SecondsOrOff = Field(
         10.0,
-        description="Seconds in which a request's task must end, waiting included; its Request-Timeout "
-        "header may ask for less. After that it gets 504, and its worker is replaced (in an executor: kept "
-        "until the task ends). off: no deadline.",
+        description="Seconds in which a request's task must end, waiting included. After that it gets 504, "
+        "and its worker is replaced (in an executor: kept until the task ends). Its Request-Timeout header "
+        "may ask for an earlier 504; see --trusted-peers. off: no deadline.",
+    )
+    trusted_peers: Networks = Field(
+        (),
+        description="Networks of clients that are trusted, such as 10.0.0.0/8,::1. What counts is the "
+        "address at the other end of the connection. Only their Request-Timeout ends a worker.",
     )
     task_attempts: int = Field(
         2,
@@ -134,6 +143,16 @@ class Settings(BaseModel):
         None,
         description="Replace a worker process after its task if its memory has ever exceeded this many MiB. "
         "Only with --offload process.",
+    )
+    max_result: Positive = Field(
+        16,
+        description="Most MiB that a task's pickled result may have. For a larger one the request gets 500, "
+        "and the worker stays. Only with worker processes.",
+    )
+    max_queue_bytes: Positive = Field(
+        256,
+        description="Most MiB of arguments and results of requests that are not answered, pickled. A request "
+        "above that gets 503. Only with worker processes.",
     )
     backlog: Positive = Field(
         1024, description="Connections that may wait in the kernel's accept queue until they are accepted."
@@ -219,6 +238,16 @@ class Settings(BaseModel):
         "auto", description="Format of the log. auto: text on a terminal, JSON lines elsewhere."
     )
 
+    # Of two validators before the type, the one that is defined last runs first: keywords are known by now.
+    @field_validator("trusted_peers", mode="before")
+    @classmethod
+    def _as_networks(cls, value: Any) -> Any:
+        written = value if isinstance(value, list | tuple) else str(value).split(",")  # TOML has lists
+        try:
+            return tuple(ip_network(str(one).strip()) for one in written)
+        except ValueError as error:  # it says what is wrong with which
+            raise ValueError(f"must be networks with commas between them or none: {error}") from error
+
     @field_validator("*", mode="before")
     @classmethod
     def _as_typed(cls, value: Any, about: ValidationInfo) -> Any:
@@ -269,6 +298,8 @@ def shown(name: str, value: Any) -> str:
     for keyword in keywords_of(name):
         if value == keyword.value:
             return keyword.text
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 

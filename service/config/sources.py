@@ -51,6 +51,7 @@ class _Sources(BaseSettings, Settings):
         env_prefix="SERVICE_",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        enable_decoding=False,  # a list is typed with commas, and not as JSON
         cli_parse_none_str="\0",  # no argument can hold it; Settings reads keywords itself
     )
     config: Path | None = Field(None, description="TOML file of settings, such as accept_batch = 64.")

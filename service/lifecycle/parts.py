@@ -102,7 +102,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     admin_address = await _start_admin(blueprint, stack) if blueprint.admin else ""
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
-    offloader = Offloader(offload, settings.deadline)
+    offloader = Offloader(offload, settings.deadline, settings.trusted_peers)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
     runner = Runner(
         complete(served, blueprint.ready, settings.request_log),
@@ -139,7 +139,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     )
     stack.callback(supervisor.close)
     early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
-    clients = ClientLimit(settings.max_connections_per_client, connection_limit, trusted=())
+    clients = ClientLimit(settings.max_connections_per_client, connection_limit, settings.trusted_peers)
     hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
         listener,
@@ -210,10 +210,18 @@ async def _start_offload(
     recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
     try:
         offload = Offload(
-            pool_for(settings.offload, workers, settings.worker_nice, blueprint.metrics, recycling),
+            pool_for(
+                settings.offload,
+                workers,
+                settings.worker_nice,
+                blueprint.metrics,
+                recycling,
+                settings.max_result * 2**20,
+            ),
             blueprint.metrics,
             Admission(workers, settings.queue_wait, cost, settings.deadline),
             settings.task_attempts,
+            settings.max_queue_bytes * 2**20,
         )
         stack.push_async_callback(stopping.workers, offload)
         if work is None:

@@ -12,14 +12,16 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from service.net.addresses import Network, is_in
 from service.net.connection_limit import ConnectionLimit
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Client = str | bytes
 """An IPv4 address as text, or the first 64 bits of an IPv6 address."""
 
 MAPPED: Final = bytes(10) + b"\xff\xff"
 """How an IPv4 address begins that a socket for both kinds tells (RFC 4291, 2.5.5.2)."""
+
+LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1"))
 
 
 class ClientLimit:
@@ -63,14 +65,9 @@ class ClientLimit:
             del self.held[client]
 
     def _is_exempt(self, host: str) -> bool:
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
+        if not host:
             return True  # a Unix socket: there is no address to tell its clients apart
-        address = getattr(address, "ipv4_mapped", None) or address
-        if self._chosen is None and address.is_loopback:
-            return True
-        return any(address in network for network in self._trusted)
+        return is_in(host, LOOPBACK if self._chosen is None else ()) or is_in(host, self._trusted)
 
 
 def client_of(host: str) -> Client:

@@ -109,13 +109,15 @@ class Admission:
 class Breaker:
     """Stops the work when workers die faster than they can be replaced.
 
-    Counts deaths at work without one finished task between them. When there are too many, no request enters
-    but a probe every now and then, which shows whether workers stay up again.
+    Counts deaths at work without one finished task between them. When there are too many, it opens: no task
+    runs until a fresh worker has finished a call that is known to be good. A request would be a bad probe: if
+    an input kills workers, those that send it again and again are who comes first when a probe is due.
     """
 
     def __init__(self, workers: int) -> None:
         self._limit = LIMIT_PER_WORKER * workers + 1
-        self._deaths = 0
+        self._deaths = 0  # since the last success, of a task or of a probe
+        self._in_vain = 0  # of these and all before them since the last task, those that (re)opened it
         self._next_probe: float | None = None
 
     @property
@@ -123,37 +125,31 @@ class Breaker:
         """Whether all is well."""
         return self._next_probe is None
 
-    def is_due(self, now: float) -> bool:
-        """Whether a probe would be admitted."""
-        return self._next_probe is None or now >= self._next_probe
-
     @property
     def pause(self) -> float:
-        """Seconds until the next attempt; doubles with each death."""
-        beyond = max(self._deaths - self._limit, 0)
-        return min(LAST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(beyond, 16))
+        """Seconds until the next attempt; doubles with each death. Only a task that succeeds ends that."""
+        doubled = min(max(self._in_vain - 1, 0), 16)
+        return min(LAST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0**doubled)
 
     def died(self, now: float) -> bool:
         """A worker has died at work or could not be started; True if that opens the breaker."""
         self._deaths += 1
         was_closed = self.closed
         if self._deaths >= self._limit:
+            self._in_vain += 1
             self._next_probe = now + self.pause
         return was_closed and not self.closed
 
-    def succeeded(self) -> bool:
-        """A worker has finished its work; True if that closes the breaker."""
+    def succeeded(self, *, probe: bool) -> bool:
+        """A worker has finished a task, or a probe; True if that closes the breaker."""
         was_open, self._deaths, self._next_probe = not self.closed, 0, None
+        if not probe:
+            self._in_vain = 0
         return was_open
 
     def retry_after(self, now: float) -> int | None:
-        """None if a request is admitted (one at each probe), else the seconds until the next probe."""
-        if self._next_probe is None:
-            return None
-        if now < self._next_probe:
-            return _whole(self._next_probe - now)
-        self._next_probe = now + self.pause
-        return None
+        """None if a request is admitted, else the seconds until the next probe."""
+        return None if self._next_probe is None else _whole(self._next_probe - now)
 
 
 def _moved(mean: float | None, value: float) -> float:

@@ -28,6 +28,10 @@ class WorkerLostError(OffloadError):
     """The worker died under the task, on each of its attempts, or was stopped."""
 
 
+class QuarantinedError(OffloadError):
+    """The same call has killed workers; it was not started, and will not be for a while."""
+
+
 class WorkerStartError(OffloadError):
     """A worker could not be started at all."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
@@ -36,11 +37,13 @@ class Executor(Member, Protocol):
 
     Args:
         count: its workers.
-        nice: added to the niceness of worker processes.
+        nice, most_result: see `lane.Lane`.
         died: called with the executor if it breaks before `stop()`.
     """
 
-    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None: ...
+    def __init__(
+        self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = math.inf
+    ) -> None: ...
 
     @staticmethod
     def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> Packed: ...  # noqa: D102  # `Lane` says it
@@ -48,8 +51,9 @@ class Executor(Member, Protocol):
     @staticmethod
     def unpack(result: Any, /) -> Any: ...  # noqa: D102
 
-    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
-        """Hand a task over; the future has what became of it, or a `BrokenExecutor`.
+    def submit(self, packed: Packed, submitted: float, until: float, /) -> asyncio.Future[Done]:
+        """Hand a task over, to be run unless its turn comes later than `until`; the future has what became
+        of it, or a `BrokenExecutor`.
 
         Raises:
             BrokenExecutor: the executor is broken already.
@@ -79,19 +83,27 @@ class ExecutorPool(SupervisedPool[T, Executor]):
 
     Args:
         executor: the kind.
-        nice: see `Executor`.
+        nice, most_result: see `Executor`.
     """
 
     kind = "executor"
+    passing = False  # it must be empty before a suspected task can come
 
     def __init__(
-        self, executor: type[Executor], count: int, nice: int, metrics: Metrics, observer: PoolObserver[T]
+        self,
+        executor: type[Executor],
+        count: int,
+        nice: int,
+        metrics: Metrics,
+        observer: PoolObserver[T],
+        most_result: float = math.inf,
     ) -> None:
         super().__init__(1, count, metrics, observer)
         self.pack = executor.pack
         self.unpack = executor.unpack
         self._kind = executor
         self._nice = nice
+        self._most_result = most_result
         self._executor: Executor | None = None
         self._running: dict[T, float] = {}  # since when
         self._ahead: dict[T, None] = {}
@@ -118,7 +130,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
 
     def available(self, most: int, *, suspected: bool) -> Place | None:
         """See `Pool`."""
-        if self._executor is None or self._broken:
+        if self._executor is None or self._broken or not self._breaker.closed:
             return None
         if self.in_flight >= most * self.count:
             return None
@@ -126,10 +138,10 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             return None
         return Place(self._executor, suspected)
 
-    def send(self, place: Place, task: T, packed: Packed, submitted: float) -> None:
+    def send(self, place: Place, task: T, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Pool`."""
         try:
-            future = place.executor.submit(packed, submitted)
+            future = place.executor.submit(packed, submitted, until)
         except BrokenExecutor:
             self._unsent.append(task)
             self._broke(place.executor)
@@ -187,7 +199,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             self._observer.lost(self._take_all(), suspects)
 
     def _make(self) -> Executor:
-        return self._kind(self.count, self._nice, self._broke)
+        return self._kind(self.count, self._nice, self._broke, self._most_result)
 
     def _came_up(self, member: Executor) -> None:
         self._executor, self._has_served = member, False

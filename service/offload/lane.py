@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -31,15 +32,17 @@ class Lane(ABC):
         lost: called if the worker dies before `stop()`, for whatever reason and whatever it did at that time.
         nice: added to the niceness of a worker that is a process, so that accepting and answering stay
             responsive while every core computes.
+        most_result: bytes that a result may have on its way from a worker that is a process.
     """
 
     kind: ClassVar[str]
     """One word for messages: what the worker is."""
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
         self._finished = finished
         self._lost = lost
         self._nice = nice
+        self._most_result = most_result
         self._asked: asyncio.Future[Done] | None = None
 
     @staticmethod
@@ -65,8 +68,9 @@ class Lane(ABC):
         """
 
     @abstractmethod
-    def send(self, packed: Packed, submitted: float) -> None:
-        """Hand a task over. If the worker dies before the task is done, `lost` follows."""
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
+        """Hand a task over, to be run unless its turn comes later than `until`. If the worker dies before the
+        task is done, `lost` follows."""
 
     @abstractmethod
     def kill(self) -> bool:
@@ -100,9 +104,9 @@ class InlineLane(Lane):
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
-        self._finish([run(packed, submitted)])
+        self._finish([run(packed, submitted, until)])
 
     def kill(self) -> bool:
         """See `Lane`."""
@@ -117,8 +121,8 @@ class ThreadLane(Lane):
 
     kind = "thread"
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
-        super().__init__(finished, lost, nice)
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
+        super().__init__(finished, lost, nice, most_result)
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="work")
 
@@ -126,9 +130,9 @@ class ThreadLane(Lane):
         """See `Lane`."""
         await asyncio.wrap_future(self._executor.submit(int))  # a thread that cannot start fails here
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
-        self._executor.submit(run, packed, submitted).add_done_callback(self._done)
+        self._executor.submit(run, packed, submitted, until).add_done_callback(self._done)
 
     def kill(self) -> bool:
         """See `Lane`."""

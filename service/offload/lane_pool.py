@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -42,15 +42,27 @@ class LaneState(Generic[T]):
     served: int = 0
     since: float = 0.0  # when the task that runs became the first
     overdue: T | None = None  # the task that its worker was killed for
+    apart: bool = False  # the last in flight is suspected: nothing comes after it
     retiring: bool = False  # to be replaced once nothing is in flight
+
+
+class Place(NamedTuple, Generic[T]):
+    """Where a task may go, and whether nothing else may go there meanwhile."""
+
+    state: LaneState[T]
+    apart: bool
 
 
 class LanePool(SupervisedPool[T, Lane]):
     """Keeps `count` lanes of one kind up. See `pool.Pool`.
 
+    A suspected task is the last on its lane, so nothing waits behind it when the worker dies, and one lane is
+    always free of them. Where there is only one lane, a suspected task keeps its turn: to let it wait for all
+    others would cost the innocent their answers, and a culprit is held after its next kill (quarantine.py).
+
     Args:
         lane: the kind.
-        nice: see `Lane`.
+        nice, most_result: see `Lane`.
     """
 
     def __init__(
@@ -61,6 +73,7 @@ class LanePool(SupervisedPool[T, Lane]):
         metrics: Metrics,
         recycling: Recycling,
         observer: PoolObserver[T],
+        most_result: float = math.inf,
     ) -> None:
         super().__init__(count, 1, metrics, observer, recycling.peak_bytes)
         self.kind = lane.kind
@@ -68,9 +81,12 @@ class LanePool(SupervisedPool[T, Lane]):
         self.unpack = lane.unpack
         self._lane = lane
         self._nice = nice
+        self._most_result = most_result
         self._most_tasks = recycling.tasks
         self._up: dict[Lane, LaneState[T]] = {}
         self._where: dict[T, LaneState[T]] = {}
+
+    passing = True
 
     @property
     def up(self) -> int:
@@ -88,21 +104,32 @@ class LanePool(SupervisedPool[T, Lane]):
         # A copy, because the admin thread asks, too.
         return sum(1 for state in list(self._up.values()) if state.in_flight)
 
-    def available(self, most: int, *, suspected: bool = False) -> LaneState[T] | None:  # noqa: ARG002  # a death costs one task
+    def available(self, most: int, *, suspected: bool = False) -> Place[T] | None:
         """The lane with the least in flight, if that is less than `most`."""
-        best = None
+        if not self._breaker.closed:
+            return None
+        best, free = None, 0  # lanes without a suspected task
         for state in self._up.values():
-            if len(state.in_flight) < most and not state.retiring:
+            if state.apart or state.retiring:
+                continue
+            free += 1
+            if len(state.in_flight) < most:
                 best, most = state, len(state.in_flight)
-        return best
+        if best is None or (suspected and self.count > 1 and free == 1):
+            return None
+        return Place(best, suspected)
 
-    def send(self, place: LaneState[T], task: T, packed: Packed, submitted: float) -> None:
+    def send(
+        self, place: Place[T], task: T, packed: Packed, submitted: float, until: float = math.inf
+    ) -> None:
         """See `Pool`."""
-        if not place.in_flight:
-            place.since = time.monotonic()
-        place.in_flight.append(task)
-        self._where[task] = place
-        place.lane.send(packed, submitted)
+        state = place.state
+        if not state.in_flight:
+            state.since = time.monotonic()
+        state.apart = place.apart
+        state.in_flight.append(task)
+        self._where[task] = state
+        state.lane.send(packed, submitted, until)
 
     def expire(self, task: T) -> bool:
         """Kill the worker that runs `task`; False if `task` does not run yet."""
@@ -122,6 +149,7 @@ class LanePool(SupervisedPool[T, Lane]):
         for task, _ in finished:
             del self._where[task]
         seconds, state.since = now - state.since, now
+        state.apart = state.apart and bool(state.in_flight)
         state.served += len(finished)
         if state.served >= self._most_tasks or outcomes[-1].peak_bytes > self._most_bytes:
             state.retiring = True
@@ -149,7 +177,7 @@ class LanePool(SupervisedPool[T, Lane]):
         self._observer.lost(list(state.in_flight), 0 if overdue else 1)
 
     def _make(self) -> Lane:
-        return self._lane(self._finished, self._died, self._nice)
+        return self._lane(self._finished, self._died, self._nice, self._most_result)
 
     def _came_up(self, member: Lane) -> None:
         self._up[member] = LaneState(member, deque())

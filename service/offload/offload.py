@@ -14,9 +14,11 @@ from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.errors import RejectedError, WorkError, WorkerStartError
+from service.offload.errors import QuarantinedError, RejectedError, WorkError, WorkerStartError
 from service.offload.pool import Pool, PoolObserver
-from service.offload.queue import Task, TaskQueue
+from service.offload.quarantine import Standing
+from service.offload.queue import TaskQueue
+from service.offload.task import Task
 from service.offload.worker_main import failure_of
 
 T = TypeVar("T")
@@ -50,6 +52,8 @@ class Offload:
         make_pool: makes the pool, for example `strategies.pool_for("process", ...)`.
         admission: which requests are admitted; by default all.
         attempts: how often a task is tried if its worker dies; 1 for work that must not run twice.
+        most_bytes: that arguments and results of tasks may have together until their callers have an answer,
+            as they travel; those that do not travel count nothing.
     """
 
     def __init__(
@@ -58,14 +62,18 @@ class Offload:
         metrics: Metrics,
         admission: Admission | None = None,
         attempts: int = ATTEMPTS,
+        most_bytes: float = math.inf,
     ) -> None:
         self._queue = TaskQueue(make_pool, metrics, admission, attempts)
         self._pool = self._queue.pool
         self._metrics = metrics
+        self._most_bytes = most_bytes
+        self._arguments = 0  # bytes of those whose callers have no answer yet
         self._expected: set[Place] = set()  # of requests that the gate let through
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
         metrics.offload_depth.set_function(lambda: self.waiting)
+        metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)
 
     @property
@@ -82,6 +90,11 @@ class Offload:
     def waiting(self) -> int:
         """Tasks submitted and not yet running, whether a worker has them already or none."""
         return self._queue.waiting
+
+    @property
+    def bytes(self) -> int:
+        """Of arguments and large results of tasks whose callers have no answer yet."""
+        return self._arguments + self._queue.outcomes.bytes
 
     @property
     def healthy(self) -> bool:
@@ -118,19 +131,24 @@ class Offload:
         function: Callable[..., T],
         *args: Any,
         deadline: float = math.inf,
+        limit: float = 0.0,
         is_wanted: Callable[[], bool] | None = None,
         place: Place | None = None,
     ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
         Args:
-            deadline: seconds from now after which the caller has no use for the result.
+            deadline: seconds from now after which the caller has no use for the result. A task that has not
+                started by then never does.
+            limit: seconds from now after which the task is ended by force if it has started, where that can
+                be done; not before the deadline.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
             place: the one that `expect` kept for it: the task takes it.
 
         Raises:
             RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
-            `is_wanted`; WorkerLostError: workers died; WorkError: `function` raised.
+            `is_wanted`; WorkerLostError: workers died; QuarantinedError: the same call has killed workers;
+            WorkError: `function` raised.
         """
         now = time.monotonic()
         if place is not None:
@@ -147,15 +165,24 @@ class Offload:
         except Exception as error:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise WorkError(*failure_of(error)) from None
-        task = Task(packed, now, loop.create_future(), is_wanted)
+        task = Task(packed, now, loop.create_future(), is_wanted, now + deadline, now + max(deadline, limit))
+        if self._queue.standing(task) is Standing.HELD:
+            self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
+            raise QuarantinedError("the same call killed workers")
+        if self.bytes + task.size > self._most_bytes:
+            self.reject()
+            raise RejectedError(1)
         if deadline < math.inf:
             task.timer = loop.call_later(deadline, self._queue.expire, task)
-        self._queue.put(task)
+        self._arguments += task.size
         try:
+            self._queue.put(task)
             result: T = await task.outcome
         except asyncio.CancelledError:
             self._queue.drop(task)
             raise
+        finally:
+            self._arguments -= task.size
         return result
 
     async def stop(self, seconds: float = math.inf) -> int:

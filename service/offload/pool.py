@@ -56,15 +56,19 @@ class Pool(Protocol[T_contra]):
         """Tasks that run; safe from any thread."""
 
     @property
+    def passing(self) -> bool:
+        """Whether other tasks may pass a suspected one for which there is no place."""
+
+    @property
     def healthy(self) -> bool:
-        """Whether requests have a chance: workers stay up, or it is time to see whether they do."""
+        """Whether requests have a chance: workers stay up."""
 
     @property
     def stuck(self) -> bool:
         """Whether none is up, and none could be started for long; safe from any thread."""
 
     def retry_after(self, now: float) -> int | None:
-        """None: workers stay up, and a task may come. Else the seconds until one is let in to try them."""
+        """None: workers stay up, and a task may come. Else the seconds until it is tried whether they do."""
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], /) -> Packed:
         """Function and arguments as they travel to a worker of this pool.
@@ -92,17 +96,19 @@ class Pool(Protocol[T_contra]):
         """
 
     def available(self, most: int, *, suspected: bool) -> Any:
-        """Where the next task may go, as `send` takes it; None if every worker has `most` tasks.
+        """Where the next task may go, as `send` takes it; None if every worker has `most` tasks, or workers
+        do not stay up.
 
         Args:
-            suspected: the task was in flight before when a worker died.
+            suspected: the task may kill its worker: what does not must keep one to run on.
         """
 
-    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float) -> None:
-        """Hand `task` over to what `available` has returned; `submitted` is a `time.monotonic()`."""
+    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
+        """Hand `task` over to what `available` has returned. It is not run if its turn comes later than
+        `until`, which is a `time.monotonic()` like `submitted`."""
 
     def expire(self, task: T_contra) -> bool:
-        """The deadline of `task` has passed. False: call again, it waits behind another on its worker."""
+        """The time of `task` is over. False: call again, it waits behind another on its worker."""
 
     async def stop(self, seconds: float) -> int:
         """Let workers finish what they have within `seconds`, then kill the processes among them.

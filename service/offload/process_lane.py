@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import pickle
 import socket
 from collections.abc import Callable
@@ -27,9 +28,11 @@ from typing import Any
 from service.background import in_background
 from service.offload.fork_server import forkserver_context, from_fork_server
 from service.offload.lane import Finished, Lane, Lost
+from service.offload.unpickling import unpickled
 from service.offload.worker_main import (
     OUTCOME,
     TASK,
+    Done,
     Packed,
     end_with_parent,
     kill_group,
@@ -44,8 +47,8 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     kind = "process"
 
-    def __init__(self, finished: Finished, lost: Lost, nice: int) -> None:
-        super().__init__(finished, lost, nice)
+    def __init__(self, finished: Finished, lost: Lost, nice: int, most_result: float = math.inf) -> None:
+        super().__init__(finished, lost, nice, most_result)
         self._starting: asyncio.Future[None] | None = None
         self._executor: ProcessPoolExecutor | None = None
         self._transport: asyncio.Transport | None = None
@@ -62,7 +65,7 @@ class ProcessLane(Lane, asyncio.Protocol):
     @staticmethod
     def unpack(result: bytes, /) -> Any:
         """See `Lane`."""
-        return pickle.loads(result)
+        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""
@@ -82,13 +85,13 @@ class ProcessLane(Lane, asyncio.Protocol):
 
     def _start_process(self, theirs: socket.socket) -> None:
         with theirs:
-            self._executor = worker_process(self._nice, theirs)
+            self._executor = worker_process(self._nice, theirs, self._most_result)
             self._executor.submit(serve)  # starts the process; it has `theirs` from here on
 
-    def send(self, packed: Packed, submitted: float) -> None:
+    def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
         """See `Lane`."""
         assert self._transport is not None
-        self._transport.writelines((TASK.pack(len(packed), submitted), packed))
+        self._transport.writelines((TASK.pack(len(packed), submitted, until), packed))
 
     def kill(self) -> bool:
         """See `Lane`."""
@@ -119,10 +122,14 @@ class ProcessLane(Lane, asyncio.Protocol):
         at = 0
         while len(self._unread) - at >= OUTCOME.size:
             begin = at + OUTCOME.size
-            end = begin + OUTCOME.unpack_from(self._unread, at)[0]
+            outcome, result = OUTCOME.unpack_from(self._unread, at)
+            middle = begin + outcome
+            end = middle + result
             if len(self._unread) < end:
                 break
-            outcomes.append(pickle.loads(self._unread[begin:end]))
+            with memoryview(self._unread) as unread:  # a slice of the bytes themselves would be a copy more
+                done: Done = pickle.loads(unread[begin:middle])
+                outcomes.append(done._replace(result=bytes(unread[middle:end])) if result else done)
             at = end
         del self._unread[:at]
         if outcomes:
@@ -144,8 +151,8 @@ class ProcessLane(Lane, asyncio.Protocol):
         return self.unpack(done.result)
 
 
-def worker_process(nice: int, channel: socket.socket) -> ProcessPoolExecutor:
+def worker_process(nice: int, channel: socket.socket, most_result: float = math.inf) -> ProcessPoolExecutor:
     """An executor with one worker, which `submit` starts."""
     return ProcessPoolExecutor(
-        1, mp_context=forkserver_context(), initializer=prepare, initargs=(nice, channel)
+        1, mp_context=forkserver_context(), initializer=prepare, initargs=(nice, channel, most_result)
     )

@@ -10,38 +10,32 @@ turn comes, and the order that is fair is also the one that wastes nothing.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
+
+import structlog
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.errors import ExpiredError, UnwantedError, WorkerLostError, WorkError
+from service.offload.errors import (
+    ExpiredError,
+    QuarantinedError,
+    UnwantedError,
+    WorkerLostError,
+)
+from service.offload.outcomes import Outcomes
 from service.offload.pool import Pool, PoolObserver
-from service.offload.worker_main import Done, Packed, failure_of
+from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing
+from service.offload.task import Task
+from service.offload.worker_main import LATE, Done
+
+log = structlog.get_logger("offloop.workers")
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 """A task may pass its deadline while its worker runs another: it is looked at again after this long."""
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """One function call, and the caller that awaits its outcome."""
-
-    packed: Packed
-    submitted: float
-    outcome: asyncio.Future[Any]
-    is_wanted: Callable[[], bool] | None
-    timer: asyncio.TimerHandle | None = None
-    kills: int = 0  # times that it may have killed a worker
-    in_flight: bool = False  # a worker has it
-
-    def forget_deadline(self) -> None:
-        """It can expire no more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class TaskQueue:
@@ -62,10 +56,12 @@ class TaskQueue:
     ) -> None:
         self.pool = make_pool(self)
         self.admission = admission or Admission(self.pool.count)
+        self.outcomes = Outcomes(metrics, self.pool.unpack)
         self.closed = False
         self._metrics = metrics
         self._attempts = attempts
         self._tasks: OrderedDict[Task, None] = OrderedDict()
+        self._quarantine = Quarantine(max(KILLS, attempts))
 
     def __len__(self) -> int:
         """Tasks that no worker has yet."""
@@ -78,7 +74,10 @@ class TaskQueue:
 
     def retry_after(self, now: float, deadline: float, expected: int = 0) -> int | None:
         """See `Admission.retry_after`; `expected` tasks more than those here count as waiting."""
-        first = next(iter(self._tasks), None)
+        # Others pass a suspected task, so that it waits for long says nothing about them.
+        passing = self.pool.passing
+        counted = (task for task in self._tasks if not passing or self.standing(task) is Standing.GOOD)
+        first = next(counted, None)
         running = self.pool.running
         return self.admission.retry_after(
             waiting=expected + len(self._tasks) + self.pool.in_flight - running,
@@ -88,6 +87,18 @@ class TaskQueue:
             deadline=deadline,
         )
 
+    def standing(self, task: Task) -> Standing:
+        """What is known of a task.
+
+        Where others pass suspected ones, only tasks that have been on a dead worker are: where all requests
+        are the same call, one accident would else keep all of them from the last worker.
+        """
+        if not self._quarantine:
+            return Standing.GOOD
+        known = self._quarantine.standing(task.name, time.monotonic())
+        passed_by = known is Standing.SUSPECTED and self.pool.passing
+        return Standing.GOOD if passed_by and not task.kills else known
+
     # What callers do.
 
     def put(self, task: Task) -> None:
@@ -96,14 +107,21 @@ class TaskQueue:
         self.dispatch()
 
     def expire(self, task: Task) -> None:
-        """The deadline has passed: the caller gets an error, and the pool may kill the worker."""
-        self._settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
+        """The deadline has passed: the caller gets an error. A task that has started keeps its place until it
+        ends, or its limit has passed as well: then the pool may kill the worker."""
+        self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
         self._tasks.pop(task, None)
-        if task.in_flight and not self.pool.expire(task):
-            task.timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self.expire, task)
+        if not task.in_flight:
+            return
+        left = task.limit - time.monotonic()
+        if left <= 0 and self.pool.expire(task):
+            return
+        if left < math.inf:
+            again = left if left > 0 else LOOK_AGAIN_SECONDS
+            task.timer = asyncio.get_running_loop().call_later(again, self.expire, task)
 
     def drop(self, task: Task) -> None:
-        """The caller has left. On a worker the task keeps its deadline, so that it cannot run for ever."""
+        """The caller has left. On a worker the task keeps its limit, so that it cannot run for ever."""
         if task.outcome.cancelled():  # else it was counted a moment before its caller left
             self._metrics.tasks[TaskOutcome.CANCELLED].inc()
             if not task.in_flight:
@@ -120,58 +138,81 @@ class TaskQueue:
 
     def dispatch(self) -> None:
         """See `PoolObserver`."""
-        while self._tasks and not self.closed:
-            task = next(iter(self._tasks))
-            place = self.pool.available(self.admission.tasks_per_worker(), suspected=task.kills > 0)
-            if place is None:
-                return
+        while not self.closed and (chosen := self._next()) is not None:
+            task, place = chosen
             del self._tasks[task]
+            if place is None:
+                task.forget_deadline()
+                self.outcomes.settle(
+                    task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers")
+                )
+                continue
             if task.is_wanted is not None and not task.is_wanted():
                 task.forget_deadline()
-                self._settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
+                self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
-            task.in_flight = True
-            self.pool.send(place, task, task.packed, task.submitted)
+            task.in_flight, task.sent = True, time.monotonic()
+            self.pool.send(place, task, task.packed, task.submitted, task.until)
 
     def finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         """See `PoolObserver`."""
-        self.admission.observe(seconds, sum(done.took for _, done in outcomes), len(outcomes))
+        if ran := [done.took for _, done in outcomes if done.failure != LATE]:
+            self.admission.observe(seconds, sum(ran), len(ran))
         for task, done in outcomes:
+            task.in_flight = False
+            if done.failure == LATE:
+                task.forget_deadline()
+                self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
+                continue
+            if self._quarantine:
+                self._quarantine.finished(task.name)
             # What a task cost counts even if its caller has left: the cores were busy.
             self._metrics.queue_wait.observe(done.waited)
             self._metrics.task_cpu.observe(done.cpu)
-            task.forget_deadline()
-            if task.outcome.done():
-                continue
-            failure, result = done.failure, None
-            if failure is None:
-                try:
-                    result = self.pool.unpack(done.result)
-                except Exception as error:
-                    failure = failure_of(error)
-            if failure is None:
-                self._metrics.tasks[TaskOutcome.COMPLETED].inc()
-                task.outcome.set_result(result)
+            if done.failure is None:
+                self.outcomes.returned(task, done.result)
             else:
-                self._settle(task, TaskOutcome.FAILED, WorkError(*failure))
+                self.outcomes.failed(task, done.failure)
 
     def lost(self, tasks: list[Task], suspects: int) -> None:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
             task.in_flight = False
-            task.kills += number < suspects
+            if number < suspects:
+                task.kills += 1
+                self._blame(task)
             if not self.closed and not task.outcome.done() and task.kills < self._attempts:
                 self._tasks[task] = None
                 self._tasks.move_to_end(task, last=False)
                 continue
             task.forget_deadline()
             why = "the workers stop" if self.closed else f"workers died under it, {task.kills} times"
-            self._settle(
+            self.outcomes.settle(
                 task, TaskOutcome.KILLED if task.kills else TaskOutcome.CANCELLED, WorkerLostError(why)
             )
         self.dispatch()
 
-    def _settle(self, task: Task, outcome: TaskOutcome, error: Exception) -> None:
-        if not task.outcome.done():
-            self._metrics.tasks[outcome].inc()
-            task.outcome.set_exception(error)
+    def _next(self) -> tuple[Task, Any] | None:
+        """The task whose turn it is, and its place: None for one that is not to run. None: nobody's turn."""
+        most = self.admission.tasks_per_worker()
+        passed = False
+        for task in self._tasks:
+            standing = self.standing(task)
+            if standing is Standing.HELD:
+                return task, None
+            suspected = standing is Standing.SUSPECTED
+            if suspected and passed:
+                continue
+            place = self.pool.available(most, suspected=suspected)
+            if place is not None:
+                return task, place
+            if not suspected or not self.pool.passing:
+                return None
+            passed = True
+        return None
+
+    def _blame(self, task: Task) -> None:
+        """A worker died, and `task` may have killed it."""
+        call = task.name
+        if call and self._quarantine.killed(call, sent=task.sent, now=time.monotonic()):
+            log.error("call quarantined", call=call.hex(), seconds=HELD_SECONDS, kills=task.kills)

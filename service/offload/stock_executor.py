@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import pickle
 import socket
 import time
@@ -24,6 +25,7 @@ from typing import Any
 
 from service.background import in_background
 from service.offload.fork_server import forkserver_context, from_fork_server
+from service.offload.unpickling import unpickled
 from service.offload.worker_main import Done, Packed, arrive, kill_group, prepare_for_executor, run_apart
 
 
@@ -75,11 +77,19 @@ class StockExecutor:
 
     Args:
         died: called if a worker dies before `stop()`.
+        most_result: see `lane.Lane`.
     """
 
-    def __init__(self, count: int, nice: int, died: Callable[[StockExecutor], Any]) -> None:
+    def __init__(
+        self,
+        count: int,
+        nice: int,
+        died: Callable[[StockExecutor], Any],
+        most_result: float = math.inf,
+    ) -> None:
         self._count = count
         self._nice = nice
+        self._most_result = most_result
         self._died = died
         self._context = Context()
         self._starting: asyncio.Future[list[Future[Done]]] | None = None
@@ -93,7 +103,7 @@ class StockExecutor:
     @staticmethod
     def unpack(result: bytes, /) -> Any:
         """See `lane.Lane`."""
-        return pickle.loads(result)
+        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """Bring up all workers, each of which imports what `packed` needs.
@@ -135,7 +145,7 @@ class StockExecutor:
                 self._count,
                 mp_context=forkserver_context(self._context),
                 initializer=prepare_for_executor,
-                initargs=(self._nice, theirs),
+                initargs=(self._nice, theirs, self._most_result),
             )
             first = self.pack(arrive, (packed,))
             return [self._executor.submit(run_apart, first, time.monotonic()) for _ in range(self._count)]
@@ -149,14 +159,15 @@ class StockExecutor:
         finally:
             all_here.cancel()
 
-    def submit(self, packed: Packed, submitted: float) -> asyncio.Future[Done]:
-        """Hand a task over; the future has what became of it.
+    def submit(self, packed: Packed, submitted: float, until: float = math.inf) -> asyncio.Future[Done]:
+        """Hand a task over, to be run unless its turn comes later than `until`; the future has what became
+        of it.
 
         Raises:
             BrokenExecutor: the executor is broken already.
         """
         assert self._executor is not None
-        return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted))
+        return asyncio.wrap_future(self._executor.submit(run_apart, packed, submitted, until))
 
     async def ask(self, packed: Packed) -> Done:
         """See `lane.Lane`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -20,7 +21,12 @@ Strategy = Literal["inline", "thread", "process", "executor"]
 
 
 def pool_for(
-    strategy: Strategy, workers: int, nice: int, metrics: Metrics, recycling: Recycling | None = None
+    strategy: Strategy,
+    workers: int,
+    nice: int,
+    metrics: Metrics,
+    recycling: Recycling | None = None,
+    most_result: float = math.inf,
 ) -> Callable[[PoolObserver[T]], Pool[T]]:
     """What makes the pool of a strategy, once there is a queue to observe it.
 
@@ -28,6 +34,7 @@ def pool_for(
         workers: how many tasks may run at the same time; inline has one worker, the loop itself.
         nice: added to the niceness of worker processes.
         recycling: when lanes are replaced; by default never. An executor cannot replace one worker.
+        most_result: bytes that a pickled result may have; elsewhere than in processes there is none.
     """
     recycling = recycling or Recycling()
     # A thread's memory is the service's own: a fresh one would have as much.
@@ -38,6 +45,8 @@ def pool_for(
         case "thread":
             return lambda observer: LanePool(ThreadLane, workers, nice, metrics, in_process, observer)
         case "process":
-            return lambda observer: LanePool(ProcessLane, workers, nice, metrics, recycling, observer)
+            return lambda observer: LanePool(
+                ProcessLane, workers, nice, metrics, recycling, observer, most_result
+            )
         case "executor":
-            return lambda observer: ExecutorPool(StockExecutor, workers, nice, metrics, observer)
+            return lambda observer: ExecutorPool(StockExecutor, workers, nice, metrics, observer, most_result)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import os
 import time
 from abc import ABC, abstractmethod
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -73,6 +75,7 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._stopping = False
         self._members: set[M] = set()  # all that have not ended, up or not
         self._warm: Packed | None = None
+        self._good: Packed | None = None  # a call that workers are known to survive
         self._bringing: set[asyncio.Task[None]] = set()
         self._retiring: dict[M, asyncio.Task[None]] = {}
         self._context = contextvars.copy_context()
@@ -87,7 +90,7 @@ class SupervisedPool(ABC, Generic[T, M]):
     @property
     def healthy(self) -> bool:
         """See `Pool`."""
-        return self._breaker.closed or (self.up > 0 and self._breaker.is_due(time.monotonic()))
+        return self._breaker.closed
 
     @property
     def stuck(self) -> bool:
@@ -112,6 +115,7 @@ class SupervisedPool(ABC, Generic[T, M]):
             raise TimeoutError(f"not up after {START_SECONDS:g} s") from None
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        self._good = packed
         if done.failure is None and done.peak_bytes > self._most_bytes:
             raise ValueError(f"a fresh worker uses {done.peak_bytes / 2**20:.0f} MiB, above the limit")
         return done.failure
@@ -131,6 +135,8 @@ class SupervisedPool(ABC, Generic[T, M]):
 
     # What a kind of pool adds.
 
+    pack: Callable[[Callable[..., Any], tuple[Any, ...]], Packed]
+
     @abstractmethod
     def _make(self) -> M:
         """A member, not yet started."""
@@ -149,8 +155,8 @@ class SupervisedPool(ABC, Generic[T, M]):
 
     # Losing and replacing members.
 
-    def _succeeded(self) -> None:
-        if self._breaker.succeeded():
+    def _succeeded(self, *, probe: bool = False) -> None:
+        if self._breaker.succeeded(probe=probe):
             log.info("workers stay up again")
 
     def _count_death(self) -> None:
@@ -186,6 +192,9 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._members.add(member)
         try:
             await member.start(self._warm)
+            if not self._breaker.closed:
+                await member.ask(self._good if self._good is not None else self.pack(os.getpid, ()))
+                self._succeeded(probe=True)
         except BaseException:
             member.kill()
             self._retire(member, STOP_SECONDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import pickle
@@ -26,17 +27,21 @@ from typing import Any, Final, NamedTuple
 Packed = Any
 """A function and its arguments as they travel: pickled to a process, as they are to a thread."""
 
-TASK: Final = struct.Struct("!Qd")
-"""Before a task: how many bytes follow, and when it was submitted."""
+TASK: Final = struct.Struct("!Qdd")
+"""Before a task: how many bytes follow, when it was submitted, and until when it may start."""
 
-OUTCOME: Final = struct.Struct("!Q")
-"""Before an outcome: how many bytes follow."""
+OUTCOME: Final = struct.Struct("!QQ")
+"""Before an outcome: how many bytes it has, and how many its result, which follows it."""
+
+MOST_TEXT: Final = 2**16
+"""Characters of a failure that travel: a message may quote a whole argument, and all of it goes to the log."""
 
 ARRIVED: Final = b"."
 """What a worker of an executor sends when it can work."""
 
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
 
+_most_result: float = math.inf  # bytes
 _channel: socket.socket
 _barrier: socket.socket
 
@@ -65,14 +70,17 @@ class Done(NamedTuple):
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The exception and its traceback as text."""
-    return Failure(
-        traceback.format_exception_only(error)[-1].strip(), "".join(traceback.format_exception(error))
-    )
+    """The exception and its traceback as text, each cut off at `MOST_TEXT`."""
+    summary = traceback.format_exception_only(error)[-1].strip()
+    return Failure(summary[:MOST_TEXT], "".join(traceback.format_exception(error))[-MOST_TEXT:])
 
 
-def run(packed: Packed, submitted: float) -> Done:
-    """Run one task.
+LATE: Final = Failure("the deadline passed before the task could start", "")
+"""Of a task that was not run, because nobody waits for it any more."""
+
+
+def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
+    """Run one task, unless it is later than `until`.
 
     CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
     the IO process submitted.
@@ -80,9 +88,14 @@ def run(packed: Packed, submitted: float) -> Done:
     started, before = time.monotonic(), time.thread_time()
     result, failure = None, None
     try:
-        if isinstance(packed, bytes):
+        if started > until:
+            failure = LATE
+        elif isinstance(packed, bytes):
             function, args = pickle.loads(packed)
             result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
+            if len(result) > _most_result:
+                failure = Failure(f"the result has {len(result)} bytes, {_most_result} are allowed", "")
+                result = None
         else:
             function, args = packed
             result = function(*args)
@@ -93,22 +106,23 @@ def run(packed: Packed, submitted: float) -> Done:
     return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
 
 
-def run_apart(packed: bytes, submitted: float) -> Done:
+def run_apart(packed: bytes, submitted: float, until: float = math.inf) -> Done:
     """Run one task in a process of its own: a child that the work forked and that returns here exits.
 
     Else there would be two that report what became of the task, and take the next one.
     """
     pid = os.getpid()
-    done = run(packed, submitted)
+    done = run(packed, submitted, until)
     if os.getpid() != pid:
         os._exit(0)
     return done
 
 
-def prepare(nice: int, channel: socket.socket) -> None:
+def prepare(nice: int, channel: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of a lane, whose tasks come over `channel`."""
-    global _channel  # initialisers of a ProcessPoolExecutor have no other way to leave something
-    _channel = channel
+    # Initialisers of a ProcessPoolExecutor have no other way to leave something.
+    global _channel, _most_result
+    _channel, _most_result = channel, most_result
     channel.setblocking(True)  # whatever the work's module has set as the default
     # A child that the work forks must not keep this side open: that it closes says that the worker is dead.
     os.register_at_fork(after_in_child=lambda: os.close(channel.detach()))
@@ -183,16 +197,22 @@ def serve() -> None:
     """The one call of a lane's worker, which lasts as long as it: until the lane closes the channel."""
     with _channel, _channel.makefile("rb") as tasks:
         while head := tasks.read(TASK.size):
-            size, submitted = TASK.unpack(head)
-            done = run_apart(tasks.read(size), submitted)
-            outcome = pickle.dumps(done, pickle.HIGHEST_PROTOCOL)
-            _channel.sendall(OUTCOME.pack(len(outcome)) + outcome)
+            size, submitted, until = TASK.unpack(head)
+            done = run_apart(tasks.read(size), submitted, until)
+            _channel.sendall(framed(done))
 
 
-def prepare_for_executor(nice: int, barrier: socket.socket) -> None:
+def framed(done: Done) -> bytes:
+    """An outcome as it travels to the lane: a pickled result is not pickled once more, but follows it."""
+    result = done.result or b""
+    outcome = pickle.dumps(done._replace(result=None), pickle.HIGHEST_PROTOCOL)
+    return b"".join((OUTCOME.pack(len(outcome), len(result)), outcome, result))
+
+
+def prepare_for_executor(nice: int, barrier: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of an executor, which will `arrive` at `barrier`."""
-    global _barrier
-    _barrier = barrier
+    global _barrier, _most_result
+    _barrier, _most_result = barrier, most_result
     barrier.setblocking(True)
     settle(nice)
 

@@ -42,6 +42,7 @@ FOREIGN = {
 
 NOT_DRAWN = {
     "offload_queue_limit",  # +Inf as long as the queue is unbounded, and infinity cannot be drawn
+    "offload_queue_bytes",  # next to nothing unless arguments are large, and bounded then
     "http_connections_limit",  # thousands above what is held: an alert watches the distance
     "tls_handshakes_total",  # without TLS, which is most often a balancer's, a panel would stay empty
     "tls_handshake_seconds",

@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import gc
 import logging
+import math
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -87,10 +89,12 @@ async def make() -> AsyncIterator[Make]:
         workers: int = 1,
         arguments: tuple[Any, ...] = (),
         recycling: Recycling | None = None,
+        most_result: float = math.inf,
         **more: Any,
     ) -> Bench:
         metrics = Metrics()
-        offload = Offload(pool_for(strategy, workers, 0, metrics, recycling), metrics, **more)
+        pool = pool_for(strategy, workers, 0, metrics, recycling, most_result)
+        offload = Offload(pool, metrics, **more)
         made.append(offload)
         await offload.start(*arguments, try_out=False)
         return Bench(offload, metrics)
@@ -320,6 +324,26 @@ async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gat
     assert bench.outcomes() == {"completed": 1, "expired": 1}
 
 
+@pytest.mark.parametrize("strategy", ["thread", "process", "executor"])
+async def test_a_task_that_expires_behind_another_on_its_worker_is_never_started(
+    make: Make, tmp_path: Path, strategy: Strategy
+) -> None:
+    bench = await make(strategy, admission=Admission(1, seconds=0.001))
+    begun, go, ran = tmp_path / "begun", tmp_path / "go", tmp_path / "ran"
+    first = asyncio.create_task(bench.offload.submit(work.waits_for, str(begun), str(go)))
+    await bench.until(begun.exists)
+    with pytest.raises(ExpiredError):
+        await bench.offload.submit(ran.touch, deadline=0.01)
+    assert bench.offload.waiting == 1, "the worker has it already"
+    go.touch()
+    await first
+    await bench.until(lambda: not bench.offload.running)
+    assert not ran.exists()
+    assert bench.outcomes() == {"completed": 1, "expired": 1}
+    values = parse(generate_latest(bench.metrics.registry).decode())
+    assert values["offload_task_cpu_seconds_count"] == 1, "it cost nothing, and says nothing about S"
+
+
 @processes
 async def test_workers_that_keep_dying_open_the_breaker_until_one_succeeds(
     make: Make, strategy: Strategy
@@ -510,3 +534,84 @@ async def test_a_replaced_worker_does_not_start_in_the_context_of_a_request(
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
     await bench.until(lambda: len(seen) == 2)
     assert seen == ["none", "none"]
+
+
+@processes
+async def test_a_result_that_is_too_large_is_not_sent_and_its_worker_stays(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, most_result=100_000)
+    pid = await bench.offload.submit(os.getpid)
+    with pytest.raises(WorkError, match=r"the result has 100\d\d\d bytes, 100000 are allowed"):
+        await bench.offload.submit(bytes, 100_000)
+    assert await bench.offload.submit(bytes, 99_000) == bytes(99_000)
+    assert await bench.offload.submit(os.getpid) == pid
+    assert bench.outcomes() == {"completed": 3, "failed": 1}
+
+
+@processes
+async def test_arguments_above_the_budget_are_refused_until_others_are_answered(
+    make: Make, tmp_path: Path, strategy: Strategy
+) -> None:
+    bench = await make(strategy, most_bytes=10_000)
+    begun, go = str(tmp_path / "begun"), tmp_path / "go"
+    first = asyncio.create_task(bench.offload.submit(work.waits_for, begun, str(go)))
+    second = asyncio.create_task(bench.offload.submit(len, bytes(9_000)))
+    await bench.until(lambda: bench.offload.running + bench.offload.waiting == 2)
+    used, third = bench.offload.bytes, asyncio.create_task(bench.offload.submit(len, bytes(900)))
+    await asyncio.sleep(0)
+    second.cancel()
+    await bench.until(second.done)
+    fourth = asyncio.create_task(bench.offload.submit(len, bytes(900)))
+    go.touch()
+    await first
+    assert 9_000 < used < 10_000
+    with pytest.raises(RejectedError):
+        await third
+    assert await fourth == 900
+    assert bench.offload.bytes == 0
+    assert bench.metrics.registry.get_sample_value("offload_queue_bytes") == 0
+    assert bench.outcomes() == {"completed": 2, "cancelled": 1, "rejected": 1}
+
+
+@processes
+async def test_large_results_are_unpacked_beside_the_loop_and_small_ones_on_it(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy)
+    here = threading.current_thread().name
+    small, large = await asyncio.gather(
+        bench.offload.submit(work.says_where_it_is_unpickled, 1),
+        bench.offload.submit(work.says_where_it_is_unpickled, 2**20),
+    )
+    assert small == (here, bytes(1))
+    assert large == ("unpack", bytes(2**20))
+    assert bench.offload.bytes == 0
+    assert bench.outcomes() == {"completed": 2}
+
+
+@processes
+async def test_a_deadline_counts_until_a_large_result_is_unpacked(
+    make: Make, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make(strategy)
+    here, begun, go = threading.current_thread(), threading.Event(), threading.Event()
+
+    def slowly(result: bytes) -> Any:
+        if threading.current_thread() is not here:
+            begun.set()
+            go.wait(20)
+        return pickle.loads(result)
+
+    monkeypatch.setattr(bench.offload._queue.outcomes, "_unpack", slowly)
+    late = asyncio.create_task(bench.offload.submit(bytes, 2**20, deadline=2))
+    await bench.until(begun.is_set)
+    assert bench.offload.bytes >= 2**20
+    with pytest.raises(ExpiredError):
+        await late
+    assert (bench.offload.running, bench.offload.waiting) == (0, 0)
+    go.set()
+    await bench.until(lambda: bench.offload.bytes == 0)
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
+    assert bench.outcomes() == {"expired": 1, "completed": 1}
+    assert not bench.restarts("deadline")

@@ -87,26 +87,37 @@ def test_the_breaker_opens_after_deaths_without_a_success_and_probes_until_one()
     assert breaker.died(0.0)
     assert not breaker.closed
     assert breaker.retry_after(0.0) == 1
-    assert not breaker.is_due(0.0)
-    assert breaker.is_due(FIRST_PROBE_SECONDS)
-    assert breaker.retry_after(FIRST_PROBE_SECONDS) is None, "the probe"
-    assert not breaker.is_due(FIRST_PROBE_SECONDS)
-    assert breaker.retry_after(FIRST_PROBE_SECONDS) == 1, "one at a time"
+    assert breaker.pause == FIRST_PROBE_SECONDS
+    assert breaker.retry_after(100.0) == 1, "no request is a probe, however long it is due"
     assert not breaker.died(1.0), "it is open already"
-    assert breaker.retry_after(1.0 + FIRST_PROBE_SECONDS) == 1, "the pause doubles"
+    assert breaker.pause == 2 * FIRST_PROBE_SECONDS
     for _ in range(50):
         breaker.died(1.0)
+    assert breaker.pause == LAST_PROBE_SECONDS
     assert breaker.retry_after(1.0) == LAST_PROBE_SECONDS
-    assert breaker.retry_after(1.0 + LAST_PROBE_SECONDS) is None
-    assert breaker.succeeded()
+    assert breaker.succeeded(probe=True)
     assert breaker.retry_after(0.0) is None
+
+
+def test_a_breaker_that_only_probes_close_waits_longer_each_time() -> None:
+    breaker = Breaker(1)
+    pauses = []
+    for opening in range(4):
+        for _ in range(LIMIT_PER_WORKER):
+            assert not breaker.died(0.0), "a probe that succeeded forgives the deaths before it"
+        assert breaker.died(0.0), opening
+        pauses.append(breaker.pause)
+        assert breaker.succeeded(probe=True)
+    assert pauses == [FIRST_PROBE_SECONDS * 2**times for times in range(4)]
+    breaker.succeeded(probe=False)
+    assert breaker.pause == FIRST_PROBE_SECONDS
 
 
 def test_a_success_between_deaths_keeps_the_breaker_closed() -> None:
     breaker = Breaker(1)
     for _ in range(100):
         assert not breaker.died(0.0)
-        assert not breaker.succeeded()
+        assert not breaker.succeeded(probe=False)
     assert breaker.closed
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
 from service.offload.errors import (
     ExpiredError,
+    OffloadError,
     RejectedError,
     WorkerLostError,
     WorkError,
@@ -27,7 +29,7 @@ class Scripted:
 
     made: ClassVar[list[Scripted]]
 
-    def __init__(self, count: int, nice: int, died: Callable[[Any], Any]) -> None:
+    def __init__(self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = 0) -> None:  # noqa: ARG002  # an executor's signature
         self.made.append(self)
         self.count, self.nice, self.died = count, nice, died
         self.futures: dict[str, asyncio.Future[Done]] = {}
@@ -36,11 +38,11 @@ class Scripted:
 
     @staticmethod
     def pack(_function: Callable[..., Any], args: tuple[Any, ...], /) -> Any:
-        return args[0]
+        return args[0].encode()  # pickled, as far as our side can tell
 
     @staticmethod
     def unpack(result: Any, /) -> Any:
-        return result
+        return result.decode()
 
     async def start(self, packed: Any) -> None:
         pass
@@ -48,15 +50,16 @@ class Scripted:
     async def ask(self, packed: Any) -> Done:
         raise NotImplementedError
 
-    def submit(self, packed: Any, submitted: float) -> asyncio.Future[Done]:  # noqa: ARG002  # an executor's signature
+    def submit(self, packed: Any, submitted: float, until: float) -> asyncio.Future[Done]:  # noqa: ARG002  # an executor's signature
         if self.broken:
             raise BrokenExecutor
-        self.futures[packed] = asyncio.get_running_loop().create_future()
-        return self.futures[packed]
+        name = packed.decode()
+        self.futures[name] = asyncio.get_running_loop().create_future()
+        return self.futures[name]
 
     def finishes(self, *names: str) -> None:
         for name in names:
-            self.futures.pop(name).set_result(Done(name, None, 0.0, 0.005, 0.001, 0))
+            self.futures.pop(name).set_result(Done(name.encode(), None, 0.0, 0.005, 0.001, 0))
 
     def breaks(self) -> None:
         self.broken = True
@@ -108,7 +111,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def submitted(offload: Offload, names: str, **more: Any) -> dict[str, asyncio.Task[Any]]:
+async def submitted(offload: Offload, names: Iterable[str], **more: Any) -> dict[str, asyncio.Task[Any]]:
     callers = {name: asyncio.create_task(offload.submit(str, name, **more)) for name in names}
     await turn()
     return callers
@@ -362,4 +365,24 @@ async def test_an_executor_that_keeps_no_order_is_borne(bench: Bench) -> None:
     bench.executors[0].finishes(*"cba")
     assert [await callers[name] for name in "abcd"] == [*"abcd"]
     assert (offload.running, offload.waiting) == (0, 0)
+    await offload.stop()
+
+
+async def test_who_was_beside_a_call_that_kills_is_not_held_with_it(bench: Bench) -> None:
+    offload = bench.make(attempts=1)
+    await offload.start()
+    for breaks in range(3):
+        executor = bench.executors[-1]
+        callers = await submitted(offload, ["good", "bad"])
+        if breaks:
+            assert list(executor.futures) == ["good"], "suspected, and so alone"
+            executor.finishes("good")
+            await turn()
+            assert list(executor.futures) == ([] if breaks == 2 else ["bad"])
+        executor.breaks()
+        await turn()
+        assert isinstance((await asyncio.gather(callers["bad"], return_exceptions=True))[0], OffloadError)
+        with contextlib.suppress(WorkerLostError):
+            assert await callers["good"] == "good"
+    assert bench.outcomes() == {"killed": 3, "completed": 2, "quarantined": 1}
     await offload.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +15,7 @@ from service.offload.lane_pool import LanePool, Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import pool_for
-from service.offload.worker_main import OUTCOME, Done
+from service.offload.worker_main import Done, Failure, framed
 from tests.support.waiting import eventually
 
 
@@ -30,7 +29,7 @@ class Silent(InlineLane):
         self.sent: list[Any] = []
         self.made.append(self)
 
-    def send(self, packed: Any, submitted: float) -> None:  # noqa: ARG002  # a lane's signature
+    def send(self, packed: Any, submitted: float, until: float = 0) -> None:  # noqa: ARG002  # a lane's signature
         self.sent.append(packed[1][0])
 
     def finishes(self, count: int = 1) -> None:
@@ -89,9 +88,9 @@ async def test_a_worker_that_is_to_be_replaced_gets_nothing_new(silent: list[Sil
 
 
 async def test_outcomes_may_come_in_any_pieces() -> None:
-    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (0, 1, 300, 70_000)]
-    packed = [pickle.dumps(done) for done in outcomes]
-    sent = b"".join(OUTCOME.pack(len(one)) + one for one in packed)
+    outcomes = [Done(bytes(size), None, 0, 0, 0, 0) for size in (1, 2, 300, 70_000)]
+    outcomes.insert(1, Done(None, Failure("no", "result"), 0, 0, 0, 0))
+    sent = b"".join(map(framed, outcomes))
     for piece in (1, 7, 8, 9, 1000, len(sent) - 1, len(sent)):
         came: list[Done] = []
 
@@ -104,6 +103,55 @@ async def test_outcomes_may_come_in_any_pieces() -> None:
         assert came == outcomes
 
 
+class Deaf:
+    """What is reported to it is of no interest."""
+
+    def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
+        pass
+
+    def lost(self, tasks: list[str], suspects: int) -> None:
+        pass
+
+    def dispatch(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("count", "story", "placed"),
+    [
+        # g: a good task comes, s: a suspected one; on which lane it is, - for none. f: lane 0 finishes one.
+        (1, "ggg", "00-"),
+        (1, "gsg", "00-"),  # behind it comes nobody
+        (1, "sfg", "0f0"),
+        (2, "gggg", "0101"),
+        (2, "sg", "01"),
+        (2, "ssg", "0-1"),  # the last that is free of them stays so, and a good one passes
+        (2, "sggg", "011-"),  # nobody comes behind a suspected one
+        (2, "gsgg", "010-"),
+        (2, "sfs", "0f0"),
+        (3, "sss", "01-"),
+    ],
+)
+async def test_a_lane_is_always_free_of_suspected_tasks(
+    silent: list[Silent], count: int, story: str, placed: str
+) -> None:
+    lanes: LanePool[str] = LanePool(Silent, count, 0, Metrics(), Recycling(), Deaf())
+    await lanes.start(None, try_out=False)
+    seen = ""
+    for number, event in enumerate(story):
+        if event == "f":
+            silent[0].finishes()
+            seen += event
+            continue
+        place = lanes.available(2, suspected=event == "s")
+        if place is not None:
+            lanes.send(place, f"task {number}", (str, (number,)), 0.0)
+        at = [str(lane) for lane, one in enumerate(silent) if number in one.sent]
+        seen += at[0] if at else "-"
+    assert seen == placed
+    await lanes.stop(0)
+
+
 @pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
 async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     silent: list[Silent],
@@ -112,15 +160,9 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
 ) -> None:
     lost: list[tuple[list[str], int]] = []
 
-    class Observer:
-        def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
-            pass
-
+    class Observer(Deaf):
         def lost(self, tasks: list[str], suspects: int) -> None:
             lost.append((tasks, suspects))
-
-        def dispatch(self) -> None:
-            pass
 
     lanes = LanePool(Silent, 1, 0, Metrics(), Recycling(), Observer())
     await lanes.start(None, try_out=False)

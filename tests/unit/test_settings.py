@@ -32,9 +32,15 @@ WRONG = {
     "work_units": ("0.5", "must be a whole number or calibrated, not '0.5'"),
     "queue_wait": ("0", "must be greater than 0 or off, not '0'"),
     "deadline": ("never", "must be a number or off, not 'never'"),
+    "trusted_peers": (
+        "10.0.0.0/8,10.0.0.1/8",
+        "must be networks with commas between them or none: 10.0.0.1/8 has host bits set",
+    ),
     "task_attempts": ("11", "must be at most 10, not '11'"),
     "worker_max_tasks": ("null", "must be a whole number or none, not 'null'"),
     "worker_max_memory": ("1 GiB", "must be a whole number or none, not '1 GiB'"),
+    "max_result": ("16M", "must be a whole number, not '16M'"),
+    "max_queue_bytes": ("0", "must be at least 1, not '0'"),
     "backlog": ("-1", "must be at least 1, not '-1'"),
     "accept_batch": ("2147483648", "must be at most 2147483647, not '2147483648'"),
     "max_connections": ("none", "must be a whole number or derived, not 'none'"),
@@ -195,6 +201,29 @@ def test_the_last_of_a_repeated_flag_counts() -> None:
     assert read_settings(["--port", "wrong", "--port", "1"]).port == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("'none'", []),
+        ("[]", []),
+        ("'10.0.0.0/8, ::1'", ["10.0.0.0/8", "::1/128"]),
+        ("['10.0.0.0/8', '::1']", ["10.0.0.0/8", "::1/128"]),
+    ],
+)
+def test_networks_are_typed_with_commas_or_listed_in_the_file(
+    written: str, read_as: list[str], config: Path
+) -> None:
+    config.write_text(f"trusted_peers = {written}")
+    assert [str(one) for one in read_settings(["--config", str(config)]).trusted_peers] == read_as
+
+
+@pytest.mark.parametrize("written", ["[1]", "1", "[[]]", "['10.0.0.0/33']"])
+def test_what_is_no_network_is_none_of_the_trusted(written: str, config: Path) -> None:
+    config.write_text(f"trusted_peers = {written}")
+    (line,) = told("--config", str(config))
+    assert "must be networks with commas between them or none: '" in line
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "TLS_CERT", "CONFIG", "NO_SUCH_THING"):
         monkeypatch.setenv(f"SERVICE_{name}", "")
@@ -283,9 +312,10 @@ def test_each_setting_is_listed_with_its_value_and_where_it_is_from(
         [],
         ["--queue-wait", "off", "--deadline", "inf", "--work-ms", "1e-5", "--max-connections", "7"],
         ["--tls-cert", "/my own/cert.pem", "--tls-key", "/a/path/that/is/longer/than/its/column/key.pem"],
+        ["--trusted-peers", "10.0.0.0/8,fd00::/8, 192.0.2.1"],
         ["--app", "a:b", "--work-units", "5", "--fd", "3", "--workers", "9", "--request-log", "0.25"],
     ],
-    ids=["defaults", "words", "paths", "numbers"],
+    ids=["defaults", "words", "paths", "networks", "numbers"],
 )
 def test_what_is_listed_can_be_typed(argv: list[str]) -> None:
     reading = read(argv)
@@ -295,7 +325,7 @@ def test_what_is_listed_can_be_typed(argv: list[str]) -> None:
 
 def test_a_listed_line_fits_90_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in Settings():
-        monkeypatch.setenv(variable(name), str("none" if value is None else value))
+        monkeypatch.setenv(variable(name), str("none" if value in (None, ()) else value))
     monkeypatch.setenv("SERVICE_WORK_UNITS", "calibrated")
     monkeypatch.setenv("SERVICE_MAX_CONNECTIONS", "derived")
     monkeypatch.setenv("SERVICE_MAX_CONNECTIONS_PER_CLIENT", "derived")

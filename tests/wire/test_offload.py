@@ -271,12 +271,12 @@ async def test_a_worker_that_dies_costs_no_request(start: Start, offload: str) -
 
 
 @processes
-async def test_work_that_kills_every_worker_gets_500_and_readiness_follows(
+async def test_inputs_that_all_differ_and_kill_get_500_until_the_breaker_opens_and_readiness_follows(
     start: Start, offload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "FIRST_PROBE_SECONDS", 10.0)  # on a busy machine a probe would be due
-    service = await start(offload=offload, workers=1, work="tests.work:kills_its_worker")
-    answers = [status_of(await service.get()) for _ in range(4)]
+    service = await start(offload=offload, workers=1, work="tests.work:kills_if_poison")
+    answers = [status_of(await service.get(f"/data?name=poison{number}")) for number in range(4)]
     assert answers[0] == 500
     assert answers[-1] == 503
     assert status_of(await service.get("/readyz")) == 503
@@ -360,3 +360,38 @@ async def test_the_application_of_the_readme_runs_on_the_chassis(
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=completed}"] == 1
     assert values["http_requests_total{method=POST,route=/digest,status=200}"] == 1
+
+
+@processes
+async def test_a_result_above_the_limit_is_answered_500_and_logged_with_its_size(
+    start: Start, offload: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = await start(offload=offload, workers=1, work="tests.work:as_large_as_asked", max_result=1)
+    assert len(body_of(await service.get("/data?size=1000000"))) == 1_000_000
+    assert status_of(await service.get("/data?size=2000000")) == 500
+    assert "the result has 20000" in "".join(capsys.readouterr())
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=failed}"] == 1
+    assert values["offload_worker_restarts_total{reason=crashed}"] == 0
+
+
+@processes
+async def test_a_request_above_the_budget_of_bytes_gets_503(start: Start, offload: str) -> None:
+    application = f"{__name__}:measuring_application"
+    service = await start(offload=offload, workers=1, app=application, max_queue_bytes=1)
+    for size, status in ((1_000_000, 200), (1_048_576, 503)):
+        head = f"POST /length HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+        answer = await service.exchange(head.encode() + bytes(size))
+        assert status_of(answer) == status
+    assert b"\r\nRetry-After: 1\r\n" in answer
+
+
+def measuring_application(offload: Offloader) -> web.Application:
+    """Sends each body to a worker."""
+
+    async def measure(request: web.Request) -> web.Response:
+        return web.Response(text=str(await offload(request, len, await request.read())))
+
+    app = web.Application()
+    app.router.add_post("/length", measure)
+    return app
