@@ -8,7 +8,7 @@ RUN python -m venv /opt/venv
 WORKDIR /build
 # What the service and the load tests need, in the versions of constraints.txt (`make requirements`). pip refuses
 # a file whose hash is not in it, and a dependency that it does not name, whatever the index says.
-COPY requirements.txt ./
+COPY deploy/requirements.txt ./
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
     --require-hashes --only-binary :all: --requirement requirements.txt
 

@@ -52,12 +52,12 @@ docs: $(READY) ## Rewrite the generated tables of all pages from the code
 	$(BIN)/python docs/tables.py
 
 # uv resolves for the Python of the image, whichever runs here, and takes the hashes from the index.
-requirements: ## Rewrite requirements.txt, the image's packages with their hashes
+requirements: ## Rewrite deploy/requirements.txt, the image's packages with their hashes
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
 	  "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check uv && \
 	  "$$folder/bin/uv" pip compile --quiet pyproject.toml --extra loadtests --constraint constraints.txt \
 	  --python-version 3.13 --python-platform linux --generate-hashes --no-emit-index-url --no-annotate \
-	  --custom-compile-command 'make requirements' --output-file requirements.txt
+	  --custom-compile-command 'make requirements' --output-file deploy/requirements.txt
 
 stack: ## Build and try the Docker stack from a clean clone (needs docker)
 	.ci/stack
@@ -76,6 +76,12 @@ faults: $(READY) ## Kill workers and the service under load, loop for ever, vani
 
 lossy: $(READY) ## Stop and restart on a link that loses packets (2 minutes, as root)
 	$(BIN)/python -m tests.proofs.lossy
+
+goodbyes: $(READY) ## 1,000 SIGTERMs: plain clients, WebSockets and event streams get their end (20 minutes)
+	$(BIN)/python -m tests.proofs.goodbyes $(ARGS)
+
+guided-fuzz: $(READY) ## Early check and workers' channel under atheris, 1,000,000 inputs each (5 minutes)
+	$(BIN)/python -m tests.proofs.guided_fuzz $(ARGS)
 
 chaos: $(READY) ## Everything may go wrong at once, for half an hour (30 minutes)
 	$(BIN)/python -m tests.proofs.chaos $(ARGS)

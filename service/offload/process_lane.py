@@ -23,7 +23,7 @@ import pickle
 import socket
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 from service.background import in_background
 from service.offload.fork_server import forkserver_context, from_fork_server
@@ -40,6 +40,9 @@ from service.offload.worker_main import (
     serve,
     warm,
 )
+
+MOST_OUTCOME: Final = 2**20
+"""Bytes of an outcome without its result, whose failure has two texts of `worker_main.MOST_TEXT` at most."""
 
 
 class ProcessLane(Lane, asyncio.Protocol):
@@ -120,20 +123,34 @@ class ProcessLane(Lane, asyncio.Protocol):
         self._unread += data
         outcomes = []
         at = 0
-        while len(self._unread) - at >= OUTCOME.size:
-            begin = at + OUTCOME.size
+        while (begin := at + OUTCOME.size) <= len(self._unread):
             outcome, result = OUTCOME.unpack_from(self._unread, at)
-            middle = begin + outcome
-            end = middle + result
-            if len(self._unread) < end:
+            is_possible = outcome <= MOST_OUTCOME and result <= self._most_result
+            middle, end = begin + outcome, begin + outcome + result
+            if is_possible and len(self._unread) < end:
                 break
-            with memoryview(self._unread) as unread:  # a slice of the bytes themselves would be a copy more
-                done: Done = pickle.loads(unread[begin:middle])
-                outcomes.append(done._replace(result=bytes(unread[middle:end])) if result else done)
+            done = self._read(begin, middle, end) if is_possible else None
+            if done is None:
+                # The work has written to a descriptor that is not its own: what follows cannot be read.
+                assert self._transport is not None
+                self._transport.abort()
+                break
+            outcomes.append(done)
             at = end
         del self._unread[:at]
         if outcomes:
             self._finish(outcomes)
+
+    def _read(self, begin: int, middle: int, end: int) -> Done | None:
+        """The outcome that begins there, and its result from `middle` on; None if there is none."""
+        with memoryview(self._unread) as unread:  # a slice of the bytes themselves would be a copy more
+            try:
+                done = pickle.loads(unread[begin:middle])
+            except Exception:
+                return None
+            if not isinstance(done, Done):
+                return None
+            return done._replace(result=bytes(unread[middle:end])) if end > middle else done
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # that it closed is enough
         """The worker's side is closed: the worker is dead, or its work has closed what is not its own."""

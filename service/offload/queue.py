@@ -34,6 +34,9 @@ from service.offload.worker_main import LATE, Done
 
 log = structlog.get_logger("offloop.workers")
 
+EARLY_SECONDS: Final = 0.001
+"""By so much a timer may come too early: uvloop's have a resolution of milliseconds."""
+
 LOOK_AGAIN_SECONDS: Final = 0.1
 """A task may pass its deadline while its worker runs another: it is looked at again after this long."""
 
@@ -114,10 +117,11 @@ class TaskQueue:
         if not task.in_flight:
             return
         left = task.limit - time.monotonic()
-        if left <= 0 and self.pool.expire(task):
+        is_over = left <= EARLY_SECONDS
+        if is_over and self.pool.expire(task):
             return
         if left < math.inf:
-            again = left if left > 0 else LOOK_AGAIN_SECONDS
+            again = LOOK_AGAIN_SECONDS if is_over else left
             task.timer = asyncio.get_running_loop().call_later(again, self.expire, task)
 
     def drop(self, task: Task) -> None:

@@ -34,7 +34,7 @@ OUTCOME: Final = struct.Struct("!QQ")
 """Before an outcome: how many bytes it has, and how many its result, which follows it."""
 
 MOST_TEXT: Final = 2**16
-"""Characters of a failure that travel: a message may quote a whole argument, and all of it goes to the log."""
+"""Characters of a failure that travel. A message may quote a whole argument, and all of it is logged."""
 
 ARRIVED: Final = b"."
 """What a worker of an executor sends when it can work."""

@@ -160,3 +160,13 @@ def test_the_readme_names_files_of_a_room_that_are_there_each_once(room: str) ->
 
 def test_the_readme_names_every_file_at_the_top_of_the_chassis() -> None:
     assert [path.name for path in CHASSIS.glob("[a-z_]*.py") if path.name not in TEXT] == []
+
+
+def test_each_failure_mode_names_a_test_that_is_there() -> None:
+    page = (ROOT / "docs/failure-modes.md").read_text("utf-8")
+    named = re.findall(r"\| \[(test_\w+)\]\(\.\./(tests/[\w/.]+)\) \|$", page, re.MULTILINE)
+    rows = [line for line in page.partition("## What we leave")[0].splitlines() if line.startswith("| ")]
+    headers = page.partition("## What we leave")[0].count("\n## ")
+    assert len(named) == len(rows) - 2 * headers > 50
+    for test, file in named:
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), test

@@ -24,7 +24,9 @@ def test_the_designs_frameworks_are_in_no_extra_but_their_own() -> None:
 
 
 def test_the_image_goes_without_them() -> None:
-    installed = {line.partition("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    installed = {
+        line.partition("==")[0] for line in (ROOT / "deploy/requirements.txt").read_text().splitlines()
+    }
     assert "matplotlib" in installed  # of the load tests, which are in it
     assert not {name.partition(">")[0] for name in EXTRAS["peers"]} & installed
 

@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 IMAGE = (ROOT / "Dockerfile").read_text("utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
-REQUIREMENTS = (ROOT / "requirements.txt").read_text("utf-8")
+REQUIREMENTS = (ROOT / "deploy/requirements.txt").read_text("utf-8")
 PIN = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
 SERVICES = dict(
     re.findall(r"^  (\w+):\n((?:    .*\n|\n|  +#.*\n)+)", COMPOSE.partition("\nservices:\n")[2], re.MULTILINE)
