@@ -150,7 +150,7 @@ class Chaos:
     def kill_io_process(self) -> None:
         """SIGKILL to an IO process: what is open on it is lost, and nothing else."""
         before = self._ready()
-        os.kill(min(self._child.io_processes()), signal.SIGKILL)
+        os.kill(max(self._child.io_processes()), signal.SIGKILL)  # a younger one: none that is to go anyway
         self._until_ready(before + 1)
 
     def stall_log(self) -> None:
