@@ -51,7 +51,7 @@ class ClientLimit:
         """Count one connection from the address `host`: its client, for `leave`; None if it has too many."""
         client = client_of(host)
         held = self.held.get(client, 0)
-        if held >= self.most and not self._is_exempt(host):
+        if held and held >= self.most and not self._is_exempt(host):
             return None
         self.held[client] = held + 1
         return client

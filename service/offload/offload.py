@@ -165,16 +165,18 @@ class Offload:
         except Exception as error:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise WorkError(*failure_of(error)) from None
-        task = Task(packed, now, loop.create_future(), is_wanted, now + deadline, now + max(deadline, limit))
+        size = len(packed) if isinstance(packed, bytes) else 0
+        limit = max(deadline, limit)
+        task = Task(packed, now, loop.create_future(), is_wanted, size, now + deadline, now + limit)
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
             raise QuarantinedError("the same call killed workers")
-        if self.bytes + task.size > self._most_bytes:
+        if self.bytes + size > self._most_bytes:
             self.reject()
             raise RejectedError(1)
         if deadline < math.inf:
             task.timer = loop.call_later(deadline, self._queue.expire, task)
-        self._arguments += task.size
+        self._arguments += size
         try:
             self._queue.put(task)
             result: T = await task.outcome
@@ -182,7 +184,7 @@ class Offload:
             self._queue.drop(task)
             raise
         finally:
-            self._arguments -= task.size
+            self._arguments -= size
         return result
 
     async def stop(self, seconds: float = math.inf) -> int:

@@ -145,12 +145,9 @@ class ProcessLane(Lane, asyncio.Protocol):
         """The outcome that begins there, and its result from `middle` on; None if there is none."""
         with memoryview(self._unread) as unread:  # a slice of the bytes themselves would be a copy more
             try:
-                done = pickle.loads(unread[begin:middle])
+                return Done(bytes(unread[middle:end]) or None, *pickle.loads(unread[begin:middle]))
             except Exception:
                 return None
-            if not isinstance(done, Done):
-                return None
-            return done._replace(result=bytes(unread[middle:end])) if end > middle else done
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # that it closed is enough
         """The worker's side is closed: the worker is dead, or its work has closed what is not its own."""

@@ -60,17 +60,14 @@ class Quarantine:
 
     def __init__(self, kills: int) -> None:
         self._kills = kills
-        self._calls: OrderedDict[bytes, _Record] = OrderedDict()  # in the order of their last kill
-
-    def __len__(self) -> int:
-        """Calls that are remembered. While it is 0, nobody need be named."""
-        return len(self._calls)
+        self.calls: OrderedDict[bytes, _Record] = OrderedDict()
+        """Those that are remembered, in the order of their last kill: without any, none need be named."""
 
     def standing(self, call: bytes, now: float) -> Standing:
         """What is known of `call`."""
-        while self._calls and now - next(iter(self._calls.values())).last >= FORGET_SECONDS:
-            self._calls.popitem(last=False)
-        record = self._calls.get(call)
+        while self.calls and now - next(iter(self.calls.values())).last >= FORGET_SECONDS:
+            self.calls.popitem(last=False)
+        record = self.calls.get(call)
         if record is None:
             return Standing.GOOD
         return Standing.HELD if record.held and now - record.last < HELD_SECONDS else Standing.SUSPECTED
@@ -82,8 +79,8 @@ class Quarantine:
         on it runs apart, so that the next kill is its own, and if it is innocent it finishes.
         """
         if self.standing(call, now) is Standing.GOOD:
-            self._calls[call] = _Record(0, 0.0, held=False)
-        record = self._calls[call]
+            self.calls[call] = _Record(0, 0.0, held=False)
+        record = self.calls[call]
         # Two workers that die at the same time, each with a copy of the call, show no more than one: that may
         # have been an accident, and where all requests are the same call it would stop all of them.
         if record.kills == 0 or sent >= record.last:
@@ -91,11 +88,11 @@ class Quarantine:
         was_held = record.held and now - record.last < HELD_SECONDS
         record.last = now
         record.held = record.held or record.kills >= self._kills
-        self._calls.move_to_end(call)
-        if len(self._calls) > MOST_CALLS:
-            self._calls.popitem(last=False)
+        self.calls.move_to_end(call)
+        if len(self.calls) > MOST_CALLS:
+            self.calls.popitem(last=False)
         return record.held and not was_held
 
     def finished(self, call: bytes) -> None:
         """A worker has survived `call`."""
-        self._calls.pop(call, None)
+        self.calls.pop(call, None)

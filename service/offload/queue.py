@@ -96,7 +96,7 @@ class TaskQueue:
         Where others pass suspected ones, only tasks that have been on a dead worker are: where all requests
         are the same call, one accident would else keep all of them from the last worker.
         """
-        if not self._quarantine:
+        if not self._quarantine.calls:
             return Standing.GOOD
         known = self._quarantine.standing(task.name, time.monotonic())
         passed_by = known is Standing.SUSPECTED and self.pool.passing
@@ -142,7 +142,7 @@ class TaskQueue:
 
     def dispatch(self) -> None:
         """See `PoolObserver`."""
-        while not self.closed and (chosen := self._next()) is not None:
+        while self._tasks and not self.closed and (chosen := self._next()) is not None:
             task, place = chosen
             del self._tasks[task]
             if place is None:
@@ -168,7 +168,7 @@ class TaskQueue:
                 task.forget_deadline()
                 self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
                 continue
-            if self._quarantine:
+            if self._quarantine.calls:
                 self._quarantine.finished(task.name)
             # What a task cost counts even if its caller has left: the cores were busy.
             self._metrics.queue_wait.observe(done.waited)

@@ -20,6 +20,7 @@ class Task:
     submitted: float
     outcome: asyncio.Future[Any]
     is_wanted: Callable[[], bool] | None
+    size: int = 0  # bytes of function and arguments as they travel; 0 if they do not
     until: float = math.inf  # its caller waits for it until then: from then on it does not start
     limit: float = math.inf  # from then on its worker is killed for it
     timer: asyncio.TimerHandle | None = None
@@ -34,11 +35,6 @@ class Task:
         if self.call is None:
             self.call = name_of(self.packed)
         return self.call
-
-    @property
-    def size(self) -> int:
-        """Bytes of function and arguments as they travel; 0 if they do not."""
-        return len(self.packed) if isinstance(self.packed, bytes) else 0
 
     def forget_deadline(self) -> None:
         """It can expire no more."""

@@ -204,8 +204,9 @@ def serve() -> None:
 
 def framed(done: Done) -> bytes:
     """An outcome as it travels to the lane: a pickled result is not pickled once more, but follows it."""
-    result = done.result or b""
-    outcome = pickle.dumps(done._replace(result=None), pickle.HIGHEST_PROTOCOL)
+    result, *rest = done
+    result = result or b""
+    outcome = pickle.dumps(tuple(rest), pickle.HIGHEST_PROTOCOL)
     return b"".join((OUTCOME.pack(len(outcome), len(result)), outcome, result))
 
 

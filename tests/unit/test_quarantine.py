@@ -66,7 +66,7 @@ def test_who_is_held_is_suspected_after_a_minute_and_forgotten_after_ten() -> No
         (1 + FORGET_SECONDS, GOOD),
     ):
         assert quarantine.standing(b"call", now) is standing, now
-    assert not quarantine, "and nobody need be named any more"
+    assert not quarantine.calls, "and nobody need be named any more"
 
 
 def test_those_that_killed_last_are_remembered() -> None:
@@ -74,7 +74,7 @@ def test_those_that_killed_last_are_remembered() -> None:
     for number in range(2 * MOST_CALLS):
         for now in (number / 50, number / 50 + 0.01):
             quarantine.killed(b"%d" % number, sent=now, now=now)
-    assert len(quarantine) == MOST_CALLS
+    assert len(quarantine.calls) == MOST_CALLS
     now = 2 * MOST_CALLS / 50
     assert quarantine.standing(b"%d" % (2 * MOST_CALLS - 1), now) is HELD
     assert quarantine.standing(b"%d" % (MOST_CALLS - 1), now) is GOOD
