@@ -86,7 +86,7 @@ guided-fuzz: $(READY) ## Early check and workers' channel under atheris, 1,000,0
 chaos: $(READY) ## Everything may go wrong at once, for half an hour (30 minutes)
 	$(BIN)/python -m tests.proofs.chaos $(ARGS)
 
-soak: $(READY) ## 300,000 requests while workers are killed (7 minutes)
+soak: $(READY) ## 1,000,000 requests while workers are killed (17 minutes)
 	$(BIN)/python -m tests.proofs.faults --soak
 
 restarts: $(READY) ## Stop, restart and reload under load (8 minutes)

@@ -25,7 +25,8 @@ The path of one connection, and the module that owns each step:
 
 Around it:
 
-    config/     settings.py: what can be set; sources.py: flags, environment and file become settings
+    config/     settings.py: what can be set; types.py: numbers with bounds, words for them; sources.py:
+                flags, environment and file become settings
     log/        setup.py: what log lines look like; rate_limit.py: how many go out; output.py writes them, and
                 nobody waits for it
     lifecycle/  process.py prepares the process, run.py goes from start to exit code, service.py is one

@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from service.config.settings import SHAPES, Settings, keywords_of, shown, shown_default
+from service.config.settings import Settings, keywords_of, shown, shown_default
+from service.config.types import SHAPES
 
 DESCRIPTION = """\
 Serve GET /data, or an aiohttp application of yours, and run its CPU-bound

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from service.config.settings import MOST, Settings
+from service.config.settings import Settings
+from service.config.types import MOST
 
 CORES_EACH: Final = 10
 """Cores that one IO process keeps busy with tasks of 4 ms (`make hand-over`, docs/proofs.md)."""

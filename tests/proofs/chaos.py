@@ -48,6 +48,9 @@ WHOLE_SECONDS = 30.0
 """After each fault the service has this long to be whole again."""
 
 STALL_SECONDS = 3.0
+PROMOTION_SECONDS = 2.0
+"""gunicorn looks once a second whether it is the first arbiter now."""
+
 WEATHER_SECONDS = 3.0
 POISON_SECONDS = 0.1
 """Between two requests that kill their worker."""
@@ -71,6 +74,10 @@ class ReadGunicorn(Gunicorn):
 
     def _stderr(self) -> BinaryIO:
         return os.fdopen(self._writing, "wb")
+
+    def until_promoted(self) -> None:
+        """As said, but not by its log: an arbiter drops lines that nobody reads."""
+        time.sleep(PROMOTION_SECONDS)
 
     def stall_log(self, seconds: float) -> None:
         """Read nothing for so long."""

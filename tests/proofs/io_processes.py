@@ -113,8 +113,8 @@ class Gunicorn(Child):
 
     def upgrade(self) -> None:
         """As gunicorn's documentation says: SIGUSR2, wait until the new one is up, SIGTERM to the old one."""
-        if self.arbiter != self.process.pid:  # it takes up to a second to see that it is the first one now
-            self.wait_until(lambda: self.arbiter in [line["pid"] for line in self.events(PROMOTED)])
+        if self.arbiter != self.process.pid:
+            self.until_promoted()
         with self._until_ready(PROCESSES):
             os.kill(self.arbiter, signal.SIGUSR2)
         os.kill(self.arbiter, signal.SIGTERM)
@@ -122,6 +122,10 @@ class Gunicorn(Child):
             assert self.process.wait(30) == 0
         self.wait_until(lambda: self.arbiter not in self.session())
         self.arbiter = self._pids(r"Listening at: .* \((\d+)\)")[-1]
+
+    def until_promoted(self) -> None:
+        """Wait until the arbiter has seen that it is the first one now, which takes up to a second."""
+        self.wait_until(lambda: self.arbiter in [line["pid"] for line in self.events(PROMOTED)])
 
     @contextmanager
     def _until_ready(self, more: int) -> Iterator[None]:

@@ -61,6 +61,11 @@ def descriptors(pid: int) -> int:
     return int(psutil.Process(pid).num_fds())
 
 
+def threads(pid: int) -> int:
+    """How many threads a process has."""
+    return int(psutil.Process(pid).num_threads())
+
+
 def _session_of(pid: int) -> int | None:
     try:
         return os.getsid(pid)
