@@ -177,7 +177,16 @@ def test_every_kind_is_there_and_every_other_page_is_followed() -> None:
 
 def flags() -> set[str]:
     """All that service, instrument and gunicorn know, and a few of the other tools that pages name."""
-    known = {"--config", "--show-settings", "--build", "--master", "--processes", "--worker"}
+    known = {
+        "--cases",
+        "--resume",
+        "--config",
+        "--show-settings",
+        "--build",
+        "--master",
+        "--processes",
+        "--worker",
+    }
     known |= {flag(name) for name in Settings.model_fields}
     for action in reader("self-test")._actions:
         if isinstance(action, argparse._SubParsersAction):
