@@ -32,7 +32,7 @@ Around it:
     lifecycle/  process.py prepares the process, run.py goes from start to exit code, service.py is one
                 service from start to stop, parts.py puts its parts together, stopping.py stops them,
                 states.py is its life as a table, control.py is what an operator orders, loop_monitor.py:
-                does the loop turn? init.py: process 1 of a container
+                does the loop turn? init.py: process 1 of a container; terminal.py: was it closed?
     offload/    strategies.py: which pool each --offload means; executor_pool.py, stock_executor.py: workers
                 that are not lanes; supervised_pool.py: workers that die are replaced;
                 fork_server.py: where worker processes come from, and what if it does not answer;

@@ -7,7 +7,6 @@ its handler. As process 1 of a container it leaves a small process behind as tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import select
@@ -16,13 +15,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from service.lifecycle import init
+from service.lifecycle.terminal import Terminal
 
 if TYPE_CHECKING:
     from service.lifecycle.control import Control
     from service.lifecycle.states import Event
 
 
-def _install_signal_handlers(control: Control) -> None:
+def _install_signal_handlers(control: Control, terminal: Terminal) -> None:
     """Make SIGTERM and SIGINT orders to stop, and SIGHUP one to reload, unless the terminal has gone.
 
     By `signal` and not by the event loop: a blocked loop calls no handler, and a second signal matters most
@@ -32,34 +32,19 @@ def _install_signal_handlers(control: Control) -> None:
 
     for number, why in ((signal.SIGTERM, Event.TERMINATE), (signal.SIGINT, Event.INTERRUPT)):
         signal.signal(number, functools.partial(_stop, control, why))
-    # nohup(1) makes it ignored.
-    may_end = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _terminal() == 0
-    signal.signal(signal.SIGHUP, functools.partial(_hang_up_or_reload, control, may_end))
+    signal.signal(signal.SIGHUP, functools.partial(_hang_up_or_reload, control, terminal))
 
 
 def _stop(control: Control, why: Event, *_: object) -> None:
     control.stop(why)
 
 
-def _hang_up_or_reload(control: Control, may_end: bool, *_: object) -> None:
+def _hang_up_or_reload(control: Control, terminal: Terminal, *_: object) -> None:
     """Stop a service whose terminal was closed; reload any other one."""
-    if may_end and _terminal() in (errno.ENXIO, errno.EIO):  # not EMFILE
+    if terminal.has_hung_up():
         control.hang_up()
     else:
         control.reload()
-
-
-def _terminal() -> int:
-    """0 if this process has a controlling terminal, else the errno that says why not.
-
-    At a hang-up the kernel takes it from every process of the session before it sends the first SIGHUP, and
-    so before a shell passes that on to its jobs (tty_signal_session_leader, drivers/tty/tty_jobctrl.c).
-    """
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
 
 
 def _force(code: int) -> None:
@@ -83,11 +68,12 @@ def main() -> int:
     from service.lifecycle.states import EXIT_FORCED
 
     control = Control(functools.partial(_force, EXIT_FORCED))
-    _install_signal_handlers(control)
+    terminal = Terminal()
+    _install_signal_handlers(control, terminal)
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     from service.command import run  # the slow part: everything else is imported here
 
-    return run(sys.argv[1:], os.environ, control)
+    return run(sys.argv[1:], os.environ, control, each_second=terminal.look)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ async def in_background(name: str, function: Callable[..., T], *args: Any) -> T:
     If the caller is cancelled, the thread goes on and its result is dropped.
 
     Raises:
-        Exception: whatever `function` raises.
+        Exception: whatever `function` raises; a RuntimeError for what is no Exception, such as SystemExit.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
@@ -35,11 +35,14 @@ async def in_background(name: str, function: Callable[..., T], *args: Any) -> T:
             outcome.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        result: T | None = None
+        error: Exception | None = None
         try:
             result = function(*args)
         except Exception as problem:
             error = problem
+        except BaseException as problem:  # SystemExit from an import: it would end the thread and no more
+            error = RuntimeError(repr(problem))
         with contextlib.suppress(RuntimeError):  # the loop has closed, and no caller waits
             loop.call_soon_threadsafe(settle, result, error)
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from service.app.loading import StartError
 from service.config.settings import Settings
@@ -33,8 +33,16 @@ FAILED_EXIT_SECONDS = 0.1
 """The same after a failed start, or a stop that has already waited for its whole deadline."""
 
 
-def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control) -> int:
+def run(
+    argv: Sequence[str],
+    environ: MutableMapping[str, str],
+    control: Control,
+    each_second: Callable[[bool, str], object] | None = None,
+) -> int:
     """Run the service as the settings say, until `control` or a failure stops it.
+
+    Args:
+        each_second: called once a second while the event loop turns, with readiness and its reason.
 
     Returns:
         0 clean, 1 drain deadline hit, 2 cannot start, 3 listener broken. For 2 stderr holds the reasons.
@@ -63,7 +71,13 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control
             service = Service(settings, listener=listener)
             output.count(service.metrics.log_dropped.inc)
             code = runner.run(
-                serve(service, control, reread=lambda: read(argv).settings, started=collect_less)
+                serve(
+                    service,
+                    control,
+                    reread=lambda: read(argv).settings,
+                    started=collect_less,
+                    heartbeat=each_second,
+                )
             )
         except StartError as error:
             code = _cannot_start(str(error))

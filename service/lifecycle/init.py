@@ -33,6 +33,7 @@ def stay_behind() -> None:
 
     Its exit code is the child's, or 128 + the number of the signal that ended it, as a shell says it.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, none would come
     child = os.fork()
     if child == 0:
         # Out of the group to which a terminal sends Ctrl-C, or the child would get it twice, and a second

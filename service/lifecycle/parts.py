@@ -139,7 +139,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     )
     stack.callback(supervisor.close)
     early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
-    clients = ClientLimit(settings.max_connections_per_client, connection_limit, settings.trusted_peers)
+    clients = ClientLimit(settings.max_connections_per_client, connection_limit)
     hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
         listener,

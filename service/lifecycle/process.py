@@ -33,8 +33,7 @@ def prepare_process(reading: Reading, environ: MutableMapping[str, str]) -> Outp
     """Prepare this process for a service.
 
     Call it before any worker or IO process starts: forks inherit all of it, other processes the environment
-        and
-    the limit on open files. A second call takes over the settings of `reading`.
+    and the limit on open files. A second call takes over the settings of `reading`.
 
     Args:
         environ: of this process; it gets PYTHONWARNINGS, unless that is set.

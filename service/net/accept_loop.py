@@ -50,13 +50,13 @@ class Callbacks:
     Attributes:
         hand_over: with each accepted socket and its permit, which it owns from then on, and the host of its
             peer; empty if that has no address.
-        evict_idle: with the number of clients that wait while there is no permit or descriptor for them: as
+        make_room: with the number of clients that wait while there is no permit or descriptor for them: as
             many connections should close, idle ones first.
         broken: once, with the error, when the listener is unusable.
     """
 
     hand_over: Callable[[socket.socket, Permit, str], Any]
-    evict_idle: Callable[[int], Any]
+    make_room: Callable[[int], Any]
     broken: Callable[[OSError], Any]
 
 
@@ -91,7 +91,7 @@ class AcceptLoop:
         self._limit = limit
         self._shortage = shortage
         self._hand_over = callbacks.hand_over
-        self._evict_idle = callbacks.evict_idle
+        self._make_room = callbacks.make_room
         self._broken = callbacks.broken
         self._metrics = metrics
         self._unknown_in_a_row = 0
@@ -170,15 +170,15 @@ class AcceptLoop:
         self._loop.remove_reader(self._listener)
         self._limit.call_when_free(self._permit_is_free)
         self._limit.at_capacity = True
-        self._evict_for_waiting()
+        self._make_room_for_waiting()
 
     def _permit_is_free(self) -> None:
         if not self._is_closing and not self._shortage.is_pausing:
             self.start()
 
-    def _evict_for_waiting(self) -> None:
+    def _make_room_for_waiting(self) -> None:
         waiting, _ = backlog(self._listener)
-        self._evict_idle(max(waiting, 1))
+        self._make_room(max(waiting, 1))
 
     def _failed(self, error: OSError) -> bool:
         """Skip one connection and return True, or pause or stop and return False."""
@@ -205,4 +205,4 @@ class AcceptLoop:
     def _pause(self, error: OSError) -> None:
         self._loop.remove_reader(self._listener)
         self._failed_in_a_row = 0
-        self._shortage.pause(error, evict_idle=self._evict_for_waiting, resume=self.start)
+        self._shortage.pause(error, make_room=self._make_room_for_waiting, resume=self.start)

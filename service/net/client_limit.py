@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Sequence
 from typing import Final
 
-from service.net.addresses import Network, is_in
+from service.net.addresses import is_in
 from service.net.connection_limit import ConnectionLimit
 
 Client = str | bytes
@@ -30,15 +29,11 @@ class ClientLimit:
     Args:
         chosen: most connections of one client, loopback included; None: half of what the connection limit is,
             and for addresses of this machine no limit: a balancer, a tunnel or a test may be behind them.
-        trusted: networks without a limit, for balancers.
     """
 
-    def __init__(
-        self, chosen: int | None, connection_limit: ConnectionLimit, trusted: Sequence[Network] = ()
-    ) -> None:
+    def __init__(self, chosen: int | None, connection_limit: ConnectionLimit) -> None:
         self._chosen = chosen
         self._connection_limit = connection_limit
-        self._trusted = trusted
         self.held: dict[Client, int] = {}
         """How many connections each client holds."""
 
@@ -67,7 +62,7 @@ class ClientLimit:
     def _is_exempt(self, host: str) -> bool:
         if not host:
             return True  # a Unix socket: there is no address to tell its clients apart
-        return is_in(host, LOOPBACK if self._chosen is None else ()) or is_in(host, self._trusted)
+        return self._chosen is None and is_in(host, LOOPBACK)
 
 
 def client_of(host: str) -> Client:

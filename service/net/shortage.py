@@ -82,16 +82,16 @@ class Shortage:
         self._since = 0.0
         self._pauses = 0  # of this episode; 0: there is none
 
-    def pause(self, error: OSError, *, evict_idle: Callable[[], Any], resume: Callable[[], Any]) -> None:
+    def pause(self, error: OSError, *, make_room: Callable[[], Any], resume: Callable[[], Any]) -> None:
         """Begin a pause.
 
         Args:
             error: what the accept loop met; the first error of an episode is logged.
-            evict_idle: called now, and again while the pause lasts: idle connections hold what is short, too.
+            make_room: called now, and again while the pause lasts: idle connections hold what is short, too.
             resume: called at the end of the pause.
         """
         self._reserve.drop()
-        evict_idle()
+        make_room()
         self._metrics.accept_pauses.inc()
         self._metrics.accept_paused.set(1)
         if self._timer is not None:
@@ -108,7 +108,7 @@ class Shortage:
             )
         self._pauses += 1
         self.is_pausing = True
-        self._timer = self._loop.call_later(PAUSE_SECONDS, self._end_pause, evict_idle, resume)
+        self._timer = self._loop.call_later(PAUSE_SECONDS, self._end_pause, make_room, resume)
 
     def stop(self) -> None:
         """Give up pause and reserve: a service that stops accepts as far as the descriptors go."""
@@ -117,10 +117,10 @@ class Shortage:
         self._metrics.accept_paused.set(0)
         self._reserve.drop()
 
-    def _end_pause(self, evict_idle: Callable[[], Any], resume: Callable[[], Any]) -> None:
+    def _end_pause(self, make_room: Callable[[], Any], resume: Callable[[], Any]) -> None:
         if not self._learn():
-            evict_idle()
-            self._timer = self._loop.call_later(PAUSE_SECONDS, self._end_pause, evict_idle, resume)
+            make_room()
+            self._timer = self._loop.call_later(PAUSE_SECONDS, self._end_pause, make_room, resume)
             return
         self.is_pausing = False
         self._metrics.accept_paused.set(0)

@@ -97,7 +97,7 @@ def unacknowledged(sock: socket.socket) -> int:
     """Bytes in the kernel's send queue: written, and not yet acknowledged by the peer (tcp(7), SIOCOUTQ)."""
     try:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
+    except (OSError, ValueError):  # closed, and its protocol is about to hear of it: a closed socket is -1
         return 0
 
 

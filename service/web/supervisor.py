@@ -43,6 +43,9 @@ so takes an attacker a gigabit per second."""
 LOOK_SECONDS = 0.5
 """How often slow connections are looked for at capacity: each look takes milliseconds for ten thousand."""
 
+BODY_SECONDS = 0.1
+"""How often all bodies that are being received are looked at, which takes as long."""
+
 LARGEST_BODY = 2**20
 """What aiohttp reads into memory by default (`client_max_size`). A longer body is refused with 413, or its
 application takes it piece by piece, or has raised that limit and answers for what it holds."""
@@ -80,8 +83,8 @@ class Supervisor:
         self.deadlines: Deadlines[Driver] = Deadlines(seconds)
         self._receive_seconds = receive_seconds
         self._metrics = metrics
-        self._evicted = 0
         self._looked = 0.0  # for slow connections, by the deadlines' clock
+        self._looked_at_bodies = 0.0  # by the same
         self._wanted = 0  # places that were asked for last
         self._closes_after_response = False
         self._draining = False
@@ -105,8 +108,7 @@ class Supervisor:
         there are too few of them, the slowest.
         """
         self._wanted = count
-        leaving = self._evicted - self._metrics.connections.snapshot().completed[ConnectionEnd.EVICTED]
-        missing = max(count - leaving, 0)
+        missing = max(count - self.deadlines.count([Stage.LEAVE]), 0)
         idle = self.deadlines.longest(Stage.IDLE, missing, EVICTABLE_SECONDS)
         self._evict(idle)
         if missing > len(idle) and self.deadlines.now >= self._looked + LOOK_SECONDS:
@@ -116,7 +118,6 @@ class Supervisor:
     def _evict(self, drivers: Iterable[Driver]) -> None:
         for driver in drivers:
             driver.evict()
-            self._evicted += 1
 
     def _slow(self) -> list[Driver]:
         """Those whose clients send at less than a fair rate, the slowest first: who is at the head of a
@@ -195,6 +196,8 @@ class Supervisor:
             except Exception as error:
                 log.error("deadline failed", error=repr(error))  # noqa: TRY400  # a line is enough
                 self.deadlines.enter(driver, driver.stage)  # and again, one deadline later
-        self._bound_bodies(listened)
+        if (since := self.deadlines.now - self._looked_at_bodies) >= BODY_SECONDS:
+            self._looked_at_bodies = self.deadlines.now
+            self._bound_bodies(since)
         if self._connection_limit.at_capacity:
             self.make_room(self._wanted)

@@ -137,3 +137,12 @@ def test_a_body_must_come_fast_enough(
     driver.received_body(received)
     driver.expire()
     assert driver.state is state
+
+
+def test_a_closed_socket_has_nothing_to_send_any_more() -> None:
+    """Its protocol hears of the close a turn of the loop later, and a deadline may pass in between."""
+    sock = socket.socket()
+    sock.close()
+    assert tcp.unacknowledged(sock) == 0
+    assert tcp.acknowledged(sock) is None
+    assert tcp.peer_closed(sock)
