@@ -149,7 +149,7 @@ class Chaos:
 
     def kill_exporter(self) -> None:
         """SIGKILL to what publishes the metrics: another answers scrapes."""
-        os.kill(until(self._exporter, "there is an exporter", WHOLE_SECONDS), signal.SIGKILL)
+        os.kill(max(until(self._exporters, "there is an exporter", WHOLE_SECONDS)), signal.SIGKILL)
         until(lambda: not self._answers_scrapes(), "the exporter is gone", WHOLE_SECONDS)
         until(self._answers_scrapes, "an exporter answers", WHOLE_SECONDS)
 
@@ -274,9 +274,8 @@ class Chaos:
             except OSError:  # its IO process was killed
                 raw.close()
 
-    def _exporter(self) -> int | None:
-        exporters = [pid for pid in self._child.session() if "service.multi.exporter" in argv(pid)]
-        return min(exporters, default=None)
+    def _exporters(self) -> list[int]:
+        return [pid for pid in self._child.session() if "service.multi.exporter" in argv(pid)]
 
     def _ready(self) -> int:
         return len(self._child.events("ready"))
