@@ -176,6 +176,10 @@ class Together(Collector):
         said = [self._ready(slot) for slot in self._look() if slot.alive]
         return any(ready for ready, _ in said), ", ".join(why for _, why in said) or "no process"
 
+    def count_ready(self, *, but: int) -> int:
+        """How many processes are ready, without that of slot `but`."""
+        return sum(self._ready(slot)[0] for slot in self._look() if slot.alive and slot.number != but)
+
     def _ready(self, slot: Look) -> tuple[bool, str]:
         # Its event loop writes this once a second. One that has stalled is still what it said last.
         if slot.ready and slot.said_at is not None:

@@ -28,10 +28,12 @@ from service.lifecycle.control import Control
 from service.lifecycle.process import collect_less
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
-from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
+from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event, State
 from service.log.output import Output
 from service.loops import LOOPS
+from service.multi.exporter import stall_seconds
 from service.multi.shares import ShareError, share
+from service.multi.siblings import Siblings, Unready
 from service.multi.starts import Starts, pause_seconds
 from service.web.connection import Tls
 
@@ -39,6 +41,9 @@ log = structlog.get_logger("offloop.worker")
 
 FOR_THE_ARBITER: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """Signals for the arbiter alone. A terminal sends the first and the last of them to every process."""
+
+ENDING: Final = frozenset({State.LAME_DUCK.value, State.DRAINING.value, State.STOPPED.value})
+"""Why an IO process that ends anyway is not ready."""
 
 PAUSE_STEP_SECONDS: Final = 0.1
 """How soon a process that waits for its next try sees that it is to end."""
@@ -68,6 +73,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         self._is_ready = False
         self._is_replaced = False
         self._metrics: SharedMetrics | None = None
+        self._unready = Unready()
 
     @staticmethod
     def check_config(cfg: Any, log: Any) -> None:  # noqa: ARG004  # gunicorn's signature
@@ -191,6 +197,15 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             self._stop_because(Event.INTERRUPT, "the arbiter has gone")
         elif self._metrics.answered >= self.max_requests:
             self._stop_because(Event.TERMINATE, "max requests")
+        elif self._unready.too_long(ready or why in ENDING) and self._may_leave(1):
+            # It takes its share of the connections, and the exporter's readiness is that of any: nobody else
+            # would end it. Without notice, as no balancer is to look elsewhere.
+            self._stop_because(Event.INTERRUPT, f"not ready: {why}")
+
+    def _may_leave(self, wanted: int) -> bool:
+        assert self._metrics is not None
+        slot, seconds = self._metrics.slot, stall_seconds(self.settings)
+        return self.alive and Siblings(slot, seconds).let_go(wanted)
 
     def _stop_because(self, why: Event, reason: str) -> None:
         if self.alive:
