@@ -61,7 +61,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str], control: Control
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
             service = Service(settings, listener=listener)
-            output.count(service.metrics.log_dropped.inc)
+            service.metrics.log_dropped.set_function(lambda: output.dropped)
             code = runner.run(
                 serve(service, control, reread=lambda: read(argv).settings, started=collect_less)
             )

@@ -135,7 +135,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         vars(sys.modules["__main__"]).pop("__file__", None)
         settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
         self._metrics = SharedMetrics(Slot(self.folder))
-        self.output.count(self._metrics.log_dropped.inc)
+        self._metrics.log_dropped.set_function(lambda: self.output.dropped)
         sampler = Sampler(self._metrics)
         with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
             service = Service(
