@@ -135,9 +135,9 @@ def _each_second(server: Any) -> None:
         server.exporter.tick()
 
 
-def on_reload(server: Any) -> None:  # noqa: ARG001  # gunicorn's signature
-    """Let the IO processes that are started next replace those of now, once one of them is ready."""
-    IOProcess.starts.reload()
+def on_reload(server: Any) -> None:
+    """Let the IO processes that are started next replace those of now: one by one, as they are ready."""
+    IOProcess.starts.reload(server.cfg.workers)
 
 
 def pre_exec(server: Any) -> None:

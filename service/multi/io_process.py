@@ -154,7 +154,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
     def _started(self) -> None:
         self._is_ready = True
-        self.starts.succeed(self._generation)
+        self.starts.succeed()
         collect_less()
 
     def _cannot_start(self, error: Exception) -> int:
@@ -191,7 +191,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         self.notify()
         assert self._metrics is not None
         self._metrics.slot.say(ready, why)
-        if self._is_replaced and not self.starts.are_awaited(self._generation):
+        if self._is_replaced and self._is_dispensable():
             self._stop(Event.TERMINATE)
         if os.getppid() != self.ppid:
             self._stop_because(Event.INTERRUPT, "the arbiter has gone")
@@ -201,6 +201,14 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             # It takes its share of the connections, and the exporter's readiness is that of any: nobody else
             # would end it. Without notice, as no balancer is to look elsewhere.
             self._stop_because(Event.INTERRUPT, f"not ready: {why}")
+
+    def _is_dispensable(self) -> bool:
+        """Whether the service has what it is to have without this one, or needs nothing any more.
+
+        After a HUP whose IO processes could not start, the successor of one that dies later makes no other
+        one dispensable.
+        """
+        return not self.starts.replaces(self._generation) or self._may_leave(self.starts.wanted)
 
     def _may_leave(self, wanted: int) -> bool:
         assert self._metrics is not None
@@ -215,7 +223,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     def _terminate(self) -> None:
         # At a SIGHUP gunicorn says this at once, when those that are to take over have only just begun. They
         # may never be ready: then this one goes on. The arbiter says it again and again, and all at its end.
-        if self._is_ready and self.starts.are_awaited(self._generation):
+        if self._is_ready and self.starts.replaces(self._generation):
             self._is_replaced = True
         else:
             self._stop(Event.TERMINATE)

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
+from metrics.slots import look
 from tests.proofs import io_processes
 from tests.proofs.io_processes import PROCESSES, Gunicorn
 from tests.support.processes import children, gone
@@ -264,6 +265,34 @@ def test_after_a_hup_whose_io_processes_cannot_start_the_old_ones_serve_on(
         child.hang_up()
         child.wait_until(lambda: not old & child.io_processes())
         assert answers(child)
+        assert child.end() == 0
+
+
+def test_after_such_a_hup_the_successor_of_one_that_dies_ends_no_other_one(
+    tmp_path: Path, told: Path
+) -> None:
+    with io_processes.gunicorn(tmp_path / "log", **FAILS) as child:
+        all_serve(child)
+        old = child.io_processes()
+        told.touch()
+        os.kill(child.arbiter, signal.SIGHUP)
+        child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
+        child.wait_until(lambda: child.io_processes() == old)
+        told.unlink()
+        lost = min(old)
+        os.kill(lost, signal.SIGKILL)
+        child.ready(PROCESSES + 1)
+        all_serve(child)
+
+        def heard() -> float:
+            """When the one of both that was heard longer ago was heard last; both serve."""
+            alive = [slot for slot in look(child.folder()) if slot.alive]
+            assert [slot.why for slot in alive] == ["serving"] * PROCESSES
+            return min(slot.said_at or 0 for slot in alive)
+
+        since = heard()
+        child.wait_until(lambda: heard() > since + 3)  # three heartbeats, at each of which one could leave
+        assert old - {lost} < child.io_processes()
         assert child.end() == 0
 
 
