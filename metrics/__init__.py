@@ -2,6 +2,7 @@
 
     catalogue.py    every metric in one table: name, type, help, labels, the question it answers
     instruments.py  the `Metrics` object that the service is given and calls
+    read_counter.py a counter whose value is asked for and not told
     slots.py        where each of several processes keeps its connection counts; its successor takes them over
     shared.py       the same instruments in files, and one exposition for all processes
     admin.py        /metrics, /healthz and /readyz on a port and thread of their own

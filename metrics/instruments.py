@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 
 from metrics.catalogue import BY_NAME
 from metrics.peaks import CELLS, Cells, fell, highest
+from metrics.read_counter import Read, ReadCounter
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 # A `_created` series for every counter would nearly double the scrape, and nothing here uses it.
@@ -181,7 +182,7 @@ class Metrics:
         self.accept_paused = self._gauge("listener_accept_paused")
         self.backlog_connections = self._gauge("listener_backlog_connections")
         self.backlog_limit = self._gauge("listener_backlog_limit")
-        self.log_dropped = self._counter("log_lines_dropped_total")
+        self.log_dropped = self._read_counter("log_lines_dropped_total")
         self.loop_lag = self._histogram("event_loop_lag_seconds")
 
         self._handshakes = self._counter("tls_handshakes_total")
@@ -234,6 +235,12 @@ class Metrics:
     def _counter(self, name: str) -> Counter:
         row = BY_NAME[name]
         return Counter(row.name, row.help, row.labels, registry=self.registry)
+
+    def _read_counter(self, name: str) -> Read:
+        row = BY_NAME[name]
+        counter = ReadCounter(row.name, row.help)
+        self.registry.register(counter)
+        return counter
 
     def _gauge(self, name: str) -> Gauge:
         row = BY_NAME[name]

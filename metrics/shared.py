@@ -4,7 +4,7 @@ Each process keeps its instruments in files: counters, gauges and histograms in 
 (https://prometheus.github.io/client_python/multiprocess/), the connection counts in its slot (slots.py).
 Files are named by slot and not by pid. Another process, the exporter, reads all of them at each scrape.
 
-Two things differ from a single process: a gauge with a function is sampled four times a second and not at
+Two things differ from a single process: what has a function is sampled four times a second and not at
 the scrape; the standard process and Python collectors are missing, as they would describe the exporter.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Gauge, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -68,6 +68,24 @@ class SampledGauge(Gauge):
             self.set(self.ask())
 
 
+class SampledCounter(Counter):
+    """A counter that some other part keeps: what its function has gained is added at each sample."""
+
+    ask: Callable[[], float] | None = None
+    added = 0.0
+
+    def set_function(self, f: Callable[[], float]) -> None:
+        """See `Read`."""
+        self.ask = f
+
+    def sample(self) -> None:
+        """Write down what the function has gained, if there is one."""
+        if self.ask is not None:
+            now = self.ask()
+            self.inc(now - self.added)
+            self.added = now
+
+
 class SharedMetrics(Metrics):
     """The instruments of one of several processes.
 
@@ -83,7 +101,7 @@ class SharedMetrics(Metrics):
         self.slot = slot
         self.answered = 0
         """Responses of this process alone."""
-        self._gauges: list[SampledGauge] = []
+        self._sampled: list[SampledGauge | SampledCounter] = []
         super().__init__(KeptConnections(slot))
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
@@ -97,15 +115,21 @@ class SharedMetrics(Metrics):
 
     def sample(self) -> None:
         """Write down the values of all functions."""
-        for gauge in self._gauges:
-            gauge.sample()
+        for instrument in self._sampled:
+            instrument.sample()
+
+    def _read_counter(self, name: str) -> SampledCounter:
+        row = BY_NAME[name]
+        counter = SampledCounter(row.name, row.help, row.labels, registry=self.registry)
+        self._sampled.append(counter)
+        return counter
 
     def _gauge(self, name: str) -> Gauge:
         row = BY_NAME[name]
         gauge = SampledGauge(
             row.name, row.help, row.labels, registry=self.registry, multiprocess_mode=MODES[row.across]
         )
-        self._gauges.append(gauge)
+        self._sampled.append(gauge)
         return gauge
 
 
@@ -121,11 +145,12 @@ class KeptCounter:
         file = folder / f"counter_arbiter-{os.getpid()}.db"  # after a SIGUSR2 there are two
         self._values = MmapedDict(str(file))  # type: ignore[no-untyped-call]
         self._key = mmap_key(row.name.removesuffix("_total"), row.name, [], [], row.help)
+        # Of a process that had the same number before.
+        self._before, _ = self._values.read_value(self._key)  # type: ignore[no-untyped-call]
 
-    def inc(self, amount: float) -> None:
-        """Add `amount`."""
-        value, _ = self._values.read_value(self._key)  # type: ignore[no-untyped-call]
-        self._values.write_value(self._key, value + amount, 0)  # type: ignore[no-untyped-call]
+    def show(self, value: float) -> None:
+        """Show that this process has counted up to `value`. Holds no lock: a signal handler may call it."""
+        self._values.write_value(self._key, self._before + value, 0)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Close the file, as the exit of the process does; for tests."""
@@ -175,6 +200,10 @@ class Together(Collector):
         """Whether any process is ready, and the states of all; may be called from any thread."""
         said = [self._ready(slot) for slot in self._look() if slot.alive]
         return any(ready for ready, _ in said), ", ".join(why for _, why in said) or "no process"
+
+    def count_ready(self, *, but: int) -> int:
+        """How many processes are ready, without that of slot `but`."""
+        return sum(self._ready(slot)[0] for slot in self._look() if slot.alive and slot.number != but)
 
     def _ready(self, slot: Look) -> tuple[bool, str]:
         # Its event loop writes this once a second. One that has stalled is still what it said last.

@@ -49,8 +49,9 @@ Around it:
     app/        loading.py: the work, the application and the certificates that the settings name;
                 openapi.py: describes GET /data
     multi/      several IO processes under gunicorn: io_process.py, shares.py: what each gets; starts.py: what
-                becomes of one that cannot start; exporter.py: the metrics of all, exporter_process.py: how
-                the arbiter looks after it; folder.py: where these metrics are
+                becomes of one that cannot start; siblings.py: when one may leave it to the others;
+                exporter.py: the metrics of all, exporter_process.py: how the arbiter looks after it;
+                folder.py: where these metrics are
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;
                 background.py: a daemon thread to wait on

@@ -69,7 +69,7 @@ def run(
     with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
         try:
             service = Service(settings, listener=listener)
-            output.count(service.metrics.log_dropped.inc)
+            service.metrics.log_dropped.set_function(lambda: output.dropped)
             code = runner.run(
                 serve(
                     service,

@@ -110,7 +110,7 @@ def when_ready(server: Any) -> None:
     server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, uid, gid)
     IOProcess.folder = server.folder.path
     os.environ[METRICS_FOLDER] = str(IOProcess.folder)
-    IOProcess.output.count(KeptCounter(IOProcess.folder, "log_lines_dropped_total").inc)
+    server.log_dropped = KeptCounter(IOProcess.folder, "log_lines_dropped_total")
     IOProcess.starts = Starts()
     server.exporter = ExporterProcess(IOProcess.folder)
     if not server.exporter.start():
@@ -131,12 +131,13 @@ def _each_second(server: Any) -> None:
     with contextlib.suppress(Exception):
         if not server.LISTENERS:  # the first that the arbiter gives up when it stops
             IOProcess.starts.stop()
+        server.log_dropped.show(IOProcess.output.dropped)
         server.exporter.tick()
 
 
-def on_reload(server: Any) -> None:  # noqa: ARG001  # gunicorn's signature
-    """Let the IO processes that are started next replace those of now, once one of them is ready."""
-    IOProcess.starts.reload()
+def on_reload(server: Any) -> None:
+    """Let the IO processes that are started next replace those of now: one by one, as they are ready."""
+    IOProcess.starts.reload(server.cfg.workers)
 
 
 def pre_exec(server: Any) -> None:

@@ -57,7 +57,6 @@ class Output:
         # Re-entrant: a finaliser that logs may run at any moment. Whoever holds it does not wait.
         self._lock = threading.RLock()
         self._context = contextvars.copy_context()
-        self._count: Callable[[float], object] = lambda _: None
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._taken_lines = self._taken_bytes = 0  # into the buffer, under the lock
@@ -69,13 +68,12 @@ class Output:
 
     @property
     def dropped(self) -> int:
-        """Lines that had no room, or that stderr did not take."""
-        return self._refused + self._lost
+        """Lines that had no room, or that stderr did not take, since the start of this process.
 
-    def count(self, add: Callable[[float], object]) -> None:
-        """Tell `add` of all lines that are dropped, and now of those that were."""
-        add(self.dropped)
-        self._count = add
+        A number to be read, and no metric that is told: a line can be dropped while a finaliser logs, which
+        may run under any lock, also that of a metric.
+        """
+        return self._refused + self._lost
 
     def start(self) -> None:
         """Write by a thread from now on, which may wait for a reader while nobody else does."""
@@ -104,7 +102,6 @@ class Output:
         with self._lock:
             if not (self._put(line) if self._thread is not None else self._deliver(line, 0)):
                 self._refused += 1
-                self._count(1)
                 return
             dropped = self.dropped if self._flows else self._told
             untold, self._told = dropped - self._told, dropped
@@ -129,7 +126,6 @@ class Output:
             self._flows = self._deliver(item, None)
             if not self._flows:
                 self._lost += 1
-                self._count(1)
             self._gone_lines += 1
             self._gone_bytes += len(item)
 

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from service.multi.starts import pause_seconds
+
+log = structlog.get_logger("offloop.exporter")
 
 SILENT_TICKS: Final = 10
 """So many seconds without a sign of life, which comes every second: it hangs. Counted by calls and not by a
 clock: while the arbiter itself was stopped it has heard nothing."""
 
 ENDED: Final = "it has ended"
+
+START_SECONDS: Final = 15.0
+"""How long the first may say nothing: it imports for about a second, and then waits up to five for its port
+(`exporter.PATIENCE_SECONDS`). Longer would be no kindness: gunicorn obeys no signal meanwhile."""
 
 STOP_SECONDS: Final = 5.0
 """How long to wait for its exit, which takes milliseconds."""
@@ -46,13 +55,15 @@ class ExporterProcess:
         """Start the first, and wait until it serves or waits for an older exporter's port.
 
         Returns:
-            False if it could not start; it has logged why.
+            False if it could not start, or hangs: in a disk, in a resolver. The log says why.
         """
         output = self._launch()
-        os.set_blocking(output, True)
-        said = os.read(output, 1)
-        os.set_blocking(output, False)
-        return bool(said)
+        if select.select([output], [], [], START_SECONDS)[0]:
+            return bool(os.read(output, 1))
+        log.warning("exporter lost", reason=f"it said nothing for {START_SECONDS:g} s, and was killed")
+        assert self._process is not None
+        self._process.kill()
+        return False
 
     def tick(self) -> None:
         """Kill it if it hangs, start another if it has ended. To be called every second.

@@ -28,10 +28,12 @@ from service.lifecycle.control import Control
 from service.lifecycle.process import collect_less
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
-from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event
+from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event, State
 from service.log.output import Output
 from service.loops import LOOPS
+from service.multi.exporter import stall_seconds
 from service.multi.shares import ShareError, share
+from service.multi.siblings import Siblings, Unready
 from service.multi.starts import Starts, pause_seconds
 from service.web.connection import Tls
 
@@ -39,6 +41,9 @@ log = structlog.get_logger("offloop.worker")
 
 FOR_THE_ARBITER: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """Signals for the arbiter alone. A terminal sends the first and the last of them to every process."""
+
+ENDING: Final = frozenset({State.LAME_DUCK.value, State.DRAINING.value, State.STOPPED.value})
+"""Why an IO process that ends anyway is not ready."""
 
 PAUSE_STEP_SECONDS: Final = 0.1
 """How soon a process that waits for its next try sees that it is to end."""
@@ -68,6 +73,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         self._is_ready = False
         self._is_replaced = False
         self._metrics: SharedMetrics | None = None
+        self._unready = Unready()
 
     @staticmethod
     def check_config(cfg: Any, log: Any) -> None:  # noqa: ARG004  # gunicorn's signature
@@ -129,7 +135,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         vars(sys.modules["__main__"]).pop("__file__", None)
         settings = share(self.settings, self.cfg.workers, self.cfg.graceful_timeout)
         self._metrics = SharedMetrics(Slot(self.folder))
-        self.output.count(self._metrics.log_dropped.inc)
+        self._metrics.log_dropped.set_function(lambda: self.output.dropped)
         sampler = Sampler(self._metrics)
         with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
             service = Service(
@@ -148,7 +154,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
     def _started(self) -> None:
         self._is_ready = True
-        self.starts.succeed(self._generation)
+        self.starts.succeed()
         collect_less()
 
     def _cannot_start(self, error: Exception) -> int:
@@ -185,12 +191,29 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         self.notify()
         assert self._metrics is not None
         self._metrics.slot.say(ready, why)
-        if self._is_replaced and not self.starts.are_awaited(self._generation):
+        if self._is_replaced and self._is_dispensable():
             self._stop(Event.TERMINATE)
         if os.getppid() != self.ppid:
             self._stop_because(Event.INTERRUPT, "the arbiter has gone")
         elif self._metrics.answered >= self.max_requests:
             self._stop_because(Event.TERMINATE, "max requests")
+        elif self._unready.too_long(ready or why in ENDING) and self._may_leave(1):
+            # It takes its share of the connections, and the exporter's readiness is that of any: nobody else
+            # would end it. Without notice, as no balancer is to look elsewhere.
+            self._stop_because(Event.INTERRUPT, f"not ready: {why}")
+
+    def _is_dispensable(self) -> bool:
+        """Whether the service has what it is to have without this one, or needs nothing any more.
+
+        After a HUP whose IO processes could not start, the successor of one that dies later makes no other
+        one dispensable.
+        """
+        return not self.starts.replaces(self._generation) or self._may_leave(self.starts.wanted)
+
+    def _may_leave(self, wanted: int) -> bool:
+        assert self._metrics is not None
+        slot, seconds = self._metrics.slot, stall_seconds(self.settings)
+        return self.alive and Siblings(slot, seconds).let_go(wanted)
 
     def _stop_because(self, why: Event, reason: str) -> None:
         if self.alive:
@@ -200,7 +223,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     def _terminate(self) -> None:
         # At a SIGHUP gunicorn says this at once, when those that are to take over have only just begun. They
         # may never be ready: then this one goes on. The arbiter says it again and again, and all at its end.
-        if self._is_ready and self.starts.are_awaited(self._generation):
+        if self._is_ready and self.starts.replaces(self._generation):
             self._is_replaced = True
         else:
             self._stop(Event.TERMINATE)

@@ -10,7 +10,7 @@ import mmap
 import os
 from typing import Final
 
-GENERATION, READY, FAILURES, STOPPING = range(4)
+GENERATION, WANTED, READY, FAILURES, STOPPING = range(5)
 
 LONGEST_SECONDS: Final = 30
 """The longest pause before the next try. A cause that somebody has mended is seen that soon."""
@@ -36,17 +36,23 @@ class Starts:
         """That of an IO process which starts now."""
         return self._numbers[GENERATION]
 
-    def reload(self) -> None:
-        """The arbiter: begin a new generation."""
+    @property
+    def wanted(self) -> int:
+        """How many IO processes the newest generation has."""
+        return self._numbers[WANTED]
+
+    def reload(self, wanted: int) -> None:
+        """The arbiter: begin a new generation of so many."""
+        self._numbers[WANTED] = wanted
         self._numbers[GENERATION] += 1
 
     def stop(self) -> None:
         """The arbiter: all IO processes are to end, no other will take their place."""
         self._numbers[STOPPING] = 1
 
-    def succeed(self, generation: int) -> None:
-        """An IO process: this one of `generation` is ready."""
-        self._numbers[READY] = max(self._numbers[READY], generation)
+    def succeed(self) -> None:
+        """An IO process: this one is ready."""
+        self._numbers[READY] = 1
         self._numbers[FAILURES] = 0
 
     def fail(self) -> int:
@@ -59,9 +65,9 @@ class Starts:
         """Whether any IO process of this arbiter has ever been ready."""
         return self._numbers[READY] > 0
 
-    def are_awaited(self, generation: int) -> bool:
-        """Whether IO processes that are to replace those of `generation` have started, and none is ready."""
-        return self._numbers[READY] <= generation < self.generation and not self._numbers[STOPPING]
+    def replaces(self, generation: int) -> bool:
+        """Whether others are to take the place of those of `generation`."""
+        return generation < self.generation and not self._numbers[STOPPING]
 
     def may_halt(self) -> bool:
         """True for the first that asks, in whichever process: there is one byte, and the kernel gives it out

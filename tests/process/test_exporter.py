@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from service.multi import exporter_process
 from service.multi.exporter_process import SILENT_TICKS, ExporterProcess
 from service.multi.folder import make
 from tests.proofs import io_processes
 from tests.proofs.io_processes import ACCEPTED, Gunicorn
 from tests.support.processes import argv, children, gone, is_alive
 from tests.support.waiting import until
+
+Logged = Callable[[], list[dict[str, Any]]]
 
 
 def exporter_of(child: Gunicorn) -> int:
@@ -153,6 +157,18 @@ def test_one_that_hangs_is_killed_and_another_takes_its_place(exporter: Exporter
     exporter.tick()
     assert pid_of(exporter) != hanging
     until(lambda: "was killed" in " ".join(argv(pid_of(exporter))))
+
+
+def test_the_first_that_hangs_at_its_start_is_killed(
+    exporter: ExporterProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    os.mkfifo(tmp_path / "settings.toml")  # opening it takes as long as on a disk that does not answer
+    monkeypatch.setenv("SERVICE_CONFIG", str(tmp_path / "settings.toml"))
+    monkeypatch.setattr(exporter_process, "START_SECONDS", 0.2)
+    assert not exporter.start()
+    until(lambda: not is_alive(pid_of(exporter)))
+    (line,) = logged()
+    assert (line["event"], line["reason"]) == ("exporter lost", "it said nothing for 0.2 s, and was killed")
 
 
 def test_one_that_cannot_start_is_tried_again_and_later_each_time(

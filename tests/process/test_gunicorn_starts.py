@@ -17,9 +17,10 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
+from metrics.slots import look
 from tests.proofs import io_processes
 from tests.proofs.io_processes import PROCESSES, Gunicorn
-from tests.support.processes import gone
+from tests.support.processes import children, gone
 from tests.support.waiting import until
 
 REQUEST = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -107,6 +108,39 @@ def test_one_that_waits_for_its_next_try_ends_when_it_is_told_or_its_arbiter_has
     log = (tmp_path / "log").read_text()
     assert "WORKER TIMEOUT" not in log
     assert log.count("was sent SIGKILL") == 1, "one was killed by this test"
+
+
+FRAGILE = """
+import multiprocessing, os, pathlib
+if multiprocessing.parent_process() and pathlib.Path(__file__).with_name("broken").exists():
+    os._exit(1)
+def work() -> bytes:
+    return b"{}"
+"""
+
+
+def test_one_whose_workers_are_gone_for_good_leaves_its_clients_to_its_sibling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with io_processes.gunicorn(tmp_path / "log", work="fragile:work") as child:
+        all_serve(child)
+        (tmp_path / "broken").touch()
+        lost = min(child.io_processes())
+        for server in children(lost):  # multiprocessing's helpers
+            for pid in children(server):
+                os.kill(pid, signal.SIGKILL)
+        child.wait_until(lambda: child.events("ending"), 60)
+        (line,) = child.events("ending")
+        assert line["pid"] == lost
+        assert line["reason"] in ("not ready: workers keep dying", "not ready: no worker can be started")
+        child.wait_until(lambda: lost not in child.io_processes() and child.events("cannot start"))
+        assert answers(child, 10), "while its successor waits for its next try"
+        (tmp_path / "broken").unlink()
+        child.ready(PROCESSES + 1)
+        assert child.end() == 0
+        assert gone(child.process.pid)
 
 
 def test_one_without_descriptors_is_tried_again_and_its_sibling_serves(tmp_path: Path) -> None:
@@ -231,6 +265,34 @@ def test_after_a_hup_whose_io_processes_cannot_start_the_old_ones_serve_on(
         child.hang_up()
         child.wait_until(lambda: not old & child.io_processes())
         assert answers(child)
+        assert child.end() == 0
+
+
+def test_after_such_a_hup_the_successor_of_one_that_dies_ends_no_other_one(
+    tmp_path: Path, told: Path
+) -> None:
+    with io_processes.gunicorn(tmp_path / "log", **FAILS) as child:
+        all_serve(child)
+        old = child.io_processes()
+        told.touch()
+        os.kill(child.arbiter, signal.SIGHUP)
+        child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
+        child.wait_until(lambda: child.io_processes() == old)
+        told.unlink()
+        lost = min(old)
+        os.kill(lost, signal.SIGKILL)
+        child.ready(PROCESSES + 1)
+        all_serve(child)
+
+        def heard() -> float:
+            """When the one of both that was heard longer ago was heard last; both serve."""
+            alive = [slot for slot in look(child.folder()) if slot.alive]
+            assert [slot.why for slot in alive] == ["serving"] * PROCESSES
+            return min(slot.said_at or 0 for slot in alive)
+
+        since = heard()
+        child.wait_until(lambda: heard() > since + 3)  # three heartbeats, at each of which one could leave
+        assert old - {lost} < child.io_processes()
         assert child.end() == 0
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 from metrics.peaks import WINDOW_SECONDS
 from metrics.shared import KeptCounter, Sampler, SharedMetrics, Together
 from metrics.slots import FILE_BYTES, RECORD, RECORD_BYTES, RECORDS_AT, STATE_AT, Slot, look
+from service.log.output import Output
 from tests.support.waiting import until
 
 STALL_SECONDS = 5.0
@@ -176,6 +178,36 @@ def test_what_functions_answer_is_sampled_until_the_end(
     assert found["listener_backlog_connections"] == 5
 
 
+class Drops:
+    """A number that logs while it is added: what a finaliser does that runs under the lock of a counter."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __lt__(self, _: object) -> bool:
+        return False
+
+    def __radd__(self, other: float) -> float:
+        self._output.write(b"dropped")
+        return other + 1
+
+
+def test_a_line_that_is_dropped_under_the_lock_of_a_counter_waits_for_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    metrics, output = start(), Output(10**6, lambda *_: None)  # none that is open
+    metrics.log_dropped.set_function(lambda: output.dropped)
+    thread = threading.Thread(
+        target=metrics.tasks[TaskOutcome.FAILED].inc, args=(Drops(output),), daemon=True
+    )
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "all counters of a process share one lock here"
+    for _ in range(2):  # what was told once is not told again
+        metrics.sample()
+        assert scrape(tmp_path)["log_lines_dropped_total"] == 1
+
+
 def test_one_ready_process_makes_the_service_ready(folder: Path, start: Start) -> None:
     together = Together(folder, STALL_SECONDS)
     assert together.ready() == (False, "no process")
@@ -290,9 +322,12 @@ def test_a_record_that_changes_under_its_reader_is_read_again(
 
 
 def test_a_process_without_a_slot_counts_too_and_its_count_outlives_it(folder: Path, start: Start) -> None:
-    start().log_dropped.inc(3)
+    metrics = start()
+    metrics.log_dropped.set_function(lambda: 3)
+    metrics.sample()
     for _ in range(2):  # the second continues, as one with the number of a dead one would
         counter = KeptCounter(folder, "log_lines_dropped_total")
-        counter.inc(2)
+        for value in (1, 2):
+            counter.show(value)
         counter.close()
     assert scrape(folder)["log_lines_dropped_total"] == 7

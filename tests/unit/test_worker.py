@@ -23,7 +23,7 @@ from service.lifecycle import process
 from service.lifecycle.control import Control
 from service.lifecycle.run import HEARTBEAT_SECONDS
 from service.lifecycle.states import EXIT_FORCED, Event
-from service.multi import exporter, io_process
+from service.multi import exporter, io_process, siblings
 from service.multi.io_process import IOProcess
 from service.multi.starts import Starts, pause_seconds
 
@@ -170,6 +170,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IOProces
     config.set("max_requests", 3)
     starts = Starts()
     monkeypatch.setattr(IOProcess, "starts", starts, raising=False)
+    monkeypatch.setattr(IOProcess, "settings", Settings(), raising=False)
     made = IOProcess(1, os.getppid(), [], None, 30, config, logging.getLogger("test"))
     made._control = Control(force=lambda: pytest.fail("forced"))
     made._metrics = SharedMetrics(Slot(tmp_path))
@@ -225,9 +226,9 @@ def test_the_first_that_cannot_start_halts_the_arbiter_and_no_second_one(
 def test_where_one_has_been_ready_those_that_cannot_start_wait_and_longer_each_time(
     worker: IOProcess, logged: Logged, pauses: list[float], tmp_path: Path
 ) -> None:
-    worker.starts.succeed(1)
+    worker.starts.succeed()
     assert [worker._cannot_start(OSError("no")) for _ in range(3)] == [1, 1, 1]
-    worker.starts.succeed(1)
+    worker.starts.succeed()
     assert worker._cannot_start(StartError("no")) == 1
     assert pauses == [1, 2, 4, 1]
     assert [line["reason"] for line in logged()] == ["OSError: no"] * 3 + ["no"]
@@ -245,16 +246,39 @@ def test_the_pause_between_two_tries_grows_to_half_a_minute() -> None:
     assert [pause_seconds(failures) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_at_a_hup_one_that_serves_ends_when_another_one_is_ready(worker: IOProcess) -> None:
+def test_at_a_hup_one_that_serves_ends_when_as_many_others_as_there_shall_be_are_ready(
+    worker: IOProcess, tmp_path: Path
+) -> None:
     worker._started()
-    worker.starts.reload()
+    worker.starts.reload(2)
+    old, new = Slot(tmp_path), Slot(tmp_path)
+    old.say(True, "serving")
     for _ in range(3):
         worker._terminate()
         worker._beat(True, "serving")
-        assert worker.alive
-    worker.starts.succeed(worker.starts.generation)
+        assert worker.alive, "the others are one, and one that has just begun"
+    new.say(True, "serving")
     worker._beat(True, "serving")
     assert not worker.alive
+    for slot in (old, new):
+        slot.close()
+
+
+async def test_one_that_stays_unready_ends_without_notice_if_another_is_ready_and_not_because_it_drains(
+    worker: IOProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(siblings, "UNREADY_SECONDS", 0.0)
+    other = Slot(tmp_path)
+    worker._beat(False, "workers keep dying")
+    other.say(True, "serving")
+    worker._beat(True, "serving")
+    for why in ("notice", "draining"):
+        worker._beat(False, why)
+        assert worker.alive
+    worker._beat(False, "workers keep dying")
+    assert not worker.alive
+    assert await worker._control.stop_ordered() is Event.INTERRUPT
+    other.close()
 
 
 @pytest.mark.parametrize("why", ["no hup", "not ready", "the arbiter stops"])
@@ -262,7 +286,7 @@ def test_one_that_nobody_will_replace_ends_at_once(worker: IOProcess, why: str) 
     if why != "not ready":
         worker._started()
     if why != "no hup":
-        worker.starts.reload()
+        worker.starts.reload(1)
     if why == "the arbiter stops":
         worker._terminate()
         assert worker.alive
