@@ -110,8 +110,10 @@ class Breaker:
     """Stops the work when workers die faster than they can be replaced.
 
     Counts deaths at work without one finished task between them. When there are too many, it opens: no task
-    runs until a fresh worker has finished a call that is known to be good. A request would be a bad probe: if
+    runs until a worker has finished a call that is known to be good. A request would be a bad probe: if
     an input kills workers, those that send it again and again are who comes first when a probe is due.
+
+    A worker that cannot be started has not died: what keeps one from starting may leave all others well.
     """
 
     def __init__(self, workers: int) -> None:
@@ -128,11 +130,10 @@ class Breaker:
     @property
     def pause(self) -> float:
         """Seconds until the next attempt; doubles with each death. Only a task that succeeds ends that."""
-        doubled = min(max(self._in_vain - 1, 0), 16)
-        return min(LAST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0**doubled)
+        return pause_after(self._in_vain)
 
     def died(self, now: float) -> bool:
-        """A worker has died at work or could not be started; True if that opens the breaker."""
+        """A worker has died at work, or has not survived a probe; True if that opens the breaker."""
         self._deaths += 1
         was_closed = self.closed
         if self._deaths >= self._limit:
@@ -150,6 +151,11 @@ class Breaker:
     def retry_after(self, now: float) -> int | None:
         """None if a request is admitted, else the seconds until the next probe."""
         return None if self._next_probe is None else _whole(self._next_probe - now)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next attempt, after so many in vain: they double."""
+    return min(LAST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(max(failures - 1, 0), 16))
 
 
 def _moved(mean: float | None, value: float) -> float:

@@ -42,7 +42,7 @@ class LaneState(Generic[T]):
     served: int = 0
     since: float = 0.0  # when the task that runs became the first
     overdue: T | None = None  # the task that its worker was killed for
-    apart: bool = False  # the last in flight is suspected: nothing comes after it
+    apart: bool = False  # the last in flight is suspected, or it is being probed: nothing comes after that
     retiring: bool = False  # to be replaced once nothing is in flight
 
 
@@ -181,6 +181,23 @@ class LanePool(SupervisedPool[T, Lane]):
 
     def _came_up(self, member: Lane) -> None:
         self._up[member] = LaneState(member, deque())
+
+    async def _ask_idle(self) -> None:
+        """See `SupervisedPool`."""
+        idle = (state for state in self._up.values() if not state.in_flight and not state.apart)
+        if (state := next(idle, None)) is None:
+            return
+        state.apart = True
+        try:
+            await self._try_out(state.lane)
+        except Exception:
+            log.warning("worker lost", reason=RestartReason.CRASHED.value, tasks=0)
+            del self._up[state.lane]
+            state.lane.kill()
+            self._replace(state.lane, RestartReason.CRASHED)
+        else:
+            state.apart = False
+            self._observer.dispatch()
 
     def _has_work(self, member: Lane) -> bool:
         return member in self._up and bool(self._up[member].in_flight)

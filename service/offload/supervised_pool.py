@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import math
 import os
 import time
@@ -18,7 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import structlog
 
 from metrics.instruments import Metrics, RestartReason
-from service.offload.admission import Breaker
+from service.offload.admission import LIMIT_PER_WORKER, Breaker, pause_after
 from service.offload.pool import PoolObserver
 from service.offload.worker_main import Done, Failure, Packed
 
@@ -71,7 +72,7 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._observer = observer
         self._most_bytes = most_bytes
         self._breaker = Breaker(members)
-        self._failed_starts = 0  # in a row
+        self._failed_starts = 0  # in a row, since the last member was lost
         self._stopping = False
         self._members: set[M] = set()  # all that have not ended, up or not
         self._warm: Packed | None = None
@@ -89,8 +90,8 @@ class SupervisedPool(ABC, Generic[T, M]):
 
     @property
     def healthy(self) -> bool:
-        """See `Pool`."""
-        return self._breaker.closed
+        """See `Pool`. With none up, starts that fail are borne for as long as deaths are."""
+        return self._breaker.closed and (self.up > 0 or self._failed_starts <= LIMIT_PER_WORKER * self._size)
 
     @property
     def stuck(self) -> bool:
@@ -98,8 +99,8 @@ class SupervisedPool(ABC, Generic[T, M]):
         return self.up == 0 and self._failed_starts >= FAILED_STARTS * self._size
 
     def retry_after(self, now: float) -> int | None:
-        """See `Pool`."""
-        return self._breaker.retry_after(now)
+        """See `Pool`. Where none is up and none can be started, any time is as good as another."""
+        return None if self.healthy else self._breaker.retry_after(now) or 1
 
     async def start(self, packed: Packed | None, *, try_out: bool) -> Failure | None:
         """See `Pool`."""
@@ -145,6 +146,9 @@ class SupervisedPool(ABC, Generic[T, M]):
     def _came_up(self, member: M) -> None:
         """It has started."""
 
+    async def _ask_idle(self) -> None:
+        """The breaker is open: if a member is up and idle, `_try_out` that."""
+
     @abstractmethod
     def _has_work(self, member: M) -> bool:
         """Whether it has anything to finish."""
@@ -165,6 +169,7 @@ class SupervisedPool(ABC, Generic[T, M]):
 
     def _replace(self, member: M, reason: RestartReason) -> None:
         self._metrics.restarts[reason].inc(self._workers_each)
+        self._failed_starts = 0
         if not self._stopping:
             self._retire(member, STOP_SECONDS)
             # A worker outlives the request during which another is lost: it must not log under its ids.
@@ -173,28 +178,28 @@ class SupervisedPool(ABC, Generic[T, M]):
             task.add_done_callback(self._bringing.discard)
 
     async def _bring_up(self) -> None:
-        pause = 0.0 if self._breaker.closed else self._breaker.pause
-        while True:
-            await asyncio.sleep(pause)
+        pause = 0.0
+        for failures in itertools.count(1):
+            await asyncio.sleep(pause if self._breaker.closed else max(pause, self._breaker.pause))
+            if not self._breaker.closed:
+                await self._ask_idle()  # first: a fresh one may never come, and this is quicker
             try:
-                async with asyncio.timeout(START_SECONDS):
-                    await self._start()
+                await self._start()
                 break
             except Exception as error:
                 log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
                 self._failed_starts += 1
-                self._count_death()
-                pause = self._breaker.pause
+                pause = pause_after(failures)
         self._observer.dispatch()
 
     async def _start(self) -> M:
         member = self._make()
         self._members.add(member)
         try:
-            await member.start(self._warm)
+            async with asyncio.timeout(START_SECONDS):
+                await member.start(self._warm)
             if not self._breaker.closed:
-                await member.ask(self._good if self._good is not None else self.pack(os.getpid, ()))
-                self._succeeded(probe=True)
+                await self._try_out(member)
         except BaseException:
             member.kill()
             self._retire(member, STOP_SECONDS)
@@ -202,6 +207,20 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._failed_starts = 0
         self._came_up(member)
         return member
+
+    async def _try_out(self, member: M) -> None:
+        """Probe whether workers stay up again: hand the known-good call to one that has nothing else to do.
+
+        Raises:
+            Exception: it has not survived that, or not finished it in time. That is a death.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await member.ask(self._good if self._good is not None else self.pack(os.getpid, ()))
+        except Exception:
+            self._count_death()
+            raise
+        self._succeeded(probe=True)
 
     def _retire(self, member: M, seconds: float) -> None:
         """Stop a member in the background; kill it if it has not ended after `seconds`."""

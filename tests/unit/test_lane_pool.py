@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from concurrent.futures import BrokenExecutor
 from typing import Any, ClassVar
 
 import pytest
 
 from metrics.instruments import Metrics
-from service.offload import strategies
-from service.offload.admission import Admission
+from service.offload import admission, strategies
+from service.offload.admission import LIMIT_PER_WORKER, Admission
+from service.offload.errors import RejectedError
 from service.offload.lane import InlineLane, Lane
 from service.offload.lane_pool import LanePool, Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import pool_for
-from service.offload.worker_main import Done, Failure, framed
+from service.offload.worker_main import Done, Failure, framed, run
 from tests.support.waiting import eventually
 
 
@@ -38,12 +41,41 @@ class Silent(InlineLane):
     def dies(self) -> None:
         self._lost(self)
 
+    def kill(self) -> bool:
+        return True
+
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> list[Silent]:
     """Lanes that run nothing, in the order in which they are started; those of the strategy "thread"."""
     monkeypatch.setattr(strategies, "ThreadLane", Silent)
     monkeypatch.setattr(Silent, "made", [])
+    return Silent.made
+
+
+class Fragile(Silent):
+    """Finishes at once what it is sent. Once `broken` is set, no further one can be started."""
+
+    broken: ClassVar[bool]
+
+    async def start(self, packed: Any) -> None:  # noqa: ARG002  # a lane's signature
+        if self.broken:
+            raise OSError("no process can be started")
+
+    def send(self, packed: Any, submitted: float, until: float = math.inf) -> None:
+        super().send(packed, submitted, until)
+        if packed[0] is not abs:  # which never ends
+            self._finish([run(packed, submitted, until)])
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch) -> list[Silent]:
+    """Those of the strategy "thread", which try their starts again and their probes at once."""
+    monkeypatch.setattr(strategies, "ThreadLane", Fragile)
+    monkeypatch.setattr(Silent, "made", [])
+    monkeypatch.setattr(Fragile, "broken", False, raising=False)
+    monkeypatch.setattr(admission, "FIRST_PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(admission, "LAST_PROBE_SECONDS", 0.001)
     return Silent.made
 
 
@@ -177,3 +209,76 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     silent[0].dies()
     assert lost == [(["first", "second"][done:], blamed)]
     await lanes.stop(1)
+
+
+async def test_a_worker_that_cannot_be_replaced_costs_the_others_nothing(fragile: list[Silent]) -> None:
+    metrics = Metrics()
+    offload = Offload(pool_for("thread", 2, 0, metrics), metrics)
+    await offload.start()
+    Fragile.broken = True
+    fragile[0].dies()
+    for starts in (30, 60):  # more than the breaker bears deaths, and than make a pool stuck
+        await eventually(lambda starts=starts: len(fragile) >= starts)  # type: ignore[misc]
+        assert await offload.submit(str, starts) == str(starts)
+        assert offload.healthy
+        assert not offload.stuck
+    fragile[1].dies()
+    assert offload.healthy, "nothing has been tried since the last one was lost"
+    await eventually(lambda: not offload.healthy)
+    with pytest.raises(RejectedError):
+        await offload.submit(str, 1)
+    assert not offload.stuck, "it has been short"
+    await eventually(lambda: offload.stuck)
+    Fragile.broken = False
+    await eventually(lambda: offload.healthy)
+    assert not offload.stuck
+    assert await offload.submit(str, 1) == "1"
+    await offload.stop()
+
+
+async def test_an_open_breaker_is_closed_by_a_lane_that_is_up_and_idle(fragile: list[Silent]) -> None:
+    lanes: LanePool[str] = LanePool(Fragile, 2, 0, Metrics(), Recycling(), Deaf())
+    await lanes.start((str, ("good",)), try_out=True)
+    survivor = fragile[1]
+    fragile[0].dies()
+    for starts in range(3, 3 + 2 * LIMIT_PER_WORKER):
+        await eventually(lambda starts=starts: len(fragile) == starts and lanes.up == 2)  # type: ignore[misc]
+        Fragile.broken = starts == 2 + 2 * LIMIT_PER_WORKER
+        assert lanes.healthy
+        fragile[-1].dies()
+    assert not lanes.healthy
+    assert lanes.available(1) is None
+    await eventually(lambda: lanes.healthy)
+    assert survivor.sent == ["good"], "no request: the known-good call"
+    assert lanes.up == 1
+    place = lanes.available(1)
+    assert place is not None
+    assert place.state.lane is survivor
+    await lanes.stop(0)
+
+
+async def test_a_lane_that_does_not_survive_the_probe_is_replaced(
+    fragile: list[Silent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: LanePool[str] = LanePool(Fragile, 2, 0, Metrics(), Recycling(), Deaf())
+    await lanes.start((str, ("good",)), try_out=True)
+    survivor = fragile[1]
+
+    async def dies(self: Fragile, packed: Any) -> Done:
+        assert not self.sent, "it is asked once"
+        self.sent.append(packed[1][0])
+        raise BrokenExecutor
+
+    fragile[0].dies()
+    for starts in range(3, 3 + 2 * LIMIT_PER_WORKER):
+        await eventually(lambda starts=starts: len(fragile) == starts and lanes.up == 2)  # type: ignore[misc]
+        if starts == 2 + 2 * LIMIT_PER_WORKER:
+            monkeypatch.setattr(Fragile, "ask", dies)
+        fragile[-1].dies()
+    await eventually(lambda: survivor.sent)
+    await eventually(lambda: len(fragile) > 10 + 2 * LIMIT_PER_WORKER, "fresh ones are tried, too")
+    assert not lanes.healthy
+    assert lanes.up == 0
+    monkeypatch.setattr(Fragile, "ask", Silent.ask)
+    await eventually(lambda: lanes.healthy and lanes.up == 2)
+    await lanes.stop(0)
