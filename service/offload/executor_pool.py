@@ -194,9 +194,9 @@ class ExecutorPool(SupervisedPool[T, Executor]):
                 self._count_death()
             self._replace(executor, RestartReason.CRASHED)
         if len(self._broken) + len(self._unsent) == self.in_flight:
-            suspects = len(self._broken)
+            tried = len(self._broken)
             self._alone = False
-            self._observer.lost(self._take_all(), suspects)
+            self._observer.lost(self._take_all(), tried)
 
     def _make(self) -> Executor:
         return self._kind(self.count, self._nice, self._broke, self._most_result)

@@ -110,7 +110,7 @@ class LanePool(SupervisedPool[T, Lane]):
             return None
         best, free = None, 0  # lanes without a suspected task
         for state in self._up.values():
-            if state.apart or state.retiring:
+            if state.apart or state.retiring or state.overdue is not None:
                 continue
             free += 1
             if len(state.in_flight) < most:
@@ -136,8 +136,8 @@ class LanePool(SupervisedPool[T, Lane]):
         state = self._where.get(task)
         if state is None or state.in_flight[0] is not task:
             return False
-        state.overdue = task
-        state.lane.kill()
+        if state.lane.kill():
+            state.overdue = task
         return True
 
     def _finished(self, lane: Lane, outcomes: list[Done]) -> None:
@@ -164,8 +164,8 @@ class LanePool(SupervisedPool[T, Lane]):
         state = self._up.get(lane)
         if state is None:  # its start was given up
             return
-        overdue = state.overdue is not None and state.in_flight and state.in_flight[0] is state.overdue
-        reason = RestartReason.DEADLINE if state.overdue is not None else RestartReason.CRASHED
+        killed = state.overdue is not None
+        reason = RestartReason.DEADLINE if killed else RestartReason.CRASHED
         log.warning("worker lost", reason=reason.value, tasks=len(state.in_flight))
         # A worker that dies at work, or before it has done any, may be one of many.
         if reason is RestartReason.CRASHED and (state.in_flight or not state.served):
@@ -174,7 +174,10 @@ class LanePool(SupervisedPool[T, Lane]):
             del self._where[task]
         del self._up[lane]
         self._replace(lane, reason)
-        self._observer.lost(list(state.in_flight), 0 if overdue else 1)
+        # The one that we killed it for may have ended just before, its outcome on the way: then the worker
+        # may have begun the next, which must not run twice if it is to run once. But that killed nothing.
+        tried = 0 if killed and state.overdue in state.in_flight else 1
+        self._observer.lost(list(state.in_flight), tried, blamed=not killed)
 
     def _make(self) -> Lane:
         return self._lane(self._finished, self._died, self._nice, self._most_result)

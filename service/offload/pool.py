@@ -25,8 +25,9 @@ class PoolObserver(Protocol[T]):
     def finished(self, outcomes: list[tuple[T, Done]], seconds: float) -> None:
         """One worker has finished these tasks; together they kept it from the next for `seconds`."""
 
-    def lost(self, tasks: list[T], suspects: int) -> None:
-        """No worker has these any more, oldest first; one of the first `suspects` may have killed it."""
+    def lost(self, tasks: list[T], tried: int, *, blamed: bool = True) -> None:
+        """No worker has these any more, oldest first; the first `tried` may have run. One of those may have
+        killed it, unless none is to be blamed: then the pool has done it, for another task."""
 
     def dispatch(self) -> None:
         """A worker has room: hand over what waits."""

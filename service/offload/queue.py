@@ -178,13 +178,14 @@ class TaskQueue:
             else:
                 self.outcomes.failed(task, done.failure)
 
-    def lost(self, tasks: list[Task], suspects: int) -> None:
+    def lost(self, tasks: list[Task], tried: int, *, blamed: bool = True) -> None:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
             task.in_flight = False
-            if number < suspects:
+            if number < tried:
                 task.kills += 1
-                self._blame(task)
+                if blamed:
+                    self._blame(task)
             if not self.closed and not task.outcome.done() and task.kills < self._attempts:
                 self._tasks[task] = None
                 self._tasks.move_to_end(task, last=False)
