@@ -46,7 +46,7 @@ class LaneState(Generic[T]):
     retiring: bool = False  # to be replaced once nothing is in flight
 
 
-class Place(NamedTuple, Generic[T]):
+class Opening(NamedTuple, Generic[T]):
     """Where a task may go, and whether nothing else may go there meanwhile."""
 
     state: LaneState[T]
@@ -104,7 +104,7 @@ class LanePool(SupervisedPool[T, Lane]):
         # A copy, because the admin thread asks, too.
         return sum(1 for state in list(self._up.values()) if state.in_flight)
 
-    def available(self, most: int, *, suspected: bool = False) -> Place[T] | None:
+    def available(self, most: int, *, suspected: bool = False) -> Opening[T] | None:
         """The lane with the least in flight, if that is less than `most`."""
         if not self._breaker.closed:
             return None
@@ -117,16 +117,16 @@ class LanePool(SupervisedPool[T, Lane]):
                 best, most = state, len(state.in_flight)
         if best is None or (suspected and self.count > 1 and free == 1):
             return None
-        return Place(best, suspected)
+        return Opening(best, suspected)
 
     def send(
-        self, place: Place[T], task: T, packed: Packed, submitted: float, until: float = math.inf
+        self, opening: Opening[T], task: T, packed: Packed, submitted: float, until: float = math.inf
     ) -> None:
         """See `Pool`."""
-        state = place.state
+        state = opening.state
         if not state.in_flight:
             state.since = time.monotonic()
-        state.apart = place.apart
+        state.apart = opening.apart
         state.in_flight.append(task)
         self._where[task] = state
         state.lane.send(packed, submitted, until)

@@ -58,7 +58,7 @@ class Pool(Protocol[T_contra]):
 
     @property
     def passing(self) -> bool:
-        """Whether other tasks may pass a suspected one for which there is no place."""
+        """Whether other tasks may pass a suspected one for which there is no opening."""
 
     @property
     def healthy(self) -> bool:
@@ -104,7 +104,7 @@ class Pool(Protocol[T_contra]):
             suspected: the task may kill its worker: what does not must keep one to run on.
         """
 
-    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
+    def send(self, opening: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
         """Hand `task` over to what `available` has returned. It is not run if its turn comes later than
         `until`, which is a `time.monotonic()` like `submitted`."""
 

@@ -177,9 +177,9 @@ async def test_a_lane_is_always_free_of_suspected_tasks(
             silent[0].finishes()
             seen += event
             continue
-        place = lanes.available(2, suspected=event == "s")
-        if place is not None:
-            lanes.send(place, f"task {number}", (str, (number,)), 0.0)
+        opening = lanes.available(2, suspected=event == "s")
+        if opening is not None:
+            lanes.send(opening, f"task {number}", (str, (number,)), 0.0)
         at = [str(lane) for lane, one in enumerate(silent) if number in one.sent]
         seen += at[0] if at else "-"
     assert seen == placed
@@ -254,9 +254,9 @@ async def test_an_open_breaker_is_closed_by_a_lane_that_is_up_and_idle(fragile: 
     await eventually(lambda: lanes.healthy)
     assert survivor.sent == ["good"], "no request: the known-good call"
     assert lanes.up == 1
-    place = lanes.available(1)
-    assert place is not None
-    assert place.state.lane is survivor
+    opening = lanes.available(1)
+    assert opening is not None
+    assert opening.state.lane is survivor
     await lanes.stop(0)
 
 
