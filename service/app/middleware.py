@@ -20,6 +20,7 @@ from service.offload.errors import (
     OffloadError,
     QuarantinedError,
     RejectedError,
+    TooLargeError,
     UnwantedError,
     WorkError,
 )
@@ -123,11 +124,13 @@ async def _answer_failures(request: web.Request, handler: Handler) -> web.Stream
 def failure(error: OffloadError) -> web.Response:
     """The response for a task without a result. It holds no internals; the traceback goes to the log.
 
-    503 with Retry-After if the task was rejected, 504 if it missed its deadline, 499 and a closed connection
-    if the client has gone, 500 otherwise.
+    503 with Retry-After if the task was rejected, 413 if its arguments never fit, 504 if it missed its
+    deadline, 499 and a closed connection if the client has gone, 500 otherwise.
     """
     if isinstance(error, RejectedError):
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(error.retry_after)})
+    if isinstance(error, TooLargeError):
+        return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     if isinstance(error, ExpiredError):
         return _error(HTTPStatus.GATEWAY_TIMEOUT)
     if isinstance(error, UnwantedError):

@@ -42,7 +42,7 @@ class Offloader:
         """Run `function(*args, **kwargs)` on a worker, for this request and no longer than it lasts.
 
         Arguments and result are pickled. What goes wrong comes as an `OffloadError`, which the chassis
-        answers with 503, 504 or 500 unless the handler does; there is nothing to clean up.
+        answers with 503, 504, 413 or 500 unless the handler does; there is nothing to clean up.
         """
         driver = request.protocol.driver if isinstance(request.protocol, Protocol) else None
         deadline = self._deadline_of(request)

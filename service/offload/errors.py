@@ -16,6 +16,10 @@ class RejectedError(OffloadError):
         self.retry_after = retry_after
 
 
+class TooLargeError(OffloadError):
+    """The arguments alone are above the budget of bytes: they never fit, however often they are sent."""
+
+
 class ExpiredError(OffloadError):
     """The deadline passed before the task was done."""
 

@@ -7,8 +7,8 @@ executor that it is given in production is the stock one (stock_executor.py); an
 What an executor has been handed cannot be taken back. So no more is handed over than its workers can do in a
 moment, and the rest waits in our queue, where it can be refused, expire and be dropped.
 
-An executor cannot kill one task. A deadline answers the client, but the task keeps its place until it ends by
-itself, and a task that never ends has taken a worker for good.
+An executor cannot kill one task. A deadline answers the client, but the task keeps its worker until it ends
+by itself, and a task that never ends has taken a worker for good.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Executor(Member, Protocol):
         """
 
 
-class Place(NamedTuple):
+class Opening(NamedTuple):
     """Where a task may go, and whether nothing else may go there meanwhile."""
 
     executor: Executor
@@ -128,7 +128,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         """See `Pool`."""
         return len(self._running)
 
-    def available(self, most: int, *, suspected: bool) -> Place | None:
+    def available(self, most: int, *, suspected: bool) -> Opening | None:
         """See `Pool`."""
         if self._executor is None or self._broken or not self._breaker.closed:
             return None
@@ -136,22 +136,24 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             return None
         if (suspected or self._alone) and self.in_flight > len(self._overdue):
             return None
-        return Place(self._executor, suspected)
+        return Opening(self._executor, suspected)
 
-    def send(self, place: Place, task: T, packed: Packed, submitted: float, until: float = math.inf) -> None:
+    def send(
+        self, opening: Opening, task: T, packed: Packed, submitted: float, until: float = math.inf
+    ) -> None:
         """See `Pool`."""
         try:
-            future = place.executor.submit(packed, submitted, until)
+            future = opening.executor.submit(packed, submitted, until)
         except BrokenExecutor:
             self._unsent.append(task)
-            self._broke(place.executor)
+            self._broke(opening.executor)
             return
-        self._alone = place.alone
+        self._alone = opening.alone
         if len(self._running) < self.count:
             self._running[task] = time.monotonic()
         else:
             self._ahead[task] = None
-        future.add_done_callback(functools.partial(self._done, place.executor, task))
+        future.add_done_callback(functools.partial(self._done, opening.executor, task))
 
     def expire(self, task: T) -> bool:
         """Nothing is killed for a deadline, so there is no need to call again."""
@@ -194,9 +196,9 @@ class ExecutorPool(SupervisedPool[T, Executor]):
                 self._count_death()
             self._replace(executor, RestartReason.CRASHED)
         if len(self._broken) + len(self._unsent) == self.in_flight:
-            suspects = len(self._broken)
+            tried = len(self._broken)
             self._alone = False
-            self._observer.lost(self._take_all(), suspects)
+            self._observer.lost(self._take_all(), tried)
 
     def _make(self) -> Executor:
         return self._kind(self.count, self._nice, self._broke, self._most_result)

@@ -46,7 +46,7 @@ class LaneState(Generic[T]):
     retiring: bool = False  # to be replaced once nothing is in flight
 
 
-class Place(NamedTuple, Generic[T]):
+class Opening(NamedTuple, Generic[T]):
     """Where a task may go, and whether nothing else may go there meanwhile."""
 
     state: LaneState[T]
@@ -104,29 +104,29 @@ class LanePool(SupervisedPool[T, Lane]):
         # A copy, because the admin thread asks, too.
         return sum(1 for state in list(self._up.values()) if state.in_flight)
 
-    def available(self, most: int, *, suspected: bool = False) -> Place[T] | None:
+    def available(self, most: int, *, suspected: bool = False) -> Opening[T] | None:
         """The lane with the least in flight, if that is less than `most`."""
         if not self._breaker.closed:
             return None
         best, free = None, 0  # lanes without a suspected task
         for state in self._up.values():
-            if state.apart or state.retiring:
+            if state.apart or state.retiring or state.overdue is not None:
                 continue
             free += 1
             if len(state.in_flight) < most:
                 best, most = state, len(state.in_flight)
         if best is None or (suspected and self.count > 1 and free == 1):
             return None
-        return Place(best, suspected)
+        return Opening(best, suspected)
 
     def send(
-        self, place: Place[T], task: T, packed: Packed, submitted: float, until: float = math.inf
+        self, opening: Opening[T], task: T, packed: Packed, submitted: float, until: float = math.inf
     ) -> None:
         """See `Pool`."""
-        state = place.state
+        state = opening.state
         if not state.in_flight:
             state.since = time.monotonic()
-        state.apart = place.apart
+        state.apart = opening.apart
         state.in_flight.append(task)
         self._where[task] = state
         state.lane.send(packed, submitted, until)
@@ -136,8 +136,8 @@ class LanePool(SupervisedPool[T, Lane]):
         state = self._where.get(task)
         if state is None or state.in_flight[0] is not task:
             return False
-        state.overdue = task
-        state.lane.kill()
+        if state.lane.kill():
+            state.overdue = task
         return True
 
     def _finished(self, lane: Lane, outcomes: list[Done]) -> None:
@@ -164,8 +164,8 @@ class LanePool(SupervisedPool[T, Lane]):
         state = self._up.get(lane)
         if state is None:  # its start was given up
             return
-        overdue = state.overdue is not None and state.in_flight and state.in_flight[0] is state.overdue
-        reason = RestartReason.DEADLINE if state.overdue is not None else RestartReason.CRASHED
+        killed = state.overdue is not None
+        reason = RestartReason.DEADLINE if killed else RestartReason.CRASHED
         log.warning("worker lost", reason=reason.value, tasks=len(state.in_flight))
         # A worker that dies at work, or before it has done any, may be one of many.
         if reason is RestartReason.CRASHED and (state.in_flight or not state.served):
@@ -174,7 +174,10 @@ class LanePool(SupervisedPool[T, Lane]):
             del self._where[task]
         del self._up[lane]
         self._replace(lane, reason)
-        self._observer.lost(list(state.in_flight), 0 if overdue else 1)
+        # The one that we killed it for may have ended just before, its outcome on the way: then the worker
+        # may have begun the next, which must not run twice if it is to run once. But that killed nothing.
+        tried = 0 if killed and state.overdue in state.in_flight else 1
+        self._observer.lost(list(state.in_flight), tried, blamed=not killed)
 
     def _make(self) -> Lane:
         return self._lane(self._finished, self._died, self._nice, self._most_result)

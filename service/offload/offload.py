@@ -14,7 +14,13 @@ from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.errors import QuarantinedError, RejectedError, WorkError, WorkerStartError
+from service.offload.errors import (
+    QuarantinedError,
+    RejectedError,
+    TooLargeError,
+    WorkError,
+    WorkerStartError,
+)
 from service.offload.pool import Pool, PoolObserver
 from service.offload.quarantine import Standing
 from service.offload.queue import TaskQueue
@@ -146,16 +152,14 @@ class Offload:
             place: the one that `expect` kept for it: the task takes it.
 
         Raises:
-            RejectedError: admission refused; ExpiredError: the deadline passed; UnwantedError: see
-            `is_wanted`; WorkerLostError: workers died; QuarantinedError: the same call has killed workers;
-            WorkError: `function` raised.
+            RejectedError: admission refused; TooLargeError: the arguments never fit; ExpiredError: the
+            deadline passed; UnwantedError: see `is_wanted`; WorkerLostError: workers died; QuarantinedError:
+            the same call has killed workers; WorkError: `function` raised.
         """
         now = time.monotonic()
         if place is not None:
             place.release()
-        retry_after = 1 if self._queue.closed else self._queue.retry_after(now, deadline)
-        if retry_after is None:
-            retry_after = self._pool.retry_after(now)
+        retry_after = self._retry_after(now, deadline)
         if retry_after is not None:
             self.reject()
             raise RejectedError(retry_after)
@@ -166,6 +170,9 @@ class Offload:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise WorkError(*failure_of(error)) from None
         size = len(packed) if isinstance(packed, bytes) else 0
+        if size > self._most_bytes:
+            self._metrics.tasks[TaskOutcome.FAILED].inc()
+            raise TooLargeError(f"the arguments have {size} bytes, {self._most_bytes} are allowed")
         limit = max(deadline, limit)
         task = Task(packed, now, loop.create_future(), is_wanted, size, now + deadline, now + limit)
         if self._queue.standing(task) is Standing.HELD:
@@ -199,16 +206,16 @@ class Offload:
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
     def is_queueing(self) -> bool:
-        """Whether any task waits that no worker has yet. If not, no request is refused for the wait."""
-        return bool(self._queue)
+        """Whether any task waits that no worker has yet, or none is handed over. If not, none is refused."""
+        return bool(self._queue) or not self._pool.healthy
 
     def retry_after(self, deadline: float = math.inf) -> int | None:
-        """What admission says to a request that comes now: None, or the seconds after which to ask again.
+        """What `submit` would say to a request that comes now: None, or the seconds after which to ask again.
 
         Args:
             deadline: seconds within which the answer is needed.
         """
-        return self._queue.retry_after(time.monotonic(), deadline, len(self._expected))
+        return self._retry_after(time.monotonic(), deadline, len(self._expected))
 
     def expect(self) -> Place:
         """A request that would be admitted is on its way: its place is kept until it is released.
@@ -221,3 +228,10 @@ class Offload:
     def reject(self) -> None:
         """Count a request that is refused."""
         self._metrics.tasks[TaskOutcome.REJECTED].inc()
+
+    def _retry_after(self, now: float, deadline: float, expected: int = 0) -> int | None:
+        """What the breaker says, then admission; `expected` requests are on their way."""
+        if self._queue.closed:
+            return 1
+        retry_after = self._pool.retry_after(now)
+        return self._queue.retry_after(now, deadline, expected) if retry_after is None else retry_after

@@ -48,6 +48,7 @@ class Outcomes:
             later = asyncio.get_running_loop().create_task(self._unpack_later(task, result))
             self._unpacking.add(later)
             later.add_done_callback(self._unpacking.discard)
+            task.outcome.add_done_callback(lambda _: later.cancel())  # nobody waits for it any more
         else:
             try:
                 unpacked = self._unpack(result)
@@ -57,7 +58,13 @@ class Outcomes:
                 self._completed(task, unpacked)
 
     async def _unpack_later(self, task: Task, result: bytes) -> None:
-        """On a thread, so that the loop does not stop; see unpickling.py."""
+        """On a thread, so that the loop does not stop; see unpickling.py.
+
+        Cancelled when the task's outcome is known: its bytes are given back, and it is the turn of the next,
+        whether the thread has ended or not. A thread cannot be killed. One that the result's own code keeps
+        (`__setstate__`, say) is abandoned at the deadline, with the result, which no budget counts any more,
+        and takes its turns of the GIL for as long as it runs. Else it would take all large results along.
+        """
         self.bytes += len(result)
         try:
             async with self._one_at_a_time:  # several threads that want the GIL would each take their turns

@@ -25,8 +25,9 @@ class PoolObserver(Protocol[T]):
     def finished(self, outcomes: list[tuple[T, Done]], seconds: float) -> None:
         """One worker has finished these tasks; together they kept it from the next for `seconds`."""
 
-    def lost(self, tasks: list[T], suspects: int) -> None:
-        """No worker has these any more, oldest first; one of the first `suspects` may have killed it."""
+    def lost(self, tasks: list[T], tried: int, *, blamed: bool = True) -> None:
+        """No worker has these any more, oldest first; the first `tried` may have run. One of those may have
+        killed it, unless none is to be blamed: then the pool has done it, for another task."""
 
     def dispatch(self) -> None:
         """A worker has room: hand over what waits."""
@@ -57,7 +58,7 @@ class Pool(Protocol[T_contra]):
 
     @property
     def passing(self) -> bool:
-        """Whether other tasks may pass a suspected one for which there is no place."""
+        """Whether other tasks may pass a suspected one for which there is no opening."""
 
     @property
     def healthy(self) -> bool:
@@ -103,7 +104,7 @@ class Pool(Protocol[T_contra]):
             suspected: the task may kill its worker: what does not must keep one to run on.
         """
 
-    def send(self, place: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
+    def send(self, opening: Any, task: T_contra, packed: Packed, submitted: float, until: float) -> None:
         """Hand `task` over to what `available` has returned. It is not run if its turn comes later than
         `until`, which is a `time.monotonic()` like `submitted`."""
 

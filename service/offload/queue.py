@@ -110,8 +110,8 @@ class TaskQueue:
         self.dispatch()
 
     def expire(self, task: Task) -> None:
-        """The deadline has passed: the caller gets an error. A task that has started keeps its place until it
-        ends, or its limit has passed as well: then the pool may kill the worker."""
+        """The deadline has passed: the caller gets an error. A task that has started keeps its worker until
+        it ends, or its limit has passed as well: then the pool may kill the worker."""
         self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
         self._tasks.pop(task, None)
         if not task.in_flight:
@@ -143,9 +143,9 @@ class TaskQueue:
     def dispatch(self) -> None:
         """See `PoolObserver`."""
         while self._tasks and not self.closed and (chosen := self._next()) is not None:
-            task, place = chosen
+            task, opening = chosen
             del self._tasks[task]
-            if place is None:
+            if opening is None:
                 task.forget_deadline()
                 self.outcomes.settle(
                     task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers")
@@ -156,7 +156,7 @@ class TaskQueue:
                 self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
-            self.pool.send(place, task, task.packed, task.submitted, task.until)
+            self.pool.send(opening, task, task.packed, task.submitted, task.until)
 
     def finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         """See `PoolObserver`."""
@@ -178,13 +178,14 @@ class TaskQueue:
             else:
                 self.outcomes.failed(task, done.failure)
 
-    def lost(self, tasks: list[Task], suspects: int) -> None:
+    def lost(self, tasks: list[Task], tried: int, *, blamed: bool = True) -> None:
         """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
             task.in_flight = False
-            if number < suspects:
+            if number < tried:
                 task.kills += 1
-                self._blame(task)
+                if blamed:
+                    self._blame(task)
             if not self.closed and not task.outcome.done() and task.kills < self._attempts:
                 self._tasks[task] = None
                 self._tasks.move_to_end(task, last=False)
@@ -197,7 +198,7 @@ class TaskQueue:
         self.dispatch()
 
     def _next(self) -> tuple[Task, Any] | None:
-        """The task whose turn it is, and its place: None for one that is not to run. None: nobody's turn."""
+        """The task whose turn it is, and where it goes, None if it is not to run. None: nobody's turn."""
         most = self.admission.tasks_per_worker()
         passed = False
         for task in self._tasks:
@@ -207,9 +208,9 @@ class TaskQueue:
             suspected = standing is Standing.SUSPECTED
             if suspected and passed:
                 continue
-            place = self.pool.available(most, suspected=suspected)
-            if place is not None:
-                return task, place
+            opening = self.pool.available(most, suspected=suspected)
+            if opening is not None:
+                return task, opening
             if not suspected or not self.pool.passing:
                 return None
             passed = True

@@ -24,7 +24,7 @@ class Task:
     until: float = math.inf  # its caller waits for it until then: from then on it does not start
     limit: float = math.inf  # from then on its worker is killed for it
     timer: asyncio.TimerHandle | None = None
-    kills: int = 0  # times that it may have killed a worker
+    kills: int = 0  # workers that died when they may have run it: its attempts
     in_flight: bool = False  # a worker has it
     sent: float = 0.0  # when it was handed over
     call: bytes | None = None  # its name, once somebody has asked

@@ -49,7 +49,7 @@ class Gate(Protocol):
     """What is asked about a request before it is parsed; the offload is one (offload/offload.py)."""
 
     def is_queueing(self) -> bool:
-        """Whether any task waits that no worker has yet: if not, no request need be checked."""
+        """Whether any request may be refused at present: if not, none need be checked."""
 
     def retry_after(self, deadline: float) -> int | None:
         """Seconds for `Retry-After`; None: a request that comes now, due in `deadline`, is admitted."""

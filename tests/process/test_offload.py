@@ -600,7 +600,7 @@ async def test_a_deadline_counts_until_a_large_result_is_unpacked(
     def slowly(result: bytes) -> Any:
         if threading.current_thread() is not here:
             begun.set()
-            go.wait(20)
+            go.wait(60)
         return pickle.loads(result)
 
     monkeypatch.setattr(bench.offload._queue.outcomes, "_unpack", slowly)
@@ -610,8 +610,40 @@ async def test_a_deadline_counts_until_a_large_result_is_unpacked(
     with pytest.raises(ExpiredError):
         await late
     assert (bench.offload.running, bench.offload.waiting) == (0, 0)
-    go.set()
     await bench.until(lambda: bench.offload.bytes == 0)
+    go.set()
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
     assert bench.outcomes() == {"expired": 1, "completed": 1}
     assert not bench.restarts("deadline")
+
+
+@processes
+async def test_a_result_that_never_finishes_unpickling_keeps_nothing_from_others(
+    make: Make, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make(strategy, workers=2, most_bytes=3.5 * 2**20)
+    go, blocked = threading.Event(), list[int]()
+
+    def unpack(result: bytes) -> Any:
+        unpickled = pickle.loads(result)
+        if unpickled[0] and len(unpickled) > 2**19:
+            blocked.append(len(result))
+            go.wait(60)
+        return unpickled
+
+    monkeypatch.setattr(bench.offload._queue.outcomes, "_unpack", unpack)
+    try:
+        first = asyncio.create_task(bench.offload.submit(bytes.ljust, b"x", 2**20))
+        await bench.until(lambda: len(blocked) == 1)
+        left = asyncio.create_task(bench.offload.submit(bytes.ljust, b"x", 2**20 + 1))
+        await bench.until(lambda: bench.offload.bytes > 2 * 2**20)
+        left.cancel()  # its turn has not come
+        await bench.until(lambda: bench.offload.bytes < 2 * 2**20)
+        first.cancel()
+        await bench.until(lambda: bench.offload.bytes == 0)
+        assert await bench.offload.submit(bytes, 2**20, deadline=60) == bytes(2**20)
+        assert bench.offload.bytes == 0
+        assert bench.outcomes() == {"cancelled": 2, "completed": 1}
+        assert len(blocked) == 1, "what nobody waits for any more is not unpickled"
+    finally:
+        go.set()

@@ -332,7 +332,7 @@ async def test_nothing_goes_to_a_fresh_executor_before_the_broken_one_has_said_a
 async def test_executors_that_keep_breaking_open_the_breaker(bench: Bench) -> None:
     offload = bench.make(attempts=100)
     await offload.start()
-    await submitted(offload, "a")
+    callers = await submitted(offload, "a")
     for breaks in range(4):
         assert offload.healthy, breaks
         bench.executors[-1].breaks()
@@ -340,6 +340,11 @@ async def test_executors_that_keep_breaking_open_the_breaker(bench: Bench) -> No
     assert not offload.healthy
     with pytest.raises(RejectedError):
         await offload.submit(str, "b")
+    callers["a"].cancel()
+    await turn()
+    assert offload.waiting == 0
+    assert offload.is_queueing(), "or the gate does not ask"
+    assert offload.retry_after() == 1, "what it asks says the same"
     await offload.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
 from concurrent.futures import BrokenExecutor
 from typing import Any, ClassVar
 
@@ -12,11 +13,12 @@ import pytest
 from metrics.instruments import Metrics
 from service.offload import admission, strategies
 from service.offload.admission import LIMIT_PER_WORKER, Admission
-from service.offload.errors import RejectedError
+from service.offload.errors import ExpiredError, RejectedError, WorkerLostError
 from service.offload.lane import InlineLane, Lane
 from service.offload.lane_pool import LanePool, Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
+from service.offload.quarantine import KILLS
 from service.offload.strategies import pool_for
 from service.offload.worker_main import Done, Failure, framed, run
 from tests.support.waiting import eventually
@@ -36,7 +38,7 @@ class Silent(InlineLane):
         self.sent.append(packed[1][0])
 
     def finishes(self, count: int = 1) -> None:
-        self._finished(self, [Done(None, None, 0, 0.001, 0, 0)] * count)
+        self._finished(self, [Done(b"", None, 0, 0.001, 0, 0)] * count)
 
     def dies(self) -> None:
         self._lost(self)
@@ -141,7 +143,7 @@ class Deaf:
     def finished(self, outcomes: list[tuple[str, Done]], seconds: float) -> None:
         pass
 
-    def lost(self, tasks: list[str], suspects: int) -> None:
+    def lost(self, tasks: list[str], tried: int, *, blamed: bool = True) -> None:
         pass
 
     def dispatch(self) -> None:
@@ -175,26 +177,26 @@ async def test_a_lane_is_always_free_of_suspected_tasks(
             silent[0].finishes()
             seen += event
             continue
-        place = lanes.available(2, suspected=event == "s")
-        if place is not None:
-            lanes.send(place, f"task {number}", (str, (number,)), 0.0)
+        opening = lanes.available(2, suspected=event == "s")
+        if opening is not None:
+            lanes.send(opening, f"task {number}", (str, (number,)), 0.0)
         at = [str(lane) for lane, one in enumerate(silent) if number in one.sent]
         seen += at[0] if at else "-"
     assert seen == placed
     await lanes.stop(0)
 
 
-@pytest.mark.parametrize(("done", "blamed"), [(0, False), (1, True)])
+@pytest.mark.parametrize(("done", "tried"), [(0, 0), (1, 1)])
 async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
     silent: list[Silent],
     done: int,
-    blamed: bool,  # what the table says
+    tried: int,  # what the table says
 ) -> None:
-    lost: list[tuple[list[str], int]] = []
+    lost: list[tuple[list[str], int, bool]] = []
 
     class Observer(Deaf):
-        def lost(self, tasks: list[str], suspects: int) -> None:
-            lost.append((tasks, suspects))
+        def lost(self, tasks: list[str], tried: int, *, blamed: bool = True) -> None:
+            lost.append((tasks, tried, blamed))
 
     lanes = LanePool(Silent, 1, 0, Metrics(), Recycling(), Observer())
     await lanes.start(None, try_out=False)
@@ -204,10 +206,11 @@ async def test_who_runs_when_a_worker_is_killed_for_another_has_been_tried(
         lanes.send(worker, name, (str, (name,)), 0.0)
     assert not lanes.expire("second")
     assert lanes.expire("first")
+    assert lanes.available(3) is None, "nothing more comes to a worker that is killed"
     if done:  # a moment before
         silent[0].finishes()
     silent[0].dies()
-    assert lost == [(["first", "second"][done:], blamed)]
+    assert lost == [(["first", "second"][done:], tried, False)]
     await lanes.stop(1)
 
 
@@ -251,9 +254,9 @@ async def test_an_open_breaker_is_closed_by_a_lane_that_is_up_and_idle(fragile: 
     await eventually(lambda: lanes.healthy)
     assert survivor.sent == ["good"], "no request: the known-good call"
     assert lanes.up == 1
-    place = lanes.available(1)
-    assert place is not None
-    assert place.state.lane is survivor
+    opening = lanes.available(1)
+    assert opening is not None
+    assert opening.state.lane is survivor
     await lanes.stop(0)
 
 
@@ -282,3 +285,37 @@ async def test_a_lane_that_does_not_survive_the_probe_is_replaced(
     monkeypatch.setattr(Fragile, "ask", Silent.ask)
     await eventually(lambda: lanes.healthy and lanes.up == 2)
     await lanes.stop(0)
+
+
+async def test_who_comes_behind_a_task_whose_worker_we_killed_is_not_quarantined(
+    silent: list[Silent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pack(function: Any, args: tuple[Any, ...], /) -> Any:
+        return pickle.dumps((function, args))
+
+    def send(self: Silent, packed: Any, submitted: float, until: float = 0) -> None:  # noqa: ARG001
+        self.sent.append(pickle.loads(packed)[1][0])
+
+    monkeypatch.setattr(Silent, "pack", staticmethod(pack))
+    monkeypatch.setattr(Silent, "send", send)
+    metrics = Metrics()
+    offload = Offload(
+        pool_for("thread", 1, 0, metrics), metrics, Admission(1, seconds=0.005, longest=0.005), attempts=1
+    )
+    await offload.start()
+    for kills in range(KILLS):
+        late = asyncio.create_task(offload.submit(str, f"late {kills}", deadline=0.05))
+        (innocent,) = await submitted(offload, "innocent")
+        with pytest.raises(ExpiredError):
+            await late
+        silent[-1].finishes()  # its outcome was on its way when the worker was killed for it
+        silent[-1].dies()
+        with pytest.raises(WorkerLostError):  # it may have begun, and was to run once
+            await innocent
+        await eventually(lambda kills=kills: len(silent) == kills + 2)  # type: ignore[misc]
+    (innocent,) = await submitted(offload, "innocent")
+    await eventually(lambda: silent[-1].sent == ["innocent"] or innocent.done())
+    assert not innocent.done(), "it is held"
+    silent[-1].finishes()
+    await innocent
+    await offload.stop()

@@ -17,6 +17,7 @@ from aiohttp import web
 from metrics.exposition import total
 from service.app.offloader import Offloader
 from service.offload import admission
+from service.offload.lane_pool import LanePool
 from service.offload.offload import Place
 from service.web import connection, early_reject
 from service.web.early_reject import Verdict
@@ -98,6 +99,19 @@ async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     assert body_of(cheap) == body_of(slow)
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=rejected}"] == 2
+
+
+async def test_who_comes_while_the_breaker_is_open_gets_the_cheap_no(start: Start) -> None:
+    service = await start(offload="thread", workers=1)
+    pool = service.service.parts.offload._pool
+    assert isinstance(pool, LanePool)
+    while pool.healthy:
+        pool._count_death()
+    answer = await service.get("/data")
+    assert status_of(answer) == 503
+    assert b"X-Request-ID:" not in answer
+    pool._succeeded()
+    assert status_of(await service.get("/data")) == 200
 
 
 def gated_application(offload: Offloader) -> web.Application:
@@ -376,14 +390,19 @@ async def test_a_result_above_the_limit_is_answered_500_and_logged_with_its_size
 
 
 @processes
-async def test_a_request_above_the_budget_of_bytes_gets_503(start: Start, offload: str) -> None:
+async def test_a_request_that_never_fits_into_the_budget_of_bytes_gets_413(
+    start: Start, offload: str
+) -> None:
     application = f"{__name__}:measuring_application"
     service = await start(offload=offload, workers=1, app=application, max_queue_bytes=1)
-    for size, status in ((1_000_000, 200), (1_048_576, 503)):
+    for size, status in ((1_000_000, 200), (1_048_576, 413)):
         head = f"POST /length HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
         answer = await service.exchange(head.encode() + bytes(size))
         assert status_of(answer) == status
-    assert b"\r\nRetry-After: 1\r\n" in answer
+    assert b"Retry-After" not in answer
+    values = await service.scrape()
+    assert values["offload_tasks_total{outcome=failed}"] == 1
+    assert values["offload_tasks_total{outcome=rejected}"] == 0
 
 
 def measuring_application(offload: Offloader) -> web.Application:
