@@ -38,7 +38,8 @@ Around it:
                 fork_server.py: where worker processes come from, and what if it does not answer;
                 quarantine.py: a call that kills them is not run for a while; task.py: one call on its way;
                 outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
-                forkserver_signals.py: a fork server that survives signals to the whole group
+                forkserver_signals.py: a fork server that survives signals to the whole group; folder.py: a
+                folder that goes with its last user, also that of the metrics
     net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
                 over; addresses.py: as an operator reads them; tcp.py: what the kernel knows; tls.py:
                 certificates
@@ -50,8 +51,7 @@ Around it:
                 openapi.py: describes GET /data
     multi/      several IO processes under gunicorn: io_process.py, shares.py: what each gets; starts.py: what
                 becomes of one that cannot start; siblings.py: when one may leave it to the others;
-                exporter.py: the metrics of all, exporter_process.py: how the arbiter looks after it;
-                folder.py: where these metrics are
+                exporter.py: the metrics of all, exporter_process.py: how the arbiter looks after it
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;
                 background.py: a daemon thread to wait on

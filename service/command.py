@@ -24,6 +24,7 @@ from service.lifecycle.states import EXIT_CANNOT_START, EXIT_CLEAN
 from service.log.output import Output
 from service.loops import LOOPS
 from service.net.listener import adopt
+from service.offload.fork_server import remove_directory
 
 EXIT_SECONDS = 1.0
 """How long threads that the service does not know, such as an application's own, may keep the process after
@@ -93,6 +94,7 @@ def run(
 
 def _end(output: Output, code: int) -> None:
     output.flush()
+    remove_directory()
     os._exit(code)
 
 

@@ -29,13 +29,15 @@ from service.lifecycle.service import TLS
 from service.lifecycle.states import EXIT_CANNOT_START
 from service.multi import shares
 from service.multi.exporter_process import ExporterProcess
-from service.multi.folder import inherit, make, remove_if_unused, sweep
 from service.multi.io_process import IOProcess
 from service.multi.starts import Starts
+from service.offload.folder import inherit, make, remove_if_unused, sweep
 
 log = structlog.get_logger("offloop")
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for the folder under this name alone
+
+FOLDERS = "offloop-metrics-"
 
 ADDRESSES = frozenset({"host", "port", "backlog", "admin_host", "admin_port"})
 """What arbiter and exporter have bound."""
@@ -105,9 +107,9 @@ def when_ready(server: Any) -> None:
         RuntimeError: the exporter could not start; it has logged why.
     """
     parent, uid, gid = Path(server.cfg.worker_tmp_dir), server.cfg.uid, server.cfg.gid
-    sweep(parent, uid)
+    sweep(parent, FOLDERS, uid)
     inherited = os.environ.get(METRICS_FOLDER) if "GUNICORN_PID" in os.environ else None
-    server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, uid, gid)
+    server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, FOLDERS, uid, gid)
     IOProcess.folder = server.folder.path
     os.environ[METRICS_FOLDER] = str(IOProcess.folder)
     server.log_dropped = KeptCounter(IOProcess.folder, "log_lines_dropped_total")

@@ -32,8 +32,8 @@ from service.config.sources import read_settings
 from service.lifecycle.states import EXIT_CANNOT_START
 from service.log.output import catch
 from service.log.setup import configure_logging
-from service.multi.folder import remove_if_unused
 from service.net.addresses import url
+from service.offload.folder import remove_if_unused
 
 log = structlog.get_logger("offloop.exporter")
 

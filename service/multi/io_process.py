@@ -35,6 +35,7 @@ from service.multi.exporter import stall_seconds
 from service.multi.shares import ShareError, share
 from service.multi.siblings import Siblings, Unready
 from service.multi.starts import Starts, pause_seconds
+from service.offload.fork_server import remove_directory
 from service.web.connection import Tls
 
 log = structlog.get_logger("offloop.worker")
@@ -150,6 +151,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             sys.exit()
         # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
         self.output.flush()
+        remove_directory()
         os._exit(code)
 
     def _started(self) -> None:

@@ -22,11 +22,13 @@ from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
 
 from service.background import in_background
+from service.offload.folder import Folder, make, sweep
 
 log = structlog.get_logger("offloop.workers")
 T = TypeVar("T")
@@ -47,11 +49,14 @@ NO_ANSWER: Final = (FileNotFoundError, ConnectionError, EOFError, TimeoutError)
 """What starting a process raises if it does not answer: no socket, no listener, gone meanwhile, hangs.
 Anything else, such as a shortage of descriptors, another fork server would not mend."""
 
-LONGEST: Final = 68
-"""Bytes of a directory's name: a socket's has room for 103 (sun_path of macOS; unix(7): 107), and 35 of those
+PREFIX: Final = "offloop-fork-"
+
+LONGEST: Final = 63
+"""Bytes of a directory's name: a socket's has room for 103 (sun_path of macOS; unix(7): 107), and 40 of those
 are the names that are made below and by multiprocessing."""
 
 _preferred: list[str] = []
+_made: list[Folder] = []
 _making = threading.Lock()
 
 
@@ -88,10 +93,27 @@ def _with_room(start: Callable[[], T]) -> T:
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # typeshed has none
     with _making:
         if not os.path.isdir(config.get("tempdir") or ""):  # noqa: PTH112  # a string is what it takes
-            made = config["tempdir"] = tempfile.mkdtemp(prefix="offloop-", dir=first_usable(_preferred))
-            # At the end of this process and of none that it forks.
-            Finalize(None, shutil.rmtree, (made,), {"ignore_errors": True}, exitpriority=-100)
+            config["tempdir"] = str(_make_directory())
     return start()
+
+
+def _make_directory() -> Path:
+    parent, uid = Path(first_usable(_preferred) or tempfile.gettempdir()), os.getuid()
+    sweep(parent, PREFIX, uid)
+    folder = make(parent, PREFIX, uid, os.getgid())
+    if _made:  # a cleaner has removed it
+        _made.pop().release()
+    _made.append(folder)
+    # At the end of this process and of none that it forks.
+    Finalize(None, remove_directory, exitpriority=-100)
+    return folder.path
+
+
+def remove_directory() -> None:
+    """Remove the socket's directory: for who ends this process by `os._exit`, which multiprocessing does not
+    hear of. One that is left is removed by the next service of this user."""
+    for folder in _made:
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def first_usable(directories: Iterable[str]) -> str | None:

@@ -16,7 +16,7 @@ import pytest
 
 from service.multi import exporter_process
 from service.multi.exporter_process import SILENT_TICKS, ExporterProcess
-from service.multi.folder import make
+from service.offload.folder import make
 from tests.proofs import io_processes
 from tests.proofs.io_processes import ACCEPTED, Gunicorn
 from tests.support.processes import argv, children, gone, is_alive
@@ -124,7 +124,7 @@ def test_io_processes_whose_loop_has_stalled_are_not_ready(tmp_path: Path) -> No
 def exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExporterProcess]:
     """One in the hands of the test, which is its arbiter."""
     monkeypatch.setenv("SERVICE_ADMIN_PORT", "0")
-    folder = make(tmp_path, os.getuid(), os.getgid())
+    folder = make(tmp_path, "offloop-metrics-", os.getuid(), os.getgid())
     made = ExporterProcess(folder.path)
     yield made
     folder.release()

@@ -105,6 +105,45 @@ def test_the_socket_has_a_directory_of_its_own_that_goes_with_the_service(
         assert not list(runtime.iterdir())
 
 
+def test_it_goes_with_a_service_that_a_thread_kept_from_its_exit(tmp_path: Path, runtime: Path) -> None:
+    with service(tmp_path / "log", *SMALL[2:], "--app", "tests.work:lingering_application") as child:
+        child.ready()
+        assert len(list(runtime.iterdir())) == 1
+        assert child.end() == 0
+        assert not list(runtime.iterdir())
+
+
+def test_it_goes_with_an_io_process_whose_drain_takes_too_long(tmp_path: Path, runtime: Path) -> None:
+    flags = {"work": "tests.work:spins", "drain_timeout": "0.5"}
+    with io_processes.gunicorn(tmp_path / "log", **flags) as child:
+        child.ready()
+        assert len(list(runtime.iterdir())) == 2
+        with child.connect() as client:
+            client.sendall(b"GET /data?seconds=20 HTTP/1.1\r\nHost: t\r\n\r\n")
+            child.wait_until(lambda: child.scrape()["offload_running"] == 1)
+            assert child.end() == 0
+        until(lambda: not list(runtime.iterdir()), "the directories are removed", 10)
+    assert any(line["abandoned"] for line in child.events("stopped")), "else it was no forced end"
+
+
+def test_what_a_killed_service_leaves_goes_with_the_next_start(tmp_path: Path, runtime: Path) -> None:
+    with service(tmp_path / "log", *SMALL) as child:
+        child.ready()
+        (left,) = runtime.iterdir()
+        assert child.end(signal.SIGKILL) == -signal.SIGKILL
+    assert left.exists()
+    with service(tmp_path / "log", *SMALL) as child:
+        child.ready()
+        (held,) = runtime.iterdir()
+        assert held != left
+        with service(tmp_path / "other", *SMALL) as other:
+            other.ready()
+            assert held.exists()
+            assert other.end() == 0
+        assert list(runtime.iterdir()) == [held]
+        assert child.end() == 0
+
+
 def test_each_io_process_has_one_of_its_own(tmp_path: Path, runtime: Path) -> None:
     with io_processes.gunicorn(tmp_path / "log", workers="2") as child:
         child.ready()

@@ -1,4 +1,4 @@
-"""The folder of the metrics: who holds it, and when it may be removed."""
+"""A folder that is held: who holds it, and when it may be removed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from service.multi.folder import PREFIX, Folder, inherit, make, remove_if_unused, sweep
+from service.offload.folder import Folder, inherit, make, remove_if_unused, sweep
 
 UID, GID = os.getuid(), os.getgid()
+PREFIX = "offloop-test-"
 
 
 def test_a_folder_is_removed_only_once_all_who_hold_it_have_let_go(tmp_path: Path) -> None:
-    one = make(tmp_path, UID, GID)
+    one = make(tmp_path, PREFIX, UID, GID)
     other = Folder(one.path)
     assert one.path.name.startswith(PREFIX)
     assert one.path.stat().st_mode & 0o777 == 0o700
@@ -27,7 +28,7 @@ def test_a_folder_is_removed_only_once_all_who_hold_it_have_let_go(tmp_path: Pat
 
 
 def test_a_start_removes_what_killed_services_of_this_user_left_and_nothing_else(tmp_path: Path) -> None:
-    held, left = make(tmp_path, UID, GID), make(tmp_path, UID, GID)
+    held, left = make(tmp_path, PREFIX, UID, GID), make(tmp_path, PREFIX, UID, GID)
     left.release()
     strange = tmp_path / "offloop-run-1"
     strange.mkdir()
@@ -35,9 +36,9 @@ def test_a_start_removes_what_killed_services_of_this_user_left_and_nothing_else
     file.touch()
     link = tmp_path / f"{PREFIX}link"
     link.symlink_to(strange)
-    sweep(tmp_path, UID + 1)
+    sweep(tmp_path, PREFIX, UID + 1)
     assert left.path.exists()
-    sweep(tmp_path, UID)
+    sweep(tmp_path, PREFIX, UID)
     assert set(tmp_path.iterdir()) == {held.path, strange, file, link}
     held.release()
 
@@ -46,11 +47,11 @@ def test_a_folder_that_is_being_made_is_no_left_one(tmp_path: Path, monkeypatch:
     chown = os.chown
 
     def swept_meanwhile(path: Path, uid: int, gid: int) -> None:
-        sweep(tmp_path, UID)
+        sweep(tmp_path, PREFIX, UID)
         chown(path, uid, gid)
 
     monkeypatch.setattr(os, "chown", swept_meanwhile)
-    folder = make(tmp_path, UID, GID)
+    folder = make(tmp_path, PREFIX, UID, GID)
     assert folder.is_there()
     folder.release()
 

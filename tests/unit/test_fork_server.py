@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.offload.fork_server import LONGEST, first_usable
+from service.offload.fork_server import LONGEST, PREFIX, first_usable
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_socket_fits_into_the_longest_name() -> None:
         longest = Path(short) / ("x" * (LONGEST - len(short) - 1))
         longest.mkdir()
         assert first_usable([str(longest)]) == str(longest)
-        made = tempfile.mkdtemp(prefix="offloop-", dir=longest)
+        made = tempfile.mkdtemp(prefix=PREFIX, dir=longest)
         name = tempfile.mktemp(prefix="listener-", dir=made)  # as multiprocessing's arbitrary_address does
         listener.bind(name)
         assert len(name) == 103

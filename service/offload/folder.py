@@ -1,8 +1,8 @@
-"""The folder of the metrics: held by those who write there, removed after the last or by a later start.
+"""A folder that is held by those who use it, and removed after the last or by a later start.
 
-They hold a shared lock on it, flock(2): the arbiter, and each fork of it, as such a lock belongs to the open
-file that forks inherit. The kernel releases it however they end. So a folder whose lock nobody holds is used
-by nobody.
+They hold a shared lock on it, flock(2): who made it, and each fork, as such a lock belongs to the open file
+that forks inherit. The kernel releases it however they end. So a folder whose lock nobody holds is used by
+nobody. Two are like that: that of the metrics, and that of the fork server's socket.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
-
-PREFIX: Final = "offloop-metrics-"
 
 
 class Folder:
@@ -37,9 +34,9 @@ class Folder:
         return False
 
 
-def make(parent: Path, uid: int, gid: int) -> Folder:
+def make(parent: Path, prefix: str, uid: int, gid: int) -> Folder:
     """A new folder for processes of this user. Under its name it is held from the first moment on."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+    hidden = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
     os.chown(hidden, uid, gid)
     folder = Folder(hidden)
     folder.path = hidden.rename(parent / hidden.name.removeprefix("."))
@@ -74,9 +71,9 @@ def remove_if_unused(path: Path) -> bool:
     return True
 
 
-def sweep(parent: Path, uid: int) -> None:
-    """Remove what was left by services of this user whose processes were all killed at once."""
-    for path in parent.glob(f"{PREFIX}*"):
+def sweep(parent: Path, prefix: str, uid: int) -> None:
+    """Remove what was left by services of this user whose processes were killed."""
+    for path in parent.glob(f"{prefix}*"):
         with contextlib.suppress(FileNotFoundError):
             if path.lstat().st_uid == uid:
                 remove_if_unused(path)
