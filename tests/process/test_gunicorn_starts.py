@@ -53,9 +53,9 @@ def all_serve(child: Gunicorn) -> None:
 
 def lose_one(child: Gunicorn) -> None:
     """SIGKILL to an IO process, and wait until the arbiter has started another."""
-    booted = len(child._pids(r"Booting worker with pid: (\d+)"))
+    booted = len(child.pids(r"Booting worker with pid: (\d+)"))
     os.kill(min(child.io_processes()), signal.SIGKILL)
-    child.wait_until(lambda: len(child._pids(r"Booting worker with pid: (\d+)")) > booted)
+    child.wait_until(lambda: len(child.pids(r"Booting worker with pid: (\d+)")) > booted)
 
 
 FAILS = {"work": "tests.work:fails_when_told", "drain_timeout": "4"}

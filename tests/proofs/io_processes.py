@@ -29,7 +29,7 @@ from tests.support import ROOT
 from tests.support.books import books, check_wrk
 from tests.support.child import Child, ended
 from tests.support.load import Load, accepted
-from tests.support.processes import argv, children, gone
+from tests.support.processes import argv, children, gone, parent
 from tests.support.tools import need, run
 from tests.support.waiting import until
 
@@ -88,7 +88,7 @@ class Gunicorn(Child):
 
     def io_processes(self) -> set[int]:
         """Process ids of the living ones of this arbiter."""
-        return children(self.arbiter) & set(self._pids(r"Booting worker with pid: (\d+)"))
+        return {pid for pid in children(self.arbiter) if _is_gunicorn(pid)}
 
     def kill(self) -> None:
         """SIGKILL to an IO process that holds connections; the arbiter starts another."""
@@ -121,7 +121,10 @@ class Gunicorn(Child):
         if self.arbiter == self.process.pid:
             assert self.process.wait(30) == 0
         self.wait_until(lambda: self.arbiter not in self.session())
-        self.arbiter = self._pids(r"Listening at: .* \((\d+)\)")[-1]
+        # Its log may not say: an arbiter drops lines that nobody reads.
+        (self.arbiter,) = [
+            pid for pid in self.session() if _is_gunicorn(pid) and not _is_gunicorn(parent(pid))
+        ]
 
     def until_promoted(self) -> None:
         """Wait until the arbiter has seen that it is the first one now, which takes up to a second."""
@@ -138,13 +141,19 @@ class Gunicorn(Child):
         os.kill(self.arbiter, number)
         return self.process.wait(30)
 
-    def _pids(self, event: str) -> list[int]:
+    def pids(self, event: str) -> list[int]:
+        """The numbers that log lines of a kind hold."""
         return [int(pid) for pid in re.findall(event, self._log.read_text())]
 
     def folder(self) -> Path:
         """Where the metrics are."""
         (folder,) = {word for pid in self.session() for word in argv(pid) if "/offloop-" in word}
         return Path(folder)
+
+
+def _is_gunicorn(pid: int) -> bool:
+    """An arbiter or one of its IO processes."""
+    return "service/gunicorn_conf.py" in argv(pid)
 
 
 def free_port() -> int:

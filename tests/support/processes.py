@@ -18,6 +18,14 @@ def children(parent: int) -> set[int]:
     return {process.pid for process in found if is_alive(process.pid)}
 
 
+def parent(pid: int) -> int:
+    """Id of the parent of a process; 0 if the process has ended."""
+    try:
+        return int(psutil.Process(pid).ppid())
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def session(leader: int) -> set[int]:
     """Ids of the living processes of a session, whether or not its leader still lives."""
     return {pid for pid in psutil.pids() if _session_of(pid) == leader and is_alive(pid)}
