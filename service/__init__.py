@@ -38,8 +38,7 @@ Around it:
                 fork_server.py: where worker processes come from, and what if it does not answer;
                 quarantine.py: a call that kills them is not run for a while; task.py: one call on its way;
                 outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
-                forkserver_signals.py: a fork server that survives signals to the whole group; folder.py: a
-                folder that goes with its last user, also that of the metrics
+                forkserver_signals.py: a fork server that survives signals to the whole group
     net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
                 over; addresses.py: as an operator reads them; tcp.py: what the kernel knows; tls.py:
                 certificates
@@ -54,7 +53,7 @@ Around it:
                 exporter.py: the metrics of all, exporter_process.py: how the arbiter looks after it
     top         __main__.py: argv, environment, signals; command.py: arguments in, exit code out;
                 gunicorn_conf.py: the arbiter's configuration; loops.py: which event loop;
-                background.py: a daemon thread to wait on
+                background.py: a daemon thread to wait on; folder.py: a folder that goes with its last user
 """
 
 __version__ = "0.1.0"

@@ -24,6 +24,7 @@ from metrics.shared import KeptCounter
 from service.app.loading import StartError, load_tls
 from service.config.settings import Settings
 from service.config.sources import read
+from service.folder import inherit, make, remove_if_unused, sweep
 from service.lifecycle.process import prepare_process
 from service.lifecycle.service import TLS
 from service.lifecycle.states import EXIT_CANNOT_START
@@ -31,7 +32,6 @@ from service.multi import shares
 from service.multi.exporter_process import ExporterProcess
 from service.multi.io_process import IOProcess
 from service.multi.starts import Starts
-from service.offload.folder import inherit, make, remove_if_unused, sweep
 
 log = structlog.get_logger("offloop")
 

@@ -29,11 +29,11 @@ from metrics.admin import Admin
 from metrics.shared import Together
 from service.config.settings import Settings
 from service.config.sources import read_settings
+from service.folder import remove_if_unused
 from service.lifecycle.states import EXIT_CANNOT_START
 from service.log.output import catch
 from service.log.setup import configure_logging
 from service.net.addresses import url
-from service.offload.folder import remove_if_unused
 
 log = structlog.get_logger("offloop.exporter")
 

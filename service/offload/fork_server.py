@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 import structlog
 
 from service.background import in_background
-from service.offload.folder import Folder, make, sweep
+from service.folder import Folder, make, sweep
 
 log = structlog.get_logger("offloop.workers")
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from service.folder import make
 from service.multi import exporter_process
 from service.multi.exporter_process import SILENT_TICKS, ExporterProcess
-from service.offload.folder import make
 from tests.proofs import io_processes
 from tests.proofs.io_processes import ACCEPTED, Gunicorn
 from tests.support.processes import argv, children, gone, is_alive

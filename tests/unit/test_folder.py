@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.offload.folder import Folder, inherit, make, remove_if_unused, sweep
+from service.folder import Folder, inherit, make, remove_if_unused, sweep
 
 UID, GID = os.getuid(), os.getgid()
 PREFIX = "offloop-test-"
