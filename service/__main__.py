@@ -68,7 +68,7 @@ def main() -> int:
     from service.lifecycle.states import EXIT_FORCED
 
     control = Control(functools.partial(_force, EXIT_FORCED))
-    terminal = Terminal()
+    terminal = Terminal(is_heeded=signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
     _install_signal_handlers(control, terminal)
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     from service.command import run  # the slow part: everything else is imported here

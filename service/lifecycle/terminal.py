@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable
 
 GONE = frozenset({errno.ENXIO, errno.EIO})  # and not, say, EMFILE
@@ -30,13 +29,13 @@ class Terminal:
     """The terminal whose end is to be the service's, too, if there is one.
 
     Args:
+        is_heeded: False under nohup(1), which makes SIGHUP ignored.
         ask: as `controlling_terminal` does.
     """
 
-    def __init__(self, ask: Callable[[], int] = controlling_terminal) -> None:
+    def __init__(self, *, is_heeded: bool, ask: Callable[[], int] = controlling_terminal) -> None:
         self._ask = ask
-        # nohup(1) makes SIGHUP ignored.
-        self._is_ours = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and ask() == 0
+        self._is_ours = is_heeded and ask() == 0
         self._was_there = True
 
     def has_hung_up(self) -> bool:

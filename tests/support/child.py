@@ -32,7 +32,8 @@ ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-pro
 
 
 LOG_IN = """
-import os, shutil, sys
+import os, shutil, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests
 log = os.dup(2)
 os.login_tty(int(sys.argv[1]))
 os.dup2(log, 2)

@@ -29,9 +29,14 @@ def test_it_has_hung_up_if_it_was_there_a_moment_ago(
     at_start: int, looks: list[int], at_the_signal: int, *, has_hung_up: bool
 ) -> None:
     answers = iter([at_start])
-    terminal = Terminal(lambda: next(answers))
+    terminal = Terminal(is_heeded=True, ask=lambda: next(answers))
     for look in looks:
         answers = iter([look])
         terminal.look(True, "serving")
     answers = iter([at_the_signal])
     assert terminal.has_hung_up() is has_hung_up
+
+
+def test_under_nohup_it_never_hangs_up() -> None:
+    answers = iter([THERE, GONE])
+    assert not Terminal(is_heeded=False, ask=lambda: next(answers)).has_hung_up()

@@ -147,8 +147,13 @@ def slow(endpoint: Endpoint) -> socket.socket:
 
 @pytest.mark.parametrize("client", [silent, slow, unread])
 def test_clients_that_hold_every_place_make_room_for_a_probe(
-    endpoint: Endpoint, registry: CollectorRegistry, client: Callable[[Endpoint], socket.socket]
+    endpoint: Endpoint,
+    registry: CollectorRegistry,
+    client: Callable[[Endpoint], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # To render so much so often takes a busy machine longer than a client has.
+    monkeypatch.setattr(places, "EXCHANGE_SECONDS", 120.0)
     gauge = Gauge("large", "A large exposition", ["name"], registry=registry)
     for number in range(12):
         gauge.labels(f"{number}" + "x" * (MANY_BYTES // 12))
