@@ -165,9 +165,7 @@ class SupervisedPool(ABC, Generic[T, M]):
 
     def _count_death(self) -> None:
         if self._breaker.died(time.monotonic()):
-            log.error(
-                "workers die faster than they can be replaced: from here on they get only a call that is known to be good"
-            )
+            log.error("workers die faster than they can be replaced: only probes enter from here on")
 
     def _replace(self, member: M, reason: RestartReason) -> None:
         self._metrics.restarts[reason].inc(self._workers_each)
