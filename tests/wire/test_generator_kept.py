@@ -171,7 +171,7 @@ def test_each_client_of_a_closed_loop_keeps_its_connection() -> None:
 )
 def test_an_answer_that_ends_its_connection_is_the_last_on_it(reply: Reply, each: int) -> None:
     with KeepingServer(reply) as server:
-        loop = drive(server.url, clients=1, duration_seconds=0.1, keep_alive=True)
+        loop = drive(server.url, clients=1, duration_seconds=0.3, keep_alive=True)
     assert outcomes(loop) == {"ok"}
     assert {len(requests) for requests in server.requests[:-1]} == {each}
     assert ledger(loop.samples).connections == len(server.requests) >= 2
