@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 
 import trustme
 
-from tests.proofs.io_processes import ACCEPTED, KILLED, Gunicorn, Watch, at_rest
+from tests.proofs.io_processes import ACCEPTED, KILLED, PROCESSES, Gunicorn, Watch, at_rest
 from tests.proofs.record import keep
 from tests.support.child import ended
 from tests.support.load import Load, accepted, load
@@ -155,8 +155,10 @@ class Chaos:
 
     def kill_io_process(self) -> None:
         """SIGKILL to an IO process: what is open on it is lost, and nothing else."""
+        # With more than there are to be, as after a HUP, the arbiter starts none for one that dies.
+        until(lambda: len(self._child.io_processes()) == PROCESSES, "the old ones are gone", WHOLE_SECONDS)
         before = self._ready()
-        os.kill(max(self._child.io_processes()), signal.SIGKILL)  # a younger one: none that is to go anyway
+        os.kill(max(self._child.io_processes()), signal.SIGKILL)
         self._until_ready(before + 1)
 
     def stall_log(self) -> None:
