@@ -25,13 +25,13 @@ experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 m
 serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
-test: $(READY) ## Run the tests (about 5 minutes on 2 cores, no root)
+test: $(READY) ## Run the tests (about 9 minutes on 2 cores, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 
 # What runs in this process alone, and of that what imports the service: tracing doubles its time, and what runs
 # in a child (worker_main.py, __main__.py) is not traced at all.
-coverage: $(READY) ## Print the branch coverage of service and metrics (1 minute)
+coverage: $(READY) ## Print the branch coverage of service and metrics (2 minutes)
 	@$(BIN)/python -m pytest --quiet --numprocesses 4 --cov --cov-report= \
 	  $$(grep -lE '^from (service|metrics|tests\.support\.running)\b' tests/unit/test_*.py tests/wire/test_*.py) \
 	  tests/process/test_offload.py tests/process/test_stock_executor.py

@@ -120,10 +120,10 @@ class Settings(BaseModel):
         description="Most MiB that a task's pickled result may have. For a larger one the request gets 500, "
         "and the worker stays. Only with worker processes.",
     )
-    max_queue_bytes: Positive = Field(
-        256,
-        description="Most MiB of arguments and results of requests that are not answered, pickled. A request "
-        "above that gets 503. Only with worker processes.",
+    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(
+        256 * 2**20,
+        description="Most bytes of arguments and results of requests that are not answered, pickled. A "
+        "request above that gets 503. Only with worker processes.",
     )
     backlog: Positive = Field(
         1024, description="Connections that may wait in the kernel's accept queue until they are accepted."

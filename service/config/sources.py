@@ -172,7 +172,9 @@ def _add_setting(parser: argparse.ArgumentParser, *names: str, **how: Any) -> ar
     name, default = how["dest"], "none"
     if name in Settings.model_fields:
         default = shown_default(name)
-        how["metavar"] = "|".join([how["metavar"], *(keyword.text for keyword in keywords_of(name))])
+        # Of a tuple pydantic would show the Python type.
+        kind = "network,..." if how["metavar"].startswith("tuple[") else how["metavar"]
+        how["metavar"] = "|".join([kind, *(keyword.text for keyword in keywords_of(name))])
     how["help"] = f"{_Sources.model_fields[name].description} (default: {default})"
     return parser.add_argument(*names, **how)
 

@@ -221,7 +221,7 @@ async def _start_offload(
             blueprint.metrics,
             Admission(workers, settings.queue_wait, cost, settings.deadline),
             settings.task_attempts,
-            settings.max_queue_bytes * 2**20,
+            settings.max_queue_bytes,
         )
         stack.push_async_callback(stopping.workers, offload)
         if work is None:

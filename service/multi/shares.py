@@ -65,6 +65,7 @@ def share(settings: Settings, processes: int, graceful_timeout: float) -> Settin
             "max_connections": connections and max(1, connections // processes),
             # The kernel spreads one client's connections over the processes, though not evenly.
             "max_connections_per_client": each if each in (None, MOST) else max(1, each // processes),
+            "max_queue_bytes": max(1, settings.max_queue_bytes // processes),
             "drain_timeout": min(settings.drain_timeout, drain),
         }
     )

@@ -250,16 +250,22 @@ def test_a_tls_session_of_one_io_process_is_good_at_the_other(tmp_path: Path, pa
         assert child.end() == 0
 
 
+def outlive_a_hup(child: Gunicorn, told: Path) -> set[int]:
+    """A HUP whose IO processes cannot start; the old ones, which are still there."""
+    all_serve(child)
+    old = child.io_processes()
+    told.touch()
+    os.kill(child.arbiter, signal.SIGHUP)
+    child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
+    child.wait_until(lambda: child.io_processes() == old)
+    return old
+
+
 def test_after_a_hup_whose_io_processes_cannot_start_the_old_ones_serve_on(
     tmp_path: Path, told: Path
 ) -> None:
     with io_processes.gunicorn(tmp_path / "log", **FAILS) as child:
-        all_serve(child)
-        old = child.io_processes()
-        told.touch()
-        os.kill(child.arbiter, signal.SIGHUP)
-        child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
-        child.wait_until(lambda: child.io_processes() == old)
+        old = outlive_a_hup(child, told)
         assert answers(child)
         told.unlink()
         child.hang_up()
@@ -272,12 +278,7 @@ def test_after_such_a_hup_the_successor_of_one_that_dies_ends_no_other_one(
     tmp_path: Path, told: Path
 ) -> None:
     with io_processes.gunicorn(tmp_path / "log", **FAILS) as child:
-        all_serve(child)
-        old = child.io_processes()
-        told.touch()
-        os.kill(child.arbiter, signal.SIGHUP)
-        child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
-        child.wait_until(lambda: child.io_processes() == old)
+        old = outlive_a_hup(child, told)
         told.unlink()
         lost = min(old)
         os.kill(lost, signal.SIGKILL)

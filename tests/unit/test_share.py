@@ -32,6 +32,7 @@ def test_workers_and_connections_are_those_of_the_whole_service(
     one = share(whole, count, 60)
     assert (one.workers, one.max_connections) == each
     assert one.workers * count <= workers
+    assert one.max_queue_bytes == whole.max_queue_bytes // count
     assert one.accept_batch == whole.accept_batch
 
 

@@ -394,7 +394,7 @@ async def test_a_request_that_never_fits_into_the_budget_of_bytes_gets_413(
     start: Start, offload: str
 ) -> None:
     application = f"{__name__}:measuring_application"
-    service = await start(offload=offload, workers=1, app=application, max_queue_bytes=1)
+    service = await start(offload=offload, workers=1, app=application, max_queue_bytes=2**20)
     for size, status in ((1_000_000, 200), (1_048_576, 413)):
         head = f"POST /length HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
         answer = await service.exchange(head.encode() + bytes(size))
