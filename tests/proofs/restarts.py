@@ -30,6 +30,7 @@ from tests.proofs.record import prove
 from tests.support.child import Child, service
 from tests.support.load import Load, accepted, load
 from tests.support.processes import gone
+from tests.support.waiting import until
 
 Figures = dict[str, Any]
 TOO_LATE = "connect_ECONNREFUSED"
@@ -165,10 +166,18 @@ def forced(folder: Path, second: signal.Signals, offload: str) -> Figures:
         child.process.send_signal(signal.SIGTERM)
         if offload == "process":
             child.wait_until(lambda: child.events("draining"))
-        else:
-            time.sleep(0.1)  # the loop is blocked: it will never say so
         began = time.monotonic()
-        code = child.end(second)
+        if offload == "process":
+            code = child.end(second)
+        else:
+            # The loop is blocked, so it will never say that it has heard the first; and two orders that are
+            # heard at the same moment are one (lifecycle/control.py). So the second is given until it is.
+            def has_ended() -> bool:
+                child.process.send_signal(second)
+                return child.process.poll() is not None
+
+            until(has_ended, "it is forced", 30)
+            code = child.process.wait()
         took = time.monotonic() - began
         assert gone(child.process.pid)
     assert code == 1
