@@ -44,7 +44,7 @@ Around it:
                 certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
-                responses.py: those written without aiohttp; conformance.py: versions and hosts that
+                responses.py: those written without aiohttp; conformance.py: versions, hosts, codings that
                 aiohttp lets pass
     app/        loading.py: the work, the application and the certificates that the settings name;
                 openapi.py: describes GET /data

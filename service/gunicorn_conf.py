@@ -133,6 +133,7 @@ def _each_second(server: Any) -> None:
     with contextlib.suppress(Exception):
         if not server.LISTENERS:  # the first that the arbiter gives up when it stops
             IOProcess.starts.stop()
+        IOProcess.starts.want(server.num_workers)  # SIGTTIN, SIGTTOU and SIGWINCH change it
         server.log_dropped.show(IOProcess.output.dropped)
         server.exporter.tick()
 
@@ -140,6 +141,18 @@ def _each_second(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Let the IO processes that are started next replace those of now: one by one, as they are ready."""
     IOProcess.starts.reload(server.cfg.workers)
+
+
+def child_exit(server: Any, worker: IOProcess) -> None:
+    """Start another one for an IO process of the last HUP that ended while older ones are still there.
+
+    The arbiter counts processes, and an older one makes up for it: that one would keep what the HUP was to
+    replace, for ever. Called in the arbiter's main loop (Arbiter.reap_workers), also while it waits at a HUP.
+    """
+    generation, here = IOProcess.starts.generation, server.WORKERS.values()
+    newest = sum(each.generation == generation for each in here)
+    if server.LISTENERS and worker.generation == generation and newest < server.num_workers <= len(here):
+        server.spawn_worker()
 
 
 def pre_exec(server: Any) -> None:

@@ -65,12 +65,14 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     """Of the log: the arbiter's, which each IO process has inherited."""
     alive: bool
     """gunicorn's flag: False once this process is to stop."""
+    generation: int
+    """Which SIGHUP started it: see `Starts`."""
 
     def __init__(self, *arguments: Any) -> None:
         """Called by the arbiter, just before the fork."""
         super().__init__(*arguments)
         self._control = Control(force=_force)
-        self._generation = self.starts.generation
+        self.generation = self.starts.generation
         self._is_ready = False
         self._is_replaced = False
         self._metrics: SharedMetrics | None = None
@@ -205,12 +207,8 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
             self._stop_because(Event.INTERRUPT, f"not ready: {why}")
 
     def _is_dispensable(self) -> bool:
-        """Whether the service has what it is to have without this one, or needs nothing any more.
-
-        After a HUP whose IO processes could not start, the successor of one that dies later makes no other
-        one dispensable.
-        """
-        return not self.starts.replaces(self._generation) or self._may_leave(self.starts.wanted)
+        """Whether the service has what it is to have without this one, or needs nothing any more."""
+        return not self.starts.replaces(self.generation) or self._may_leave(self.starts.wanted)
 
     def _may_leave(self, wanted: int) -> bool:
         assert self._metrics is not None
@@ -225,7 +223,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
     def _terminate(self) -> None:
         # At a SIGHUP gunicorn says this at once, when those that are to take over have only just begun. They
         # may never be ready: then this one goes on. The arbiter says it again and again, and all at its end.
-        if self._is_ready and self.starts.replaces(self._generation):
+        if self._is_ready and self.starts.replaces(self.generation):
             self._is_replaced = True
         else:
             self._stop(Event.TERMINATE)

@@ -38,13 +38,17 @@ class Starts:
 
     @property
     def wanted(self) -> int:
-        """How many IO processes the newest generation has."""
+        """How many IO processes there are to be."""
         return self._numbers[WANTED]
 
     def reload(self, wanted: int) -> None:
         """The arbiter: begin a new generation of so many."""
-        self._numbers[WANTED] = wanted
+        self.want(wanted)
         self._numbers[GENERATION] += 1
+
+    def want(self, number: int) -> None:
+        """The arbiter: so many IO processes there are to be."""
+        self._numbers[WANTED] = number
 
     def stop(self) -> None:
         """The arbiter: all IO processes are to end, no other will take their place."""

@@ -23,6 +23,7 @@ from aiohttp import hdrs, web
 from metrics.instruments import ConnectionEnd, Metrics
 from service.net.connection_limit import ConnectionLimit
 from service.web import responses
+from service.web.conformance import Fault
 from service.web.deadlines import Deadlines
 from service.web.driver import Driver
 from service.web.exchange import BETWEEN_REQUESTS, Event
@@ -73,7 +74,7 @@ class Protocol(web.RequestHandler):
         )
         self._connection_limit = connection_limit
         self._ended = ended
-        self._fault: HTTPStatus | None = None
+        self._fault: Fault | None = None
         self._pipeline = Pipeline()
         self._record = RequestRecord(metrics)
         self.driver = Driver(sock, deadlines, self._record)
@@ -192,9 +193,9 @@ class Protocol(web.RequestHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
-    def refuse(self, status: HTTPStatus) -> None:
-        """The request that comes next is to be answered with `status`, whatever it asks for."""
-        self._fault = status
+    def refuse(self, fault: Fault) -> None:
+        """The request that comes next is to be answered so, whatever it asks for."""
+        self._fault = fault
 
     def matched(self, request: web.Request, route: str | None, *, is_logged: bool) -> None:
         """The head of a request is complete and belongs to `route`; None when no route matched.
@@ -213,10 +214,7 @@ class Protocol(web.RequestHandler):
             self.driver.awaits_body()
             self.driver.happened(Event.REQUEST_WITH_BODY)
         if self._fault is not None:
-            error = (
-                web.HTTPBadRequest if self._fault == HTTPStatus.BAD_REQUEST else web.HTTPVersionNotSupported
-            )
-            raise error(text=f"{self._fault.phrase}\n")
+            raise self._fault(text=f"{HTTPStatus(self._fault.status_code).phrase}\n")
 
     def _claim(self, request: web.BaseRequest) -> bool:
         """Take the request off the pipeline; whether all of it is here."""

@@ -96,7 +96,10 @@ ROWS: Final = (
         "mistake.",
     ),
     _row(
-        "host", r"status 400", "A Host field that can be no host gets 400 (RFC 9112, 3.2); h11 does not look."
+        "host or coding",
+        r"status 400",
+        "A Host field that can be no host gets 400 (RFC 9112, 3.2), and so does Transfer-Encoding in "
+        "HTTP/1.0, which has none (6.1); h11 looks at neither.",
     ),
     _row("expectation", r"status 417", "An expectation that is not known gets 417 (RFC 9110, 10.1.1)."),
 )

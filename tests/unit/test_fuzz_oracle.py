@@ -19,10 +19,11 @@ OK = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: Fri, 27 Nov 2026 20:35:14 GMT\r\nCo
         (GET + b"\r\n\n" + GET, ["200", "200"], None),
         (GET[:9], [], None),
         (GET.replace(b"Host: t\r\n", b""), ["400"], None),
-        # What ours took before it looked at versions and hosts.
+        # What ours took before it looked at versions, hosts and codings.
         (b"GET /data\r\n\r\n", ["200"], ONLY_H11),
         (GET + b"GET /data\r\n\r\n", ["200", "200"], ONLY_H11),
         (GET.replace(b": t", b" t"), ["200"], ONLY_H11),
+        (GET[:-2] + b"Transfer-Encoding: identity, chunked\r\n\r\n", ["200"], ONLY_H11),
         (GET.replace(b"GET", b"BREW"), ["400"], "method"),
         (GET.replace(b"/data", b"*"), ["400"], "target"),
         (GET.replace(b"1.1", b"2.0"), ["505"], "version"),
@@ -35,7 +36,8 @@ OK = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: Fri, 27 Nov 2026 20:35:14 GMT\r\nCo
         (GET[:-2] + b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", ["400"], "framing"),
         (GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\nx", ["400"], "chunk"),
         (GET[:-2] + b"Connection: close\r\n\r\n" + GET, ["400"], "after the last"),
-        (GET.replace(b": t", b": a b"), ["400"], "host"),
+        (GET.replace(b": t", b": a b"), ["400"], "host or coding"),
+        (GET.replace(b"1.1", b"1.0")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n", ["400"], "host or coding"),
         (GET[:-2] + b"Expect: magic\r\n\r\n", ["417"], "expectation"),
         (GET, ["431"], "in no row"),
     ],

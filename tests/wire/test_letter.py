@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.letter import check
@@ -64,6 +66,25 @@ async def test_a_request_names_one_host_that_can_be_one(start: Start, host: byte
     service = await start()
     sent = b"GET /data HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n"
     assert status_of(await answer_to(service, sent)) == status
+
+
+@pytest.mark.parametrize(
+    ("version", "coding", "statuses"),
+    [
+        *((b"1.1", b"chunked", [200, 200]), (b"1.1", b" Chunked ", [200, 200])),
+        *((b"1.1", b"gzip, chunked", [501]), (b"1.1", b"identity, chunked", [501]), (b"1.1", b"", [400])),
+        *((b"1.1", b"chunked, chunked", [400]), (b"1.1", b"gzip", [400]), (b"1.1", b"chunked, gzip", [400])),
+        *((b"1.0", b"chunked", [400]), (b"1.0", b"gzip, chunked", [400])),
+    ],
+)
+async def test_what_is_behind_a_body_in_an_unknown_coding_is_no_request(
+    start: Start, version: bytes, coding: bytes, statuses: list[int]
+) -> None:
+    service = await start()
+    head = b"GET /data HTTP/" + version + b"\r\nHost: t\r\nConnection: keep-alive\r\nTransfer-Encoding:"
+    behind = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    answer = await answer_to(service, head + coding + b"\r\n\r\n0\r\n\r\n" + behind)
+    assert [status_of(each) for each in re.findall(rb"HTTP/1.[01] \d+ ", answer)] == statuses
 
 
 async def test_a_refused_request_is_the_last_of_its_connection(start: Start) -> None:
