@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.support import ROOT
 from tests.support.child import Child
 from tests.support.processes import cpu_seconds
 
+SUMMARY = "summary.json"
+
 
 def load(
     address: str, seconds: float, rate: float, out: Path, path: str = "/data", *more: str
@@ -26,37 +29,48 @@ def load(
 
     Without a run folder, whose page would be drawn for another second.
     """
+    with _started(address, seconds, rate, out, path, *more) as process:
+        return _summary(process, seconds, out)
+
+
+def _started(
+    address: str, seconds: float, rate: float, out: Path, path: str, *more: str
+) -> subprocess.Popen[bytes]:
     out.mkdir()
-    summary = out / "summary.json"
     command = [sys.executable, "-m", "loadtests", "run", f"{address}{path}", "--rate", f"{rate:g}"]
-    command += ["--duration", f"{seconds:g}", "--json", str(summary), *more]
-    subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=seconds + 60)
-    loaded: dict[str, Any] = json.loads(summary.read_text())
-    return loaded
+    command += ["--duration", f"{seconds:g}", "--json", str(out / SUMMARY), *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _summary(process: subprocess.Popen[bytes], seconds: float, out: Path) -> dict[str, Any]:
+    try:
+        process.wait(seconds + 60)
+    finally:
+        process.kill()
+    summary: dict[str, Any] = json.loads((out / SUMMARY).read_text())
+    return summary
 
 
 class Load:
     """Good clients in the background; their samples are kept with `--out` and a folder among the flags."""
 
     def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
-        self._found: dict[str, Any] = {}
-        self._thread = threading.Thread(
-            target=lambda: self._found.update(load(address, seconds, rate, out, "/data", *more))
-        )
-        self._thread.start()
+        self._seconds = seconds
+        self._out = out
+        self._process = _started(address, seconds, rate, out, "/data", *more)
+        atexit.register(self._process.kill)  # a proof that fails does not wait for them
 
     def samples(self, folder: Path) -> list[Sample]:
         """Every request, when all are over, from the run folder."""
-        self._thread.join()
+        self.outcomes()
         return from_columns(json.loads((folder / "samples.json").read_text()))
 
     def is_running(self) -> bool:
-        return self._thread.is_alive()
+        return self._process.poll() is None
 
     def outcomes(self) -> dict[str, int]:
         """What became of every request, when all are over."""
-        self._thread.join()
-        return dict(self._found["outcomes"])
+        return dict(_summary(self._process, self._seconds, self._out)["outcomes"])
 
 
 def accepted(child: Child) -> float:
