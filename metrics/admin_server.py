@@ -27,6 +27,10 @@ SERVER: Final = "offloop"
 MOST_HEAD_BYTES: Final = 16 * 1024
 """Of request line and headers together; a scraper sends 300. http.server alone takes 100 lines of 64 KiB."""
 
+WHOLE_ANSWER_BYTES: Final = 2**20
+"""More than any answer has: it leaves in one piece. wsgiref writes a head line by line, and a lenient client
+of a process that is killed meanwhile takes half a head for a whole one, and no metrics for all."""
+
 FREED_WITHIN_SECONDS: Final = 1.0
 """How long a new connection waits for the place of one that was cut off. Its thread gives it back at once,
 unless it renders. If that hangs, the next connection takes the next place."""
@@ -68,6 +72,7 @@ class Handler(WSGIRequestHandler):
     default_request_version = "HTTP/1.0"  # or garbage would be answered by HTTP/0.9, without a status
     error_message_format = "%(explain)s\n"
     error_content_type = "text/plain; charset=utf-8"
+    wbufsize = WHOLE_ANSWER_BYTES
 
     def setup(self) -> None:
         """Read the head within its bound."""

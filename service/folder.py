@@ -16,12 +16,22 @@ from pathlib import Path
 
 
 class Folder:
-    """A folder that this process and its forks hold."""
+    """A folder that this process and its forks hold.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        held: its descriptor, if this process holds it already: see `pass_on`.
+    """
+
+    def __init__(self, path: Path, held: int | None = None) -> None:
         self.path = path
-        self._held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) if held is None else held
+        os.set_inheritable(self._held, False)
         fcntl.flock(self._held, fcntl.LOCK_SH)
+
+    def pass_on(self) -> int:
+        """Let the program that this process is about to execute hold it; returns the descriptor."""
+        os.set_inheritable(self._held, True)
+        return self._held
 
     def release(self) -> None:
         """Let this process hold it no more."""
@@ -43,8 +53,14 @@ def make(parent: Path, prefix: str, uid: int, gid: int) -> Folder:
     return folder
 
 
-def inherit(path: Path, uid: int, gid: int) -> Folder:
-    """The folder of an older arbiter, made again if its last user has removed it just now."""
+def inherit(path: Path, held: int | None, uid: int, gid: int) -> Folder:
+    """The folder of an older arbiter.
+
+    One of a version that does not pass it on (`held` is None) may have ended just now, and its last user have
+    removed the folder: then it is made again.
+    """
+    if held is not None:
+        return Folder(path, held)
     while True:
         path.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

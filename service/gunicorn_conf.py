@@ -37,6 +37,8 @@ log = structlog.get_logger("offloop")
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for the folder under this name alone
 
+HELD_FOLDER = "OFFLOOP_METRICS_FD"
+
 FOLDERS = "offloop-metrics-"
 
 ADDRESSES = frozenset({"host", "port", "backlog", "admin_host", "admin_port"})
@@ -109,7 +111,11 @@ def when_ready(server: Any) -> None:
     parent, uid, gid = Path(server.cfg.worker_tmp_dir), server.cfg.uid, server.cfg.gid
     sweep(parent, FOLDERS, uid)
     inherited = os.environ.get(METRICS_FOLDER) if "GUNICORN_PID" in os.environ else None
-    server.folder = inherit(Path(inherited), uid, gid) if inherited else make(parent, FOLDERS, uid, gid)
+    held = os.environ.pop(HELD_FOLDER, None)
+    if inherited:
+        server.folder = inherit(Path(inherited), int(held) if held else None, uid, gid)
+    else:
+        server.folder = make(parent, FOLDERS, uid, gid)
     IOProcess.folder = server.folder.path
     os.environ[METRICS_FOLDER] = str(IOProcess.folder)
     server.log_dropped = KeptCounter(IOProcess.folder, "log_lines_dropped_total")
@@ -156,8 +162,13 @@ def child_exit(server: Any, worker: IOProcess) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    """Pass the metrics folder on to the arbiter that SIGUSR2 starts."""
+    """Pass the metrics folder on to the arbiter that SIGUSR2 starts.
+
+    Held, because this arbiter may end before that one has begun, and the counters with it: SIGTERM may come
+    together with SIGUSR2.
+    """
     server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER]
+    server.cfg.env_orig[HELD_FOLDER] = str(server.folder.pass_on())
 
 
 def on_exit(server: Any) -> None:

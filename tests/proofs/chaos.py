@@ -167,10 +167,11 @@ class Chaos:
 
     def tear_certificates(self) -> None:
         """A reload with half a certificate is refused; then there is a whole one."""
-        before = len(self._child.events("certificates refused"))
+        before, ready = len(self._child.events("certificates refused")), self._ready()
         self._certificates.tear()
         os.kill(self._child.arbiter, signal.SIGHUP)
         until(lambda: len(self._child.events("certificates refused")) > before, "refused", WHOLE_SECONDS)
+        self._until_ready(ready + PROCESSES)
         self._certificates.issue()
         self.hang_up()
 
@@ -181,6 +182,10 @@ class Chaos:
     def upgrade(self) -> None:
         """SIGUSR2: a new arbiter."""
         self._child.upgrade()
+
+    def upgrade_at_once(self) -> None:
+        """SIGUSR2 and SIGTERM, before there is a new arbiter."""
+        self._child.upgrade(waits=False)
 
     # What surrounds it.
 
@@ -204,7 +209,8 @@ class Chaos:
                     b"GET /data HTTP/1.1\r\nX: ",
                     b"POST /data HTTP/1.1\r\nHost: t\r\nContent-Length: 9999\r\n\r\n",
                 )
-                client.sendall(begun[number % 3])
+                with contextlib.suppress(OSError):  # its IO process was killed
+                    client.sendall(begun[number % 3])
             end = time.monotonic() + WEATHER_SECONDS
             while time.monotonic() < end:
                 for client in clients:
@@ -231,7 +237,7 @@ class Chaos:
         """Break things for so long, each at least once."""
         inner = (
             *(self.kill_worker, self.kill_exporter, self.kill_io_process, self.stall_log),
-            *(self.tear_certificates, self.hang_up, self.upgrade),
+            *(self.tear_certificates, self.hang_up, self.upgrade, self.upgrade_at_once),
         )
         outer = (self.poison_input, self.slow_clients, self.vanishing_clients, self.neighbour)
         end = time.monotonic() + seconds

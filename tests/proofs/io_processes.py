@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -111,13 +112,20 @@ class Gunicorn(Child):
         with self._until_ready(PROCESSES):
             os.kill(self.arbiter, signal.SIGHUP)
 
-    def upgrade(self) -> None:
-        """As gunicorn's documentation says: SIGUSR2, wait until the new one is up, SIGTERM to the old one."""
+    def upgrade(self, *, waits: bool = True) -> None:
+        """As gunicorn's documentation says: SIGUSR2, wait until the new one is up, SIGTERM to the old one.
+
+        Args:
+            waits: as the documentation says; else both signals at once, and then until the new one is up.
+        """
         if self.arbiter != self.process.pid:
             self.until_promoted()
         with self._until_ready(PROCESSES):
             os.kill(self.arbiter, signal.SIGUSR2)
-        os.kill(self.arbiter, signal.SIGTERM)
+            if not waits:
+                os.kill(self.arbiter, signal.SIGTERM)
+        if waits:
+            os.kill(self.arbiter, signal.SIGTERM)
         if self.arbiter == self.process.pid:
             assert self.process.wait(30) == 0
         self.wait_until(lambda: self.arbiter not in self.session())
@@ -157,8 +165,13 @@ def _is_gunicorn(pid: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    """A port that nobody takes while its owner is away: those that the kernel gives to clients, and to
+    whoever asks for port 0, begin above (ip_local_port_range).
+    """
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager
@@ -218,7 +231,7 @@ def at_rest(child: Gunicorn, connected: int) -> Values:
         rows.append(child.scrape())
         return rows[-1][ACTIVE] == 0 and rows[-1][ACCEPTED] >= connected
 
-    until(is_at_rest, f"{connected} connections accepted, none active", 20)
+    until(is_at_rest, lambda: f"{connected} are accepted and none active, but {rows[-1]}", 20)
     return rows[-1]
 
 

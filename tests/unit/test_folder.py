@@ -67,6 +67,6 @@ def test_a_folder_that_its_last_user_removes_just_now_is_made_again(
             assert remove_if_unused(path)
 
     monkeypatch.setattr(os, "chown", removed_meanwhile)
-    folder = inherit(tmp_path / f"{PREFIX}old", UID, GID)
+    folder = inherit(tmp_path / f"{PREFIX}old", None, UID, GID)
     assert folder.is_there()
     folder.release()

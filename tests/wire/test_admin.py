@@ -104,6 +104,13 @@ def test_what_is_answered(endpoint: Endpoint, request_: bytes, status: bytes, bo
         assert b"Content-Length: " in head
 
 
+def test_an_answer_leaves_in_one_piece(endpoint: Endpoint) -> None:
+    for _ in range(50):
+        with endpoint.connect() as sock:
+            sock.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert sock.recv(1 << 20).endswith(b"\r\n\r\nok\n")
+
+
 @pytest.mark.parametrize(
     "request_",
     [
