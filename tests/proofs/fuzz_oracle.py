@@ -2,7 +2,7 @@
 
 h11 and ours (llhttp, by way of aiohttp) share no code and no author. Where one refuses what the other takes,
 either one of them is wrong, or the standard leaves it open: a difference that is in no row fails the proof.
-There is no row for what h11 alone refuses: nothing of that kind is known. Two things are not compared. Empty
+Two things are not compared. Empty
 lines before a request, which a server should ignore (RFC 9112, 2.2), are taken away for h11, which does not.
 And what follows a last request is looked at by neither, but for the row that says so.
 """
@@ -21,10 +21,11 @@ from aiohttp.http_parser import HttpRequestParser
 
 REFUSALS: Final = frozenset({"400", "413", "414", "417", "431", "501", "505"})
 ONLY_H11: Final = "refused by h11 alone"
+"""What h11 alone refuses and no row of `ONLY_H11_ROWS` argues."""
 
 
 class Row(NamedTuple):
-    """What ours alone refuses: its name, what ours says, and why that is as it should be."""
+    """What one of the two alone refuses: its name, what that one says, and why ours is as it should be."""
 
     name: str
     says: re.Pattern[str]
@@ -104,10 +105,22 @@ ROWS: Final = (
     _row("expectation", r"status 417", "An expectation that is not known gets 417 (RFC 9110, 10.1.1)."),
 )
 
+"""What ours alone refuses."""
+
+ONLY_H11_ROWS: Final = (
+    _row(
+        "spaces",
+        r"illegal request line: bytearray\(b.(?=.*  )\S+ +\S+ +HTTP/1\.[01].\)$",
+        "A recipient may take several spaces in a request line for one (RFC 9112, 3), and ours does; h11 does "
+        "not.",
+    ),
+)
+"""What h11 alone refuses."""
+
 
 def difference(raw: bytes, statuses: Collection[str]) -> tuple[str, str] | None:
-    """The name of the row of `ROWS` that tells why one of the two alone refuses `raw`, and what that one
-    says; None if both do or neither.
+    """The name of the row that tells why one of the two alone refuses `raw`, and what that one says; None if
+    both do or neither.
 
     Args:
         statuses: of every response that ours has given.
@@ -116,7 +129,7 @@ def difference(raw: bytes, statuses: Collection[str]) -> tuple[str, str] | None:
     if bool(refused) is (theirs is not None):
         return None
     if theirs is not None:
-        return ONLY_H11, theirs
+        return next((row.name for row in ONLY_H11_ROWS if row.says.match(theirs)), ONLY_H11), theirs
     says = _refusal_of_our_parser(raw) or f"status {refused[0]}"
     return next((row.name for row in ROWS if row.says.match(says)), "in no row"), says
 

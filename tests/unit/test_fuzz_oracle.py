@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proofs.fuzz_oracle import ONLY_H11, ROWS, difference
+from tests.proofs.fuzz_oracle import ONLY_H11, ONLY_H11_ROWS, ROWS, difference
 from tests.support import letter
 
 GET = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -22,6 +22,9 @@ OK = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: Fri, 27 Nov 2026 20:35:14 GMT\r\nCo
         # What ours took before it looked at versions, hosts and codings.
         (b"GET /data\r\n\r\n", ["200"], ONLY_H11),
         (GET + b"GET /data\r\n\r\n", ["200", "200"], ONLY_H11),
+        (b"GET  /data\r\n\r\n", ["200"], ONLY_H11),
+        (GET.replace(b"/data ", b"/data  "), ["200"], "spaces"),
+        (GET.replace(b"GET", b"G\0T  "), ["200"], ONLY_H11),
         (GET.replace(b": t", b" t"), ["200"], ONLY_H11),
         (GET[:-2] + b"Transfer-Encoding: identity, chunked\r\n\r\n", ["200"], ONLY_H11),
         (GET.replace(b"GET", b"BREW"), ["400"], "method"),
@@ -71,5 +74,5 @@ def test_an_answer_that_is_not_http_is_found(sent: bytes, answer: bytes) -> None
 
 def test_every_row_is_tried_above_and_argued() -> None:
     tried = {row for *_, row in test_a_difference_is_told_by_its_row.pytestmark[0].args[1]}  # type: ignore[attr-defined]
-    assert {one.name for one in ROWS} <= tried
-    assert all(len(one.argument) > 40 for one in ROWS)
+    assert {one.name for one in (*ROWS, *ONLY_H11_ROWS)} <= tried
+    assert all(len(one.argument) > 40 for one in (*ROWS, *ONLY_H11_ROWS))
