@@ -33,7 +33,7 @@ from tests.support.processes import descriptors, resident_bytes
 BATCH = 5_000  # cases per run of Hypothesis, which remembers each of them
 PART = 50_000  # cases per service, after which the figures are kept: a long run can be resumed
 PATIENCE_SECONDS = 0.002  # several times what an answer takes; the service's own counters judge in the end
-LONG_PATIENCE_SECONDS = 0.5  # for a second look, where it seems that an answer is missing
+LONG_PATIENCE_SECONDS = 5.0  # for a second look, where it seems that an answer is missing
 NOT_OURS = frozenset({"501", "505"})  # codings and versions of HTTP
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
