@@ -207,6 +207,9 @@ class Watch:
             except OSError:  # an exporter has ended; the next one is about to take its port
                 continue
             self.scrapes += 1
+            if ACCEPTED not in now:
+                self.wrong.append(f"half a scrape: {now}")
+                continue
             self.wrong += went_back(before, now)
             completed = total(now, "http_connections_completed_total")
             if now[ACCEPTED] != completed + now[ACTIVE]:
