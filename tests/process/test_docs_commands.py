@@ -71,9 +71,14 @@ def makes(words: list[str], child: Child) -> None:
             CHECKS[kind(parts)](parts, child)
 
 
+def variables_of(words: list[str]) -> dict[str, str]:
+    """What a command gives to its environment."""
+    return dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+
+
 def serves(words: list[str], _: Child) -> None:
     """`--help` and `--show-settings` are run; of a service that would serve, the settings are read."""
-    variables = dict(word.split("=", 1) for word in words if re.match(r"SERVICE_\w+=", word))
+    variables = variables_of(words)
     flags = words[words.index("service") + 1 :]
     more = [] if {"--help", "--show-settings"} & set(flags) else ["--show-settings"]
     said = ended([sys.executable, "-m", "service", *flags, *more], **variables)
@@ -142,6 +147,11 @@ def parses(words: list[str], _: Child) -> None:
     ended(["bash", "-n", words[0]])
 
 
+def balances(words: list[str], _: Child) -> None:
+    """HAProxy reads the configuration."""
+    ended([need("haproxy", "haproxy"), "-c", *words[words.index("haproxy") + 1 :]], **variables_of(words))
+
+
 CHECKS: dict[str, Callable[[list[str], Child], None]] = {
     "make": makes,
     ".venv/bin/python -m service": serves,
@@ -149,6 +159,7 @@ CHECKS: dict[str, Callable[[list[str], Child], None]] = {
     "curl": asks,
     ".venv/bin/gunicorn": forks,
     "docker": composes,
+    "haproxy": balances,
     ".ci/run": parses,
 }
 
