@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import itertools
 import os
 import re
 import shlex
@@ -134,11 +135,16 @@ def composes(words: list[str], _: Child) -> None:
     """Profiles and services are those of the file; a Docker engine runs them in .ci/stack."""
     assert words[1] == "compose"
     known = set(re.findall(r"^  (\w+):$", COMPOSE, re.MULTILINE))
-    for at, word in enumerate(words):
-        if word == "--profile":
-            assert f"profiles: [{words[at + 1]}]" in COMPOSE
-        if words[at - 1] == "--rm":
+    for before, word in itertools.pairwise(words):
+        if before == "--profile":
+            assert f"profiles: [{word}]" in COMPOSE
+        if before == "--rm":
             assert word in known
+        if before == "--scale":
+            assert word.partition("=")[0] in known
+    if "up" in words:
+        named = words[words.index("up") + 1 :]
+        assert {word for word in named if re.fullmatch(r"\w+", word)} <= known
 
 
 def parses(words: list[str], _: Child) -> None:

@@ -20,7 +20,7 @@ def test_haproxy_finds_no_fault_in_the_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_a_kill_costs_what_was_open_on_it_and_a_drain_nothing_and_all_books_agree(tmp_path: Path) -> None:
-    replicas.killed_and_drained(tmp_path, seconds=10, rate=40)
+    replicas.killed_and_drained(tmp_path, seconds=8, rate=40)
 
 
 def test_what_waits_for_a_replica_that_stands_still_is_refused_after_the_queue_wait(tmp_path: Path) -> None:

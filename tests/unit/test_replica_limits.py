@@ -56,6 +56,17 @@ def test_the_page_has_a_row_for_every_limit_that_has_a_flag() -> None:
     assert {"maxconn", "inter 500ms fall"} < rows
 
 
+def test_the_stack_starts_replicas_as_the_page_does() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text("utf-8")
+    (replica,) = re.findall(r"^  replica:\n((?:    .*\n)+)", compose, re.MULTILINE)
+    given = dict(re.findall(r'^      SERVICE_(\w+): "(.+)"$', replica, re.MULTILINE))
+    assert given
+    (command,) = [command for command in reading.commands(PAGE) if " -m service " in command]
+    assert {f"{flag(name.lower())} {value}" for name, value in given.items()} == {
+        " ".join(words) for words in re.findall(r"(--(?:max|drain)\S+) (\S+)", command)
+    }
+
+
 def test_one_deadline_of_a_client_is_for_bodies_and_for_answers() -> None:
     assert our_value("--body-timeout") == our_value("--write-timeout") == their_value("timeout client 20s")
 

@@ -67,7 +67,10 @@ def test_nothing_in_the_stack_takes_the_whole_machine(name: str) -> None:
 
 
 def test_the_stack_is_what_is_tested_here() -> None:
-    assert set(SERVICES) == {"service", "prometheus", "alertmanager", "grafana", "loadtests"}
+    assert set(SERVICES) == {
+        *("service", "prometheus", "alertmanager", "grafana", "loadtests"),
+        *("replica", "haproxy"),
+    }
 
 
 def test_images_that_are_not_ours_are_pinned() -> None:
