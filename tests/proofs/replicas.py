@@ -100,7 +100,7 @@ def _books(proxy: HAProxy) -> Figures:
     """What HAProxy has counted: of its clients, and of each replica.
 
     `connected`: connections that a request went out on. A try that was refused, or reset before that, counts
-    as an attempt and as a retry; the second also as one of the `errors`, which are else answers that never came.
+    as an attempt and as a retry, the second also among the `errors`: else those are answers that never came.
     """
     client = {"proxy": "http"}
     until(
