@@ -153,7 +153,8 @@ def queue_is_bounded(folder: Path, held: int, waiting: int) -> Figures:
 
     It goes on before HAProxy has given it up, so what it holds is answered.
     """
-    flags = ("--work", "tests.work:sleeps_40_ms", "--work-units", "1", "--workers", "1")
+    flags = [*("--work", "tests.work:sleeps_40_ms", "--work-units", "1", "--workers", "1")]
+    flags += ["--queue-wait", "5"]  # it answers, however late, all that it holds when it goes on
     with (
         service(folder / "log", *flags) as replica,
         haproxy(folder / "haproxy", [replica], ("maxconn 400", f"maxconn {held}")) as proxy,
