@@ -95,6 +95,9 @@ restarts: $(READY) ## Stop, restart and reload under load (8 minutes)
 io-processes: $(READY) ## gunicorn under load: kill, HUP, USR2, max-requests, wrk (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.io_processes
 
+replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and what they carry (4 minutes, needs haproxy)
+	$(BIN)/python -m tests.proofs.replicas
+
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 

@@ -122,6 +122,12 @@ def slow_second(units: int) -> bytes:
     return b"{}"
 
 
+def sleeps_40_ms(units: int) -> bytes:  # noqa: ARG001  # every work function has them
+    """Keeps a worker busy and no core."""
+    time.sleep(0.04)
+    return b"{}"
+
+
 def sleeps_for_a_minute(units: int) -> bytes:
     """Work that keeps even the start waiting."""
     time.sleep(60 * units)

@@ -186,7 +186,7 @@ def test_every_alert_says_what_is_the_case_and_what_to_do(stack: tuple[Child, Pr
     alerts = [rule for rule in rules if rule["type"] == "alerting"]
     assert alerts
     for alert in alerts:
-        assert set(alert["annotations"]) == {"summary", "action"}, alert["name"]
+        assert set(alert["annotations"]) == {"summary", "action", "runbook"}, alert["name"]
         assert alert["labels"]["severity"] in {"warning", "critical"}
         assert alert["health"] != "err", alert
 

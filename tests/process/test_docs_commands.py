@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import itertools
 import os
 import re
 import shlex
@@ -71,9 +72,14 @@ def makes(words: list[str], child: Child) -> None:
             CHECKS[kind(parts)](parts, child)
 
 
+def variables_of(words: list[str]) -> dict[str, str]:
+    """What a command gives to its environment."""
+    return dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+
+
 def serves(words: list[str], _: Child) -> None:
     """`--help` and `--show-settings` are run; of a service that would serve, the settings are read."""
-    variables = dict(word.split("=", 1) for word in words if re.match(r"SERVICE_\w+=", word))
+    variables = variables_of(words)
     flags = words[words.index("service") + 1 :]
     more = [] if {"--help", "--show-settings"} & set(flags) else ["--show-settings"]
     said = ended([sys.executable, "-m", "service", *flags, *more], **variables)
@@ -129,17 +135,27 @@ def composes(words: list[str], _: Child) -> None:
     """Profiles and services are those of the file; a Docker engine runs them in .ci/stack."""
     assert words[1] == "compose"
     known = set(re.findall(r"^  (\w+):$", COMPOSE, re.MULTILINE))
-    for at, word in enumerate(words):
-        if word == "--profile":
-            assert f"profiles: [{words[at + 1]}]" in COMPOSE
-        if words[at - 1] == "--rm":
+    for before, word in itertools.pairwise(words):
+        if before == "--profile":
+            assert f"profiles: [{word}]" in COMPOSE
+        if before == "--rm":
             assert word in known
+        if before == "--scale":
+            assert word.partition("=")[0] in known
+    if "up" in words:
+        named = words[words.index("up") + 1 :]
+        assert {word for word in named if re.fullmatch(r"\w+", word)} <= known
 
 
 def parses(words: list[str], _: Child) -> None:
     """A shell script is there, can be started, and is a shell script."""
     assert os.access(ROOT / words[0], os.X_OK)
     ended(["bash", "-n", words[0]])
+
+
+def balances(words: list[str], _: Child) -> None:
+    """HAProxy reads the configuration."""
+    ended([need("haproxy", "haproxy"), "-c", *words[words.index("haproxy") + 1 :]], **variables_of(words))
 
 
 CHECKS: dict[str, Callable[[list[str], Child], None]] = {
@@ -149,6 +165,7 @@ CHECKS: dict[str, Callable[[list[str], Child], None]] = {
     "curl": asks,
     ".venv/bin/gunicorn": forks,
     "docker": composes,
+    "haproxy": balances,
     ".ci/run": parses,
 }
 

@@ -67,4 +67,13 @@ def test_nothing_in_the_stack_takes_the_whole_machine(name: str) -> None:
 
 
 def test_the_stack_is_what_is_tested_here() -> None:
-    assert set(SERVICES) == {"service", "prometheus", "grafana", "loadtests"}
+    assert set(SERVICES) == {
+        *("service", "prometheus", "alertmanager", "grafana", "loadtests"),
+        *("replica", "haproxy"),
+    }
+
+
+def test_images_that_are_not_ours_are_pinned() -> None:
+    images = re.findall(r"^    image: (\S+)$", COMPOSE, re.MULTILINE)
+    assert images
+    assert [one for one in images if not re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", one)] == []
