@@ -101,6 +101,9 @@ bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, 
 hand-over: $(READY) ## What handing work over costs, and how many cores it feeds (1 minute)
 	$(BIN)/python -m tests.proofs.hand_over
 
+executors: $(READY) ## What each executor can do, and Dask beside the stock one (8 minutes)
+	$(BIN)/python -m tests.proofs.executors $(ARGS)
+
 memory: $(READY) ## What a connection costs in memory (1 minute)
 	$(BIN)/python -m tests.proofs.memory
 

@@ -325,25 +325,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make executors")
     parser.add_argument("--short", action="store_true", help="try everything once, measure and keep nothing")
     short = parser.parse_args().short
-    figures: Figures = {}
+    table: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = Path(made)
         (folder / "cluster").mkdir()
         dask = stack.enter_context(cluster(folder / "cluster"))
         for name in FACTORIES:
+            table[name] = {}
             for asked in CELLS:
-                part = f"{name}: {asked}"
                 if (name, asked) in CANNOT:
-                    figures[part] = {"cannot": CANNOT[name, asked]}
+                    table[name][asked] = {"cannot": CANNOT[name, asked]}
                     continue
-                print(f"{part} ...", file=sys.stderr, flush=True)
-                where = folder / part.replace(":", "").replace(" ", "-")
+                print(f"{name}: {asked} ...", file=sys.stderr, flush=True)
+                where = folder / f"{name}-{asked.replace(' ', '-')}"
                 more = {} if short or asked != "result" else {"calls": 500}
-                figures[part] = cell(name, asked, where, dask if name == "dask" else None, **more)
+                table[name][asked] = cell(name, asked, where, dask if name == "dask" else None, **more)
         print("pairs ...", file=sys.stderr, flush=True)
-        figures["pairs"] = pairs(folder, dask, *((2, 1) if short else (12, 10)))
+        compared = pairs(folder, dask, *((2, 1) if short else (12, 10)))
         with bench("dask", folder / "lost", dask) as on:
-            figures["dask: engine lost"] = lost(on, dask)
+            figures = {"executors": table, "pairs": compared, "engine lost": lost(on, dask)}
     print(json.dumps(figures, indent=1))
     if not short:
         keep("executors", "make executors", figures)
