@@ -52,12 +52,14 @@ docs: $(READY) ## Rewrite the generated tables of all pages from the code
 	$(BIN)/python docs/tables.py
 
 # uv resolves for the Python of the image, whichever runs here, and takes the hashes from the index.
-requirements: ## Rewrite deploy/requirements.txt, the image's packages with their hashes
+requirements: ## Rewrite deploy/requirements*.txt, the image's packages with their hashes
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
 	  "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check uv && \
-	  "$$folder/bin/uv" pip compile --quiet pyproject.toml --extra loadtests --constraint constraints.txt \
+	  compile() { "$$folder/bin/uv" pip compile --quiet pyproject.toml --extra loadtests --constraint constraints.txt \
 	  --python-version 3.13 --python-platform linux --generate-hashes --no-emit-index-url --no-annotate \
-	  --custom-compile-command 'make requirements' --output-file deploy/requirements.txt
+	  --custom-compile-command 'make requirements' "$$@"; } && \
+	  compile --output-file deploy/requirements.txt && \
+	  compile --extra executors --output-file deploy/requirements-executors.txt
 
 stack: ## Build and try the Docker stack from a clean clone (needs docker)
 	.ci/stack

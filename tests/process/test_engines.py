@@ -53,14 +53,15 @@ def test_every_executor_keeps_the_contract(
     assert executors.cell(name, asked, tmp_path / "run", dask)
 
 
-def test_a_cluster_that_goes_and_comes_back_is_told_and_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tasks", [("a", "b"), ()], ids=["busy", "idle"])
+def test_a_cluster_that_goes_and_comes_back_is_told_and_used(tmp_path: Path, tasks: tuple[str, ...]) -> None:
     need("dask")
     (tmp_path / "cluster").mkdir()
     with (
         cluster(tmp_path / "cluster") as made,
         executors.bench("dask", tmp_path / "run", made) as on,
     ):
-        executors.lost(on, made)
+        executors.lost(on, made, *tasks)
 
 
 @pytest.mark.parametrize(
