@@ -54,7 +54,7 @@ class AnyExecutor:
         self,
         count: int,  # noqa: ARG002  # how many workers an executor has is between it and its factory
         nice: int,  # noqa: ARG002  # and so is their niceness
-        died: Callable[[Any], Any],
+        died: Callable[..., Any],
         most_result: float = math.inf,
     ) -> None:
         self._died = died
@@ -177,7 +177,7 @@ class AnyExecutor:
             except Exception as error:
                 if not self._broken:
                     self._break(repr(error))
-                self._died(self)
+                self._died(self, self._broken)
 
 
 def kind_of(factory: Factory) -> type[Executor]:

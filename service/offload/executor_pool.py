@@ -43,11 +43,11 @@ class Executor(Member, Protocol):
     Args:
         count: its workers.
         nice, most_result: see `lane.Lane`.
-        died: called with the executor if it breaks before `stop()`.
+        died: called with the executor, and perhaps with why, if it breaks before `stop()`.
     """
 
     def __init__(
-        self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = math.inf
+        self, count: int, nice: int, died: Callable[..., Any], most_result: float = math.inf
     ) -> None: ...
 
     @staticmethod
@@ -175,9 +175,9 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         """See `Pool`."""
         try:
             future = opening.executor.submit(packed, submitted, until)
-        except BrokenExecutor:
+        except BrokenExecutor as error:
             self._unsent.append(task)
-            self._broke(opening.executor)
+            self._broke(opening.executor, str(error))
             return
         self._alone = opening.alone
         if len(self._running) < self.count:
@@ -196,7 +196,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         error = future.exception()
         if isinstance(error, BrokenExecutor):
             self._broken.add(task)
-            self._broke(executor)
+            self._broke(executor, str(error))
             return
         now = time.monotonic()
         self._overdue.discard(task)
@@ -214,7 +214,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         self._observer.finished([(task, done)], now - since)
         self._observer.dispatch()
 
-    def _broke(self, executor: Executor) -> None:
+    def _broke(self, executor: Executor, why: str = "a worker has died") -> None:
         """The executor is broken; its tasks are lost once it has given up all of them."""
         if self._stopping:  # it was killed for that, or is of no use any more
             executor.kill()
@@ -223,7 +223,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
             self._executor = None
             self._away_since = time.monotonic()
             executor.kill()
-            log.warning("executor broken", workers=self.count, tasks=self.in_flight)
+            log.warning("executor broken", error=why, workers=self.count, tasks=self.in_flight)
             if self.in_flight > len(self._unsent) or not self._has_served:
                 self._count_death()
             self._replace(executor, RestartReason.CRASHED)

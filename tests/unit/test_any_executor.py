@@ -234,7 +234,7 @@ async def test_an_engine_that_is_slow_to_come_back_is_away(
 
 
 async def test_an_engine_that_breaks_idle_is_replaced_before_the_next_request(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     monkeypatch.setattr(any_executor, "PULSE_SECONDS", 0.01)
     bench = Bench()
@@ -242,6 +242,8 @@ async def test_an_engine_that_breaks_idle_is_replaced_before_the_next_request(
     bench.engines[0].refuses = ConnectionError("the client is closed")
     await eventually(lambda: len(bench.engines) == 2 and bench.offload.healthy)
     assert bench.offload.running == bench.offload.waiting == 0
+    (broken,) = (line for line in logged() if line["event"] == "executor broken")
+    assert "the client is closed" in broken["error"]
     await bench.offload.stop()
 
 
