@@ -8,7 +8,9 @@ RUN python -m venv /opt/venv
 WORKDIR /build
 # What the service and the load tests need, in the versions of constraints.txt (`make requirements`). pip refuses
 # a file whose hash is not in it, and a dependency that it does not name, whatever the index says.
-COPY deploy/requirements.txt ./
+# requirements-executors.txt: the engines of --executor as well.
+ARG REQUIREMENTS=requirements.txt
+COPY deploy/${REQUIREMENTS} requirements.txt
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
     --require-hashes --only-binary :all: --requirement requirements.txt
 

@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("offloop needs Python 3.11 or newer; %s is %s. Try: make PYTHON=python3.13" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { echo 'No virtual environment could be made. On Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gunicorn,loadtests,peers,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[executors,gunicorn,loadtests,peers,test]'
 	@touch $(READY)
 
 experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 minutes)
@@ -52,12 +52,14 @@ docs: $(READY) ## Rewrite the generated tables of all pages from the code
 	$(BIN)/python docs/tables.py
 
 # uv resolves for the Python of the image, whichever runs here, and takes the hashes from the index.
-requirements: ## Rewrite deploy/requirements.txt, the image's packages with their hashes
+requirements: ## Rewrite deploy/requirements*.txt, the image's packages with their hashes
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
 	  "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check uv && \
-	  "$$folder/bin/uv" pip compile --quiet pyproject.toml --extra loadtests --constraint constraints.txt \
+	  compile() { "$$folder/bin/uv" pip compile --quiet pyproject.toml --extra loadtests --constraint constraints.txt \
 	  --python-version 3.13 --python-platform linux --generate-hashes --no-emit-index-url --no-annotate \
-	  --custom-compile-command 'make requirements' --output-file deploy/requirements.txt
+	  --custom-compile-command 'make requirements' "$$@"; } && \
+	  compile --output-file deploy/requirements.txt && \
+	  compile --extra executors --output-file deploy/requirements-executors.txt
 
 stack: ## Build and try the Docker stack from a clean clone (needs docker)
 	.ci/stack
@@ -103,6 +105,9 @@ bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, 
 
 hand-over: $(READY) ## What handing work over costs, and how many cores it feeds (1 minute)
 	$(BIN)/python -m tests.proofs.hand_over
+
+executors: $(READY) ## What each executor can do, and Dask beside the stock one (8 minutes)
+	$(BIN)/python -m tests.proofs.executors $(ARGS)
 
 memory: $(READY) ## What a connection costs in memory (1 minute)
 	$(BIN)/python -m tests.proofs.memory

@@ -168,6 +168,39 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
         yield label, f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def engines_table() -> str:
+    """What each executor did, as `make executors` last found; and Dask beside the stock one."""
+    file = ROOT / "docs/proofs/executors.json"
+    if not file.exists():
+        return "`make executors` has not been run in full yet."
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = kept["figures"]["executors"]
+    asked = list(next(iter(table.values())))
+    lines = [_origin(kept), "", f"| executor | {' | '.join(asked)} |", "| --- " * (len(asked) + 1) + "|"]
+    for name, cells in table.items():
+        told = ("; ".join(f"{label}: {value}" for label, value in cells[one].items()) for one in asked)
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    rest = {key: kept["figures"][key] for key in ("pairs", "engine lost")}
+    lines += ["", "| Dask | value |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {label} | {value} |" for label, value in _rows("", rest))])
+
+
+def worked_table() -> str:
+    """For work of so many ms: what one core does, how many cores one IO process feeds, what Dask leaves."""
+    kept = json.loads((ROOT / "docs/proofs/hand-over.json").read_text(encoding="utf-8"))
+    ceiling = kept["figures"]["whole requests"]["connection per request"]["ceiling per second"]
+    lines = [
+        f"One IO process feeds at most {ceiling} requests/s on as many connections ({_origin(kept)}).",
+        "",
+        "| S | one core: 1/S | cores that one IO process feeds | time that a Dask worker works | take |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for ms, engine in WORK_MS.items():
+        cores, share = ceiling * ms / 1e3, ms / (ms + DASK_MS)
+        lines.append(f"| {ms:g} ms | {1e3 / ms:g}/s | {round(cores, 1):g} | {share:.0%} | {engine} |")
+    return "\n".join(lines)
+
+
 def peers_table() -> str:
     """Our service beside the usual designs, as `make peers` last measured them."""
     results = Results.from_json(json.loads((ROOT / "docs/proofs/peers.json").read_text(encoding="utf-8")))
@@ -278,6 +311,17 @@ def _width(estimate: str) -> float:
     return float(high) / float(low) if high else 0.0
 
 
+DASK_MS = 10
+"""What a task costs its worker in Dask, whatever it does: the way to the scheduler and back."""
+WORK_MS = {
+    0.5: "`process`; more: several IO processes",
+    4: "`process`; more: several IO processes, then replicas behind a balancer",
+    40: "`process`; more: replicas behind a balancer",
+    200: "`process`; more machines: Dask, or replicas",
+    1000: "`process`; more machines: Dask",
+}
+"""Which engine is for which S, in ms."""
+
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
     *("io-processes", "beside-tools", "generator", "invalid", "capacity"),
@@ -286,6 +330,7 @@ Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {"found": found_table},
     DOCS / "experiments.md": {"verdict": verdict_text, "presets": presets_table},
+    DOCS / "engines.md": {"worked": worked_table, "engines": engines_table},
     DOCS / "operations.md": {"states": states_table},
     DOCS / "design.md": {"exchange": exchange_table},
     DOCS / "settings.md": {"settings": settings_table},

@@ -145,6 +145,13 @@ CATALOGUE = (
     ),
     Row("offload_running", "gauge", "Tasks that workers are running.", "Are all workers busy?"),
     Row(
+        "offload_overdue",
+        "gauge",
+        "Tasks past their deadline that keep their place until they end, because neither threads nor "
+        "what an executor runs can be killed.",
+        "How much of the capacity is lost to tasks that nobody waits for?",
+    ),
+    Row(
         "offload_workers",
         "gauge",
         "Workers that can run a task at the same time.",

@@ -200,6 +200,7 @@ class Metrics:
         self.offload_limit = self._gauge("offload_queue_limit")
         self.offload_bytes = self._gauge("offload_queue_bytes")
         self.offload_running = self._gauge("offload_running")
+        self.offload_overdue = self._gauge("offload_overdue")
         self.offload_workers = self._gauge("offload_workers")
         self.queue_wait = self._histogram("offload_queue_wait_seconds")
         self.task_cpu = self._histogram("offload_task_cpu_seconds")

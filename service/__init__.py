@@ -33,8 +33,10 @@ Around it:
                 service from start to stop, parts.py puts its parts together, stopping.py stops them,
                 states.py is its life as a table, control.py is what an operator orders, loop_monitor.py:
                 does the loop turn? init.py: process 1 of a container; terminal.py: was it closed?
-    offload/    strategies.py: which pool each --offload means; executor_pool.py, stock_executor.py: workers
-                that are not lanes; supervised_pool.py: workers that die are replaced;
+    offload/    strategies.py: which pool each --offload means; executor_pool.py: workers that are not lanes,
+                stock_executor.py: those as they come, any_executor.py: any that a factory makes;
+                engines.py: factories for loky and Dask;
+                supervised_pool.py: workers that die are replaced;
                 fork_server.py: where worker processes come from, and what if it does not answer;
                 quarantine.py: a call that kills them is not run for a while; task.py: one call on its way;
                 outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
@@ -46,7 +48,7 @@ Around it:
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
                 responses.py: those written without aiohttp; conformance.py: versions, hosts, codings that
                 aiohttp lets pass
-    app/        loading.py: the work, the application and the certificates that the settings name;
+    app/        loading.py: the work, application, executor and certificates that the settings name;
                 openapi.py: describes GET /data
     multi/      several IO processes under gunicorn: io_process.py, shares.py: what each gets; starts.py: what
                 becomes of one that cannot start; siblings.py: when one may leave it to the others;

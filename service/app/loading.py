@@ -1,4 +1,4 @@
-"""Loads what the settings name: the work function, the application, the certificates.
+"""Loads what the settings name: the work function, the application, the executor, the certificates.
 
 Each is tried here, so that a mistake shows at the start and not at the first request. Knows
 `package.module:name`, calibration and certificate files. Touches no process and no socket.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -49,6 +50,25 @@ def load_application(settings: Settings, offloader: Offloader) -> web.Applicatio
             f"the application {settings.app} cannot be used: {type(error).__name__}: {error}"
         ) from error
     return made
+
+
+def load_executor(settings: Settings) -> Callable[[], Any] | None:
+    """The factory that `settings.executor` names, None without one. It is called when the workers start.
+
+    Raises:
+        StartError: it cannot be imported or called.
+    """
+    if settings.executor is None:
+        return None
+    try:
+        factory: Callable[[], Any] = _import(settings.executor)
+        if not callable(factory):
+            raise TypeError(f"it is {type(factory).__name__} and cannot be called")
+    except Exception as error:
+        raise StartError(
+            f"the executor {settings.executor} cannot be used: {type(error).__name__}: {error}"
+        ) from error
+    return factory
 
 
 def load_work(settings: Settings) -> tuple[Binding | None, float | None]:

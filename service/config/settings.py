@@ -50,7 +50,14 @@ class Settings(BaseModel):
     offload: Literal["inline", "thread", "process", "executor"] = Field(
         "process",
         description="Where tasks run: on the event loop (inline), in threads, in processes of the service's "
-        "own pool, or in Python's ProcessPoolExecutor.",
+        "own pool, or in an executor, Python's ProcessPoolExecutor or another (see --executor).",
+    )
+    executor: str | None = Field(
+        None,
+        pattern=FUNCTION,
+        description="Function that makes the executor of --offload executor, as package.module:function. It "
+        "takes no arguments, returns any concurrent.futures.Executor, and is called again when that breaks; "
+        "--workers says how many tasks the executor runs at once.",
     )
     workers: int = Field(
         CORES, ge=1, le=1024, description="Number of workers; each runs one task at a time. inline has one."
@@ -59,7 +66,8 @@ class Settings(BaseModel):
         10,
         ge=0,
         le=19,
-        description="Added to the niceness of worker processes, so that the event loop gets the CPU first.",
+        description="Added to the niceness of worker processes, so that the event loop gets the CPU first. "
+        "Those of --executor have their own.",
     )
     work: str = Field(
         "service.work:data",
@@ -231,6 +239,13 @@ class Settings(BaseModel):
 
     # A rule over several settings is a validator of the last of them, so that it is reported together with
     # all other errors. A setting that came before and is itself wrong is missing in `data`: it was given.
+
+    @field_validator("executor")
+    @classmethod
+    def _is_for_an_executor(cls, executor: str | None, about: ValidationInfo) -> str | None:
+        if executor is not None and about.data.get("offload", "executor") != "executor":
+            raise ValueError("needs --offload executor")
+        return executor
 
     @field_validator("worker_max_tasks", "worker_max_memory")
     @classmethod

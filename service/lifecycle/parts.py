@@ -22,7 +22,7 @@ from metrics.admin import Admin, Probe
 from metrics.instruments import Metrics
 from service import __version__
 from service.app import data
-from service.app.loading import StartError, load_application, load_work
+from service.app.loading import StartError, load_application, load_executor, load_work
 from service.app.middleware import complete
 from service.app.offloader import Offloader
 from service.app.query import Binding
@@ -208,6 +208,7 @@ async def _start_offload(
     workers = 1 if settings.offload == "inline" else settings.workers
     mib = settings.worker_max_memory
     recycling = Recycling(settings.worker_max_tasks or math.inf, mib * 2**20 if mib else math.inf)
+    factory = await in_background("executor", load_executor, settings)
     try:
         offload = Offload(
             pool_for(
@@ -217,6 +218,7 @@ async def _start_offload(
                 blueprint.metrics,
                 recycling,
                 settings.max_result * 2**20,
+                factory,
             ),
             blueprint.metrics,
             Admission(workers, settings.queue_wait, cost, settings.deadline),

@@ -98,7 +98,7 @@ class Service:
         if not alive:
             return False, why
         if self.life.ready and not self.parts.offload.healthy:
-            return False, "workers keep dying"
+            return False, self.parts.offload.trouble
         return self.life.ready, self.life.state.value
 
     def alive(self) -> tuple[bool, str]:

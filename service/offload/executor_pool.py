@@ -1,8 +1,7 @@
 """A pool in one `concurrent.futures` executor: what is in it, and a fresh one when it breaks.
 
 Knows `submit`, futures and `BrokenExecutor`, and what both pools do alike (supervised_pool.py). The
-executor that it is given in production is the stock one (stock_executor.py); any class with the methods of
-`Executor` will do.
+executor that it is given is the stock one (stock_executor.py), or any that a factory makes (any_executor.py).
 
 What an executor has been handed cannot be taken back. So no more is handed over than its workers can do in a
 moment, and the rest waits in our queue, where it can be refused, expire and be dropped.
@@ -19,7 +18,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -31,6 +30,12 @@ from service.offload.worker_main import Done, Packed, failure_of
 log = structlog.get_logger("offloop.workers")
 T = TypeVar("T")
 
+AWAY_SECONDS: Final = 1.0
+"""A local executor is replaced sooner: what takes longer is an engine that is away, perhaps for long."""
+
+RETRY_SECONDS: Final = 2.0
+"""How often an engine that is away is looked for, at most: nobody should wait long once it is back."""
+
 
 class Executor(Member, Protocol):
     """What the pool needs of an executor. All its workers are up, or all are dead.
@@ -38,11 +43,11 @@ class Executor(Member, Protocol):
     Args:
         count: its workers.
         nice, most_result: see `lane.Lane`.
-        died: called with the executor if it breaks before `stop()`.
+        died: called with the executor, and perhaps with why, if it breaks before `stop()`.
     """
 
     def __init__(
-        self, count: int, nice: int, died: Callable[[Any], Any], most_result: float = math.inf
+        self, count: int, nice: int, died: Callable[..., Any], most_result: float = math.inf
     ) -> None: ...
 
     @staticmethod
@@ -84,6 +89,8 @@ class ExecutorPool(SupervisedPool[T, Executor]):
     Args:
         executor: the kind.
         nice, most_result: see `Executor`.
+        elsewhere: it may be on other machines. Then it can be away for long: requests are refused meanwhile,
+            it is looked for every few seconds, and to start this service anew would not help.
     """
 
     kind = "executor"
@@ -97,6 +104,8 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         metrics: Metrics,
         observer: PoolObserver[T],
         most_result: float = math.inf,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(1, count, metrics, observer)
         self.pack = executor.pack
@@ -112,6 +121,10 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         self._unsent: list[T] = []  # came after it broke
         self._alone = False
         self._has_served = False
+        self._elsewhere = elsewhere
+        self._away_since = math.inf
+        if elsewhere:
+            self._longest_pause = RETRY_SECONDS
 
     @property
     def up(self) -> int:
@@ -127,6 +140,24 @@ class ExecutorPool(SupervisedPool[T, Executor]):
     def running(self) -> int:
         """See `Pool`."""
         return len(self._running)
+
+    @property
+    def overdue(self) -> int:
+        """See `Pool`."""
+        return len(self._overdue)
+
+    @property
+    def healthy(self) -> bool:
+        """See `Pool`."""
+        if not self._elsewhere:
+            return super().healthy
+        away = self._failed_starts > 0 or time.monotonic() - self._away_since > AWAY_SECONDS
+        return self._breaker.closed and (self.up > 0 or not away)
+
+    @property
+    def stuck(self) -> bool:
+        """See `Pool`."""
+        return super().stuck and not self._elsewhere
 
     def available(self, most: int, *, suspected: bool) -> Opening | None:
         """See `Pool`."""
@@ -144,9 +175,9 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         """See `Pool`."""
         try:
             future = opening.executor.submit(packed, submitted, until)
-        except BrokenExecutor:
+        except BrokenExecutor as error:
             self._unsent.append(task)
-            self._broke(opening.executor)
+            self._broke(opening.executor, str(error))
             return
         self._alone = opening.alone
         if len(self._running) < self.count:
@@ -165,7 +196,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         error = future.exception()
         if isinstance(error, BrokenExecutor):
             self._broken.add(task)
-            self._broke(executor)
+            self._broke(executor, str(error))
             return
         now = time.monotonic()
         self._overdue.discard(task)
@@ -183,15 +214,16 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         self._observer.finished([(task, done)], now - since)
         self._observer.dispatch()
 
-    def _broke(self, executor: Executor) -> None:
+    def _broke(self, executor: Executor, why: str = "a worker has died") -> None:
         """The executor is broken; its tasks are lost once it has given up all of them."""
         if self._stopping:  # it was killed for that, or is of no use any more
             executor.kill()
             return
         if executor is self._executor:  # else that is known, or it has not even started
             self._executor = None
+            self._away_since = time.monotonic()
             executor.kill()
-            log.warning("executor broken", workers=self.count, tasks=self.in_flight)
+            log.warning("executor broken", error=why, workers=self.count, tasks=self.in_flight)
             if self.in_flight > len(self._unsent) or not self._has_served:
                 self._count_death()
             self._replace(executor, RestartReason.CRASHED)
@@ -204,7 +236,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         return self._kind(self.count, self._nice, self._broke, self._most_result)
 
     def _came_up(self, member: Executor) -> None:
-        self._executor, self._has_served = member, False
+        self._executor, self._has_served, self._away_since = member, False, math.inf
 
     def _has_work(self, member: Executor) -> bool:
         return member is self._executor and self.in_flight > 0

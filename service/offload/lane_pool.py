@@ -85,6 +85,7 @@ class LanePool(SupervisedPool[T, Lane]):
         self._most_tasks = recycling.tasks
         self._up: dict[Lane, LaneState[T]] = {}
         self._where: dict[T, LaneState[T]] = {}
+        self._overdue: set[T] = set()  # on lanes that cannot be killed
 
     passing = True
 
@@ -103,6 +104,11 @@ class LanePool(SupervisedPool[T, Lane]):
         """See `Pool`. One for each busy worker."""
         # A copy, because the admin thread asks, too.
         return sum(1 for state in list(self._up.values()) if state.in_flight)
+
+    @property
+    def overdue(self) -> int:
+        """See `Pool`."""
+        return len(self._overdue)
 
     def available(self, most: int, *, suspected: bool = False) -> Opening[T] | None:
         """The lane with the least in flight, if that is less than `most`."""
@@ -138,6 +144,8 @@ class LanePool(SupervisedPool[T, Lane]):
             return False
         if state.lane.kill():
             state.overdue = task
+        else:
+            self._overdue.add(task)
         return True
 
     def _finished(self, lane: Lane, outcomes: list[Done]) -> None:
@@ -148,6 +156,7 @@ class LanePool(SupervisedPool[T, Lane]):
         finished = [(state.in_flight.popleft(), done) for done in outcomes]
         for task, _ in finished:
             del self._where[task]
+            self._overdue.discard(task)
         seconds, state.since = now - state.since, now
         state.apart = state.apart and bool(state.in_flight)
         state.served += len(finished)
@@ -208,4 +217,5 @@ class LanePool(SupervisedPool[T, Lane]):
     def _take_all(self) -> list[T]:
         cut_off = list(self._where)
         self._where.clear()
+        self._overdue.clear()
         return cut_off

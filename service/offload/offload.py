@@ -81,6 +81,7 @@ class Offload:
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)
+        metrics.offload_overdue.set_function(lambda: self._pool.overdue)
 
     @property
     def count(self) -> int:
@@ -106,6 +107,11 @@ class Offload:
     def healthy(self) -> bool:
         """Whether requests have a chance."""
         return self._pool.healthy
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not healthy."""
+        return self._pool.trouble
 
     @property
     def stuck(self) -> bool:

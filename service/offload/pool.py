@@ -65,6 +65,15 @@ class Pool(Protocol[T_contra]):
         """Whether requests have a chance: workers stay up."""
 
     @property
+    def overdue(self) -> int:
+        """Tasks past their deadline that keep their place, because nothing can end them; safe from any
+        thread."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not healthy, for those who ask whether the service is ready; safe from any thread."""
+
+    @property
     def stuck(self) -> bool:
         """Whether none is up, and none could be started for long; safe from any thread."""
 

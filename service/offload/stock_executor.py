@@ -84,7 +84,7 @@ class StockExecutor:
         self,
         count: int,
         nice: int,
-        died: Callable[[StockExecutor], Any],
+        died: Callable[..., Any],
         most_result: float = math.inf,
     ) -> None:
         self._count = count

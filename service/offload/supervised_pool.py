@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import structlog
 
 from metrics.instruments import Metrics, RestartReason
-from service.offload.admission import LIMIT_PER_WORKER, Breaker, pause_after
+from service.offload.admission import LAST_PROBE_SECONDS, LIMIT_PER_WORKER, Breaker, pause_after
 from service.offload.pool import PoolObserver
 from service.offload.worker_main import Done, Failure, Packed
 
@@ -57,6 +57,9 @@ class SupervisedPool(ABC, Generic[T, M]):
         most_bytes: the memory that a fresh worker may use.
     """
 
+    _longest_pause = LAST_PROBE_SECONDS
+    """Seconds between two attempts to start a member, at most."""
+
     def __init__(
         self,
         members: int,
@@ -73,6 +76,7 @@ class SupervisedPool(ABC, Generic[T, M]):
         self._most_bytes = most_bytes
         self._breaker = Breaker(members)
         self._failed_starts = 0  # in a row, since the last member was lost
+        self._failure = ""  # of the last of them: what kind of error
         self._stopping = False
         self._members: set[M] = set()  # all that have not ended, up or not
         self._warm: Packed | None = None
@@ -92,6 +96,13 @@ class SupervisedPool(ABC, Generic[T, M]):
     def healthy(self) -> bool:
         """See `Pool`. With none up, starts that fail are borne for as long as deaths are."""
         return self._breaker.closed and (self.up > 0 or self._failed_starts <= LIMIT_PER_WORKER * self._size)
+
+    @property
+    def trouble(self) -> str:
+        """See `Pool`. Only the kind of an error, because any client may ask: the log has all of it."""
+        if not self._breaker.closed:
+            return "workers keep dying"
+        return f"no worker can be started{self._failure and ': '}{self._failure}"
 
     @property
     def stuck(self) -> bool:
@@ -189,7 +200,8 @@ class SupervisedPool(ABC, Generic[T, M]):
             except Exception as error:
                 log.error("worker cannot be started", error=repr(error))  # noqa: TRY400  # a line is enough
                 self._failed_starts += 1
-                pause = pause_after(failures)
+                self._failure = type(error).__name__
+                pause = min(pause_after(failures), self._longest_pause)
         self._observer.dispatch()
 
     async def _start(self) -> M:
@@ -204,7 +216,7 @@ class SupervisedPool(ABC, Generic[T, M]):
             member.kill()
             self._retire(member, STOP_SECONDS)
             raise
-        self._failed_starts = 0
+        self._failed_starts, self._failure = 0, ""
         self._came_up(member)
         return member
 

@@ -3,7 +3,7 @@
 Knows nothing of the service: a worker process imports this and the work, and starts in milliseconds. The
 worker of a lane (`prepare`, `serve`) gets tasks and sends outcomes over a socket, each as its length and
 then its bytes. The worker of an executor (`prepare_for_executor`, `arrive`, `run_apart`) gets them from the
-executor.
+executor; one that somebody else has made runs `run_abroad`.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ LATE: Final = Failure("the deadline passed before the task could start", "")
 """Of a task that was not run, because nobody waits for it any more."""
 
 
-def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
-    """Run one task, unless it is later than `until`.
+def run(packed: Packed, submitted: float, until: float = math.inf, most_result: float | None = None) -> Done:
+    """Run one task, unless it is later than `until`; by default the worker knows how large its result may be.
 
     CLOCK_MONOTONIC is one clock for all processes of a machine, so a worker can tell how long ago
     the IO process submitted.
     """
     started, before = time.monotonic(), time.thread_time()
+    most = _most_result if most_result is None else most_result
     result, failure = None, None
     try:
         if started > until:
@@ -93,8 +94,8 @@ def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
         elif isinstance(packed, bytes):
             function, args = pickle.loads(packed)
             result = pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
-            if len(result) > _most_result:
-                failure = Failure(f"the result has {len(result)} bytes, {_most_result} are allowed", "")
+            if len(result) > most:
+                failure = Failure(f"the result has {len(result)} bytes, {most} are allowed", "")
                 result = None
         else:
             function, args = packed
@@ -106,16 +107,27 @@ def run(packed: Packed, submitted: float, until: float = math.inf) -> Done:
     return Done(result, failure, max(started - submitted, 0.0), took, cpu, peak)
 
 
-def run_apart(packed: bytes, submitted: float, until: float = math.inf) -> Done:
+def run_apart(
+    packed: bytes, submitted: float, until: float = math.inf, most_result: float | None = None
+) -> Done:
     """Run one task in a process of its own: a child that the work forked and that returns here exits.
 
     Else there would be two that report what became of the task, and take the next one.
     """
     pid = os.getpid()
-    done = run(packed, submitted, until)
+    done = run(packed, submitted, until, most_result)
     if os.getpid() != pid:
         os._exit(0)
     return done
+
+
+def run_abroad(packed: bytes, most_result: float) -> Done:
+    """Run one task in a worker that we have not made: in a thread or process, here or on another machine.
+
+    What the work raises comes back as a value, so whatever else is raised is the executor's. No time travels:
+    another machine has another CLOCK_MONOTONIC. How long the task has waited is for its sender to tell.
+    """
+    return run_apart(packed, time.monotonic(), most_result=most_result)
 
 
 def prepare(nice: int, channel: socket.socket, most_result: float = math.inf) -> None:

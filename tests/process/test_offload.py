@@ -228,7 +228,9 @@ async def test_a_passed_deadline_is_expired_and_the_place_is_free(make: Make) ->
         await bench.offload.submit(time.sleep, 0.2, deadline=0.01)
     assert bench.outcomes() == {"expired": 1}
     assert bench.offload.running == 1  # a thread cannot be stopped: its place is taken until it is done
+    assert bench.metrics.registry.get_sample_value("offload_overdue") == 1
     await bench.until(lambda: not bench.offload.running)
+    assert bench.metrics.registry.get_sample_value("offload_overdue") == 0
 
 
 async def test_a_timeout_of_the_work_itself_is_a_failure(make: Make) -> None:

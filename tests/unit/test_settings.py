@@ -24,6 +24,7 @@ WRONG = {
     "admin_host": ("127.0.0.1/8", "must be a name or an address, not '127.0.0.1/8'"),
     "admin_port": ("http", "must be a whole number, not 'http'"),
     "offload": ("magic", "must be 'inline', 'thread', 'process' or 'executor', not 'magic'"),
+    "executor": ("no_colon", "must be package.module:function or none, not 'no_colon'"),
     "workers": ("0", "must be at least 1, not '0'"),
     "worker_nice": ("20", "must be at most 19, not '20'"),
     "work": ("no_colon", FUNCTION),
@@ -176,6 +177,14 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch, conf
                 "--tls-key (SERVICE_TLS_KEY): must be given together with --tls-cert",
                 "--tls-client-ca (SERVICE_TLS_CLIENT_CA): needs --tls-cert and --tls-key",
             ],
+        ),
+        (
+            ["--executor=package.module:factory"],
+            ["--executor (SERVICE_EXECUTOR): needs --offload executor"],
+        ),
+        (
+            ["--offload=magic", "--executor=package.module:factory"],
+            ["--offload (SERVICE_OFFLOAD): must be 'inline', 'thread', 'process' or 'executor', not 'magic'"],
         ),
         (
             ["--offload=executor", "--worker-max-tasks=9", "--worker-max-memory=9", "--port=x"],
