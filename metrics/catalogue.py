@@ -120,10 +120,17 @@ CATALOGUE = (
     Row(
         "http_request_duration_seconds",
         "histogram",
-        "From the first byte of the request read to its response written.",
+        "From the first byte of the request read to its response written, by route and class of the status "
+        "(2xx). Without those that were refused before HTTP was parsed: http_requests_total has them.",
         "How long does a request take once its first byte is read?",
-        ("route",),
+        ("route", "status_class"),
         FAST_SECONDS,
+    ),
+    Row(
+        "http_requests_in_flight",
+        "gauge",
+        "Requests that a handler works on.",
+        "How many requests are being answered?",
     ),
     Row(
         "offload_queue_depth",
@@ -136,6 +143,13 @@ CATALOGUE = (
         "gauge",
         "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
         "From how many on are requests refused?",
+    ),
+    Row(
+        "offload_predicted_wait_seconds",
+        "gauge",
+        "How long a task that came now would wait for a worker, as admission predicts it.",
+        "How close is the service to --queue-wait?",
+        across="max",
     ),
     Row(
         "offload_queue_bytes",

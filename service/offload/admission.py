@@ -65,6 +65,11 @@ class Admission:
         self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
         self._took = _moved(self._took, min(took / tasks, self._longest))
 
+    def wait(self, *, waiting: int, running: int, up: int) -> float:
+        """Seconds until a worker takes a task that comes now, by what tasks took in the past."""
+        # A task that runs now is half done, on average.
+        return (waiting + running / 2) * (self.seconds or 0.0) / max(up, 1)
+
     def retry_after(
         self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
     ) -> int | None:
@@ -78,8 +83,7 @@ class Admission:
             deadline: seconds within which the answer is needed.
         """
         seconds = self.seconds or 0.0
-        # A task that runs now is half done, on average.
-        wait = (waiting + running / 2) * seconds / max(up, 1)
+        wait = self.wait(waiting=waiting, running=running, up=up)
         if wait + seconds > deadline:
             return _whole(wait + seconds - deadline)
         if self.queue_wait == math.inf:

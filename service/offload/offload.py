@@ -78,6 +78,7 @@ class Offload:
         self._expected: set[Place] = set()  # of requests that the gate let through
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
+        metrics.offload_predicted_wait.set_function(self._queue.predicted_wait)
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)

@@ -90,6 +90,17 @@ class TaskQueue:
             deadline=deadline,
         )
 
+    def predicted_wait(self) -> float:
+        """Seconds that a task which came now would wait; may be called from any thread.
+
+        What the first in the queue has waited already is left out: another thread cannot look at it without a
+        lock, which every task would have to take.
+        """
+        running = self.pool.running
+        return self.admission.wait(
+            waiting=max(0, len(self._tasks) + self.pool.in_flight - running), running=running, up=self.pool.up
+        )
+
     def standing(self, task: Task) -> Standing:
         """What is known of a task.
 

@@ -97,7 +97,7 @@ class EarlyReject:
         except OSError:  # gone: the HTTP server knows what to do
             return Verdict.PASSED
         self._gate.reject()
-        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, None)  # nobody looked at a clock
         return Verdict.REFUSED
 
     def _recognise(self, head: bytes) -> str | None:

@@ -42,6 +42,22 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
     )
 
 
+@pytest.mark.parametrize(
+    ("waiting", "running", "up", "seconds", "wait"),
+    [
+        (0, 0, 2, 0.04, 0.0),
+        (9, 2, 2, 0.04, 0.2),
+        (9, 2, 1, 0.04, 0.4),
+        (3, 0, 0, 0.04, 0.12),  # all workers are being replaced
+        (9, 2, 2, None, 0.0),  # nothing has been measured yet
+    ],
+)
+def test_the_wait_is_predicted_from_what_is_before(
+    waiting: int, running: int, up: int, seconds: float | None, wait: float
+) -> None:
+    assert Admission(2, seconds=seconds).wait(waiting=waiting, running=running, up=up) == pytest.approx(wait)
+
+
 def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
     admission = Admission(1, seconds=0.04)
     numbers = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
