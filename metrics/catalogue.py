@@ -111,6 +111,15 @@ CATALOGUE = (
         across="max",  # they share one listener
     ),
     Row(
+        "listener_accept_wait_seconds",
+        "histogram",
+        "How long the bytes of a new connection, or without any the connection itself, waited in the "
+        "kernel's accept queue (TCP_INFO, Linux; in ticks of its clock, 4 ms at 250 Hz).",
+        "How long do clients wait to be accepted?",
+        (),
+        FAST_SECONDS,
+    ),
+    Row(
         "http_requests_total",
         "counter",
         "Responses written, by method, route and status; unknown methods and routes are OTHER.",

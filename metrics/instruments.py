@@ -187,6 +187,7 @@ class Metrics:
         self.accept_paused = self._gauge("listener_accept_paused")
         self.backlog_connections = self._gauge("listener_backlog_connections")
         self.backlog_limit = self._gauge("listener_backlog_limit")
+        self.accept_wait = self._histogram("listener_accept_wait_seconds")
         self.log_dropped = self._read_counter("log_lines_dropped_total")
         self.loop_lag = self._histogram("event_loop_lag_seconds")
 

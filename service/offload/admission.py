@@ -71,7 +71,14 @@ class Admission:
         return (waiting + running / 2) * (self.seconds or 0.0) / max(up, 1)
 
     def retry_after(
-        self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
+        self,
+        *,
+        waiting: int,
+        running: int,
+        up: int,
+        oldest: float,
+        deadline: float = math.inf,
+        waited: float = 0.0,
     ) -> int | None:
         """None if a request is admitted, else the seconds after which it is worth while to ask again.
 
@@ -80,10 +87,11 @@ class Admission:
             running: tasks that run.
             up: workers that are up.
             oldest: seconds that the first one in the queue has waited already.
-            deadline: seconds within which the answer is needed.
+            deadline: seconds from its arrival within which the answer is needed.
+            waited: seconds since its arrival. To its client a wait in the kernel is as long as one here.
         """
         seconds = self.seconds or 0.0
-        wait = self.wait(waiting=waiting, running=running, up=up)
+        wait = waited + self.wait(waiting=waiting, running=running, up=up)
         if wait + seconds > deadline:
             return _whole(wait + seconds - deadline)
         if self.queue_wait == math.inf:

@@ -260,8 +260,10 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     looks: list[Verdict | Place] = []
     check = early_reject.EarlyReject.__call__
 
-    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict | Place:
-        looks.append(check(self, sock))
+    def checked(
+        self: early_reject.EarlyReject, sock: socket.socket, arrived: float | None
+    ) -> Verdict | Place:
+        looks.append(check(self, sock, arrived))
         return looks[-1]
 
     monkeypatch.setattr(early_reject.EarlyReject, "__call__", checked)
@@ -307,13 +309,21 @@ async def test_a_request_past_its_deadline_gets_504(start: Start) -> None:
 
 @pytest.mark.usefixtures("gate")
 async def test_a_request_may_ask_for_a_shorter_deadline(start: Start) -> None:
-    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate")
-    head = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\nRequest-Timeout: "
-    assert status_of(await service.exchange(head + b"0.05\r\n\r\n")) == 504
-    for nonsense in (b"soon", b"-1", b"0", b"nan"):
-        answer = await service.exchange(head + nonsense + b"\r\n\r\n")
-        assert status_of(answer) == 400
-        assert b"Request-Timeout" in body_of(answer)
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate", deadline=60)
+    head = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+    seconds, milliseconds = b"Request-Timeout: ", b"x-envoy-expected-rq-timeout-ms: "
+    for shorter in (
+        seconds + b"0.05",
+        milliseconds + b"50",
+        seconds + b"0.05\r\n" + milliseconds + b"60000",
+        seconds + b"60\r\n" + milliseconds + b"50",
+    ):
+        assert status_of(await service.exchange(head + shorter + b"\r\n\r\n")) == 504
+    for name in (seconds, milliseconds):
+        for nonsense in (b"soon", b"-1", b"0", b"nan"):
+            answer = await service.exchange(head + name + nonsense + b"\r\n\r\n")
+            assert status_of(answer) == 400
+            assert name[:-2] in body_of(answer)
 
 
 @processes
