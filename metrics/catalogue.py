@@ -111,6 +111,15 @@ CATALOGUE = (
         across="max",  # they share one listener
     ),
     Row(
+        "listener_accept_wait_seconds",
+        "histogram",
+        "How long the bytes of a new connection, or without any the connection itself, waited in the "
+        "kernel's accept queue (TCP_INFO, Linux; in ticks of its clock, 4 ms at 250 Hz).",
+        "How long do clients wait to be accepted?",
+        (),
+        FAST_SECONDS,
+    ),
+    Row(
         "http_requests_total",
         "counter",
         "Responses written, by method, route and status; unknown methods and routes are OTHER.",
@@ -120,10 +129,17 @@ CATALOGUE = (
     Row(
         "http_request_duration_seconds",
         "histogram",
-        "From the first byte of the request read to its response written.",
+        "From the first byte of the request read to its response written, by route and class of the status "
+        "(2xx). Without those that were refused before HTTP was parsed: http_requests_total has them.",
         "How long does a request take once its first byte is read?",
-        ("route",),
+        ("route", "status_class"),
         FAST_SECONDS,
+    ),
+    Row(
+        "http_requests_in_flight",
+        "gauge",
+        "Requests that a handler works on.",
+        "How many requests are being answered?",
     ),
     Row(
         "offload_queue_depth",
@@ -136,6 +152,13 @@ CATALOGUE = (
         "gauge",
         "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
         "From how many on are requests refused?",
+    ),
+    Row(
+        "offload_predicted_wait_seconds",
+        "gauge",
+        "How long a task that came now would wait for a worker, as admission predicts it.",
+        "How close is the service to --queue-wait?",
+        across="max",
     ),
     Row(
         "offload_queue_bytes",

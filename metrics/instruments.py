@@ -162,6 +162,11 @@ def families(now: Snapshot) -> Iterable[Metric]:
     yield GaugeMetricFamily(row.name, row.help, value=now.peak)
 
 
+def status_class(status: int) -> str:
+    """`2xx` and the like; OTHER for what is no status of HTTP (RFC 9110, 15)."""
+    return f"{status // 100}xx" if 100 <= status < 600 else "OTHER"
+
+
 class Metrics:
     """Every instrument under a short name. The admin endpoint renders `registry`."""
 
@@ -182,6 +187,7 @@ class Metrics:
         self.accept_paused = self._gauge("listener_accept_paused")
         self.backlog_connections = self._gauge("listener_backlog_connections")
         self.backlog_limit = self._gauge("listener_backlog_limit")
+        self.accept_wait = self._histogram("listener_accept_wait_seconds")
         self.log_dropped = self._read_counter("log_lines_dropped_total")
         self.loop_lag = self._histogram("event_loop_lag_seconds")
 
@@ -191,13 +197,21 @@ class Metrics:
         request_durations = self._histogram("http_request_duration_seconds")
 
         @functools.cache  # looking up children by labels costs more than counting; labels are bounded
-        def children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-            return requests.labels(method, route, str(status)), request_durations.labels(route)
+        def answers(method: str, route: str, status: int) -> Counter:
+            return requests.labels(method, route, str(status))
 
-        self._children = children
+        @functools.cache
+        def durations(route: str, status: int) -> Histogram:
+            return request_durations.labels(route, status_class(status))
+
+        self._answers, self._durations = answers, durations
+        self.requests_in_flight = 0
+        """Written by the event loop alone."""
+        self._gauge("http_requests_in_flight").set_function(lambda: self.requests_in_flight)
 
         self.offload_depth = self._gauge("offload_queue_depth")
         self.offload_limit = self._gauge("offload_queue_limit")
+        self.offload_predicted_wait = self._gauge("offload_predicted_wait_seconds")
         self.offload_bytes = self._gauge("offload_queue_bytes")
         self.offload_running = self._gauge("offload_running")
         self.offload_overdue = self._gauge("offload_overdue")
@@ -209,13 +223,15 @@ class Metrics:
         restarts = self._counter("offload_worker_restarts_total")
         self.restarts = {reason: restarts.labels(reason) for reason in RestartReason}
 
-    def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """Count one response. Unknown methods and routes share the label OTHER, so labels stay bounded."""
-        answers, durations = self._children(
-            method if method in METHODS else "OTHER", route or "OTHER", status
-        )
-        answers.inc()
-        durations.observe(seconds)
+    def request(self, method: str, route: str | None, status: int, seconds: float | None) -> None:
+        """Count one response. Unknown methods and routes share the label OTHER, so labels stay bounded.
+
+        Args:
+            seconds: that it took; None: nobody knows, and the histogram is told nothing.
+        """
+        self._answers(method if method in METHODS else "OTHER", route or "OTHER", status).inc()
+        if seconds is not None:
+            self._durations(route or "OTHER", status).observe(seconds)
 
     def handshake(self, outcome: str, seconds: float) -> None:
         """Count one TLS handshake, `ok` or `failed`."""

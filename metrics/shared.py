@@ -104,7 +104,7 @@ class SharedMetrics(Metrics):
         self._sampled: list[SampledGauge | SampledCounter] = []
         super().__init__(KeptConnections(slot))
 
-    def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+    def request(self, method: str, route: str | None, status: int, seconds: float | None) -> None:
         """See `Metrics`."""
         super().request(method, route, status, seconds)
         self.answered += 1

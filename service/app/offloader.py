@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
+from multidict import istr
 
 from service.net.addresses import Network, is_in
 from service.offload.offload import Offload
@@ -18,6 +19,14 @@ from service.web.protocol import Protocol
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+CLIENTS_DEADLINES: Final = (
+    (istr("Request-Timeout"), 1.0, "seconds"),
+    # Envoy sets it to what is left of the route's time limit, and to 1 when nothing is; without a limit it
+    # sends none (router filter, source/common/router/router.cc).
+    (istr("x-envoy-expected-rq-timeout-ms"), 1e-3, "milliseconds"),
+)
+"""Headers that say how long the client will wait, and the unit of each in seconds."""
 
 
 class Offloader:
@@ -54,21 +63,25 @@ class Offloader:
             *args,
             deadline=deadline,
             limit=deadline if ends_early else self._deadline,
+            arrived=driver.arrived if driver is not None else None,
             is_wanted=driver.is_wanted if driver is not None else None,
             place=driver.place if driver is not None else None,
         )
 
     def _deadline_of(self, request: web.Request) -> float:
-        said = request.headers.get("Request-Timeout")
-        if said is None:
-            return self._deadline
-        try:
-            seconds = float(said)
-        except ValueError:
-            seconds = math.nan
-        if not seconds > 0:
-            raise web.HTTPBadRequest(text="Request-Timeout is not a number of seconds above 0\n")
-        return min(seconds, self._deadline)
+        deadline = self._deadline
+        for name, unit, word in CLIENTS_DEADLINES:
+            said = request.headers.get(name)
+            if said is None:
+                continue
+            try:
+                number = float(said)
+            except ValueError:
+                number = math.nan
+            if not number > 0:
+                raise web.HTTPBadRequest(text=f"{name} is not a number of {word} above 0\n")
+            deadline = min(deadline, number * unit)
+        return deadline
 
     def _trusts(self, request: web.Request) -> bool:
         """Whether the other end of the connection is trusted: not `request.remote`, which an application may

@@ -94,19 +94,21 @@ class Settings(BaseModel):
     )
     queue_wait: SecondsOrOff = Field(
         0.2,
-        description="Seconds that a request may be expected to wait for a worker. One with a longer expected "
-        "wait gets 503 with Retry-After. off: only --deadline bounds the wait.",
+        description="Seconds that a request may be expected to wait for a worker, with its wait in the "
+        "kernel's accept queue. One with a longer expected wait gets 503 with Retry-After. off: only "
+        "--deadline bounds the wait.",
     )
     deadline: SecondsOrOff = Field(
         10.0,
         description="Seconds in which a request's task must end, waiting included. After that it gets 504, "
-        "and its worker is replaced (in an executor: kept until the task ends). Its Request-Timeout header "
-        "may ask for an earlier 504; see --trusted-peers. off: no deadline.",
+        "and its worker is replaced (in an executor: kept until the task ends). Its Request-Timeout header, "
+        "or Envoy's x-envoy-expected-rq-timeout-ms, may ask for an earlier 504; see --trusted-peers. off: no "
+        "deadline.",
     )
     trusted_peers: Networks = Field(
         (),
         description="Networks of clients that are trusted, such as 10.0.0.0/8,::1. What counts is the "
-        "address at the other end of the connection. Only their Request-Timeout ends a worker.",
+        "address at the other end of the connection. Only their own deadlines (see --deadline) end a worker.",
     )
     task_attempts: int = Field(
         2,

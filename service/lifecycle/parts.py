@@ -105,7 +105,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     offloader = Offloader(offload, settings.deadline, settings.trusted_peers)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
     runner = Runner(
-        complete(served, blueprint.ready, settings.request_log),
+        complete(served, blueprint.ready, metrics, settings.request_log),
         shutdown_timeout=0.1,
         handler_cancellation=True,  # a client that has gone must not keep its place in the queue
     )

@@ -43,6 +43,23 @@ def backlog(listener: socket.socket) -> tuple[int, int]:
     return waiting, limit
 
 
+def accept_wait(sock: socket.socket) -> tuple[float, bool]:
+    """Seconds that a socket which has just been accepted waited for that, and whether bytes came meanwhile.
+
+    The newest bytes, if there are some (tcpi_last_data_recv at offset 52, in ms; tcpi_bytes_received at 128),
+    else the connection itself: then the kernel counts from the end of the handshake. It counts jiffies, of
+    4 ms at 250 Hz, and from one to another: what has waited for no time at all may be told as 4 ms.
+    (0.0, False) where the kernel does not tell.
+    """
+    if TCP_INFO is None:
+        return 0.0, False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 136)
+        return struct.unpack_from("=I", info, 52)[0] / 1000, struct.unpack_from("=Q", info, 128)[0] > 0
+    except (OSError, struct.error):
+        return 0.0, False
+
+
 def drop_new_syns(listener: socket.socket) -> bool:
     """Drop the SYN packets of new connections to `listener`; a handshake that has begun can still finish.
 

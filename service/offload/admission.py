@@ -65,8 +65,20 @@ class Admission:
         self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
         self._took = _moved(self._took, min(took / tasks, self._longest))
 
+    def wait(self, *, waiting: int, running: int, up: int) -> float:
+        """Seconds until a worker takes a task that comes now, by what tasks took in the past."""
+        # A task that runs now is half done, on average.
+        return (waiting + running / 2) * (self.seconds or 0.0) / max(up, 1)
+
     def retry_after(
-        self, *, waiting: int, running: int, up: int, oldest: float, deadline: float = math.inf
+        self,
+        *,
+        waiting: int,
+        running: int,
+        up: int,
+        oldest: float,
+        deadline: float = math.inf,
+        waited: float = 0.0,
     ) -> int | None:
         """None if a request is admitted, else the seconds after which it is worth while to ask again.
 
@@ -75,11 +87,11 @@ class Admission:
             running: tasks that run.
             up: workers that are up.
             oldest: seconds that the first one in the queue has waited already.
-            deadline: seconds within which the answer is needed.
+            deadline: seconds from its arrival within which the answer is needed.
+            waited: seconds since its arrival. To its client a wait in the kernel is as long as one here.
         """
         seconds = self.seconds or 0.0
-        # A task that runs now is half done, on average.
-        wait = (waiting + running / 2) * seconds / max(up, 1)
+        wait = waited + self.wait(waiting=waiting, running=running, up=up)
         if wait + seconds > deadline:
             return _whole(wait + seconds - deadline)
         if self.queue_wait == math.inf:

@@ -78,6 +78,7 @@ class Offload:
         self._expected: set[Place] = set()  # of requests that the gate let through
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
+        metrics.offload_predicted_wait.set_function(self._queue.predicted_wait)
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)
@@ -144,16 +145,18 @@ class Offload:
         *args: Any,
         deadline: float = math.inf,
         limit: float = 0.0,
+        arrived: float | None = None,
         is_wanted: Callable[[], bool] | None = None,
         place: Place | None = None,
     ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
         Args:
-            deadline: seconds from now after which the caller has no use for the result. A task that has not
-                started by then never does.
-            limit: seconds from now after which the task is ended by force if it has started, where that can
-                be done; not before the deadline.
+            deadline: seconds from `arrived` after which the caller has no use for the result. A task that has
+                not started by then never does.
+            limit: seconds from `arrived` after which the task is ended by force if it has started, where that
+                can be done; not before the deadline.
+            arrived: when the request came, by `time.monotonic()`; None: now.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
             place: the one that `expect` kept for it: the task takes it.
 
@@ -163,9 +166,10 @@ class Offload:
             the same call has killed workers; WorkError: `function` raised.
         """
         now = time.monotonic()
+        arrived = now if arrived is None else arrived
         if place is not None:
             place.release()
-        retry_after = self._retry_after(now, deadline)
+        retry_after = self._retry_after(now, deadline, now - arrived)
         if retry_after is not None:
             self.reject()
             raise RejectedError(retry_after)
@@ -180,7 +184,7 @@ class Offload:
             self._metrics.tasks[TaskOutcome.FAILED].inc()
             raise TooLargeError(f"the arguments have {size} bytes, {self._most_bytes} are allowed")
         limit = max(deadline, limit)
-        task = Task(packed, now, loop.create_future(), is_wanted, size, now + deadline, now + limit)
+        task = Task(packed, now, loop.create_future(), is_wanted, size, arrived + deadline, arrived + limit)
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
             raise QuarantinedError("the same call killed workers")
@@ -188,7 +192,7 @@ class Offload:
             self.reject()
             raise RejectedError(1)
         if deadline < math.inf:
-            task.timer = loop.call_later(deadline, self._queue.expire, task)
+            task.timer = loop.call_later(arrived + deadline - now, self._queue.expire, task)
         self._arguments += size
         try:
             self._queue.put(task)
@@ -215,13 +219,12 @@ class Offload:
         """Whether any task waits that no worker has yet, or none is handed over. If not, none is refused."""
         return bool(self._queue) or not self._pool.healthy
 
-    def retry_after(self, deadline: float = math.inf) -> int | None:
-        """What `submit` would say to a request that comes now: None, or the seconds after which to ask again.
-
-        Args:
-            deadline: seconds within which the answer is needed.
-        """
-        return self._retry_after(time.monotonic(), deadline, len(self._expected))
+    def retry_after(self, deadline: float = math.inf, arrived: float | None = None) -> int | None:
+        """What `submit` would say now: None, or the seconds after which to ask again. For the arguments see
+        there."""
+        now = time.monotonic()
+        waited = 0.0 if arrived is None else now - arrived
+        return self._retry_after(now, deadline, waited, len(self._expected))
 
     def expect(self) -> Place:
         """A request that would be admitted is on its way: its place is kept until it is released.
@@ -235,9 +238,9 @@ class Offload:
         """Count a request that is refused."""
         self._metrics.tasks[TaskOutcome.REJECTED].inc()
 
-    def _retry_after(self, now: float, deadline: float, expected: int = 0) -> int | None:
+    def _retry_after(self, now: float, deadline: float, waited: float, expected: int = 0) -> int | None:
         """What the breaker says, then admission; `expected` requests are on their way."""
         if self._queue.closed:
             return 1
         retry_after = self._pool.retry_after(now)
-        return self._queue.retry_after(now, deadline, expected) if retry_after is None else retry_after
+        return retry_after or self._queue.retry_after(now, deadline, waited, expected)

@@ -75,7 +75,7 @@ class TaskQueue:
         """Tasks that do not run yet, whether a worker has them already or none."""
         return len(self._tasks) + self.pool.in_flight - self.pool.running
 
-    def retry_after(self, now: float, deadline: float, expected: int = 0) -> int | None:
+    def retry_after(self, now: float, deadline: float, waited: float, expected: int) -> int | None:
         """See `Admission.retry_after`; `expected` tasks more than those here count as waiting."""
         # Others pass a suspected task, so that it waits for long says nothing about them.
         passing = self.pool.passing
@@ -88,6 +88,18 @@ class TaskQueue:
             up=self.pool.up,
             oldest=now - first.submitted if first is not None else 0.0,
             deadline=deadline,
+            waited=waited,
+        )
+
+    def predicted_wait(self) -> float:
+        """Seconds that a task which came now would wait; may be called from any thread.
+
+        What the first in the queue has waited already is left out: another thread cannot look at it without a
+        lock, which every task would have to take.
+        """
+        running = self.pool.running
+        return self.admission.wait(
+            waiting=max(0, len(self._tasks) + self.pool.in_flight - running), running=running, up=self.pool.up
         )
 
     def standing(self, task: Task) -> Standing:

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import ConnectionEnd, Metrics
+from service.net import tcp
 from service.net.client_limit import ClientLimit
 from service.net.connection_limit import Permit
 from service.offload.offload import Place
@@ -57,7 +59,7 @@ class Tls:
 class Record:
     """Owns one accepted socket and its permit until the connection's end, and counts that end once."""
 
-    __slots__ = ("_client", "_clients", "_metrics", "_permit", "place", "socket")
+    __slots__ = ("_client", "_clients", "_metrics", "_permit", "arrived", "place", "socket")
 
     def __init__(
         self, sock: socket.socket, permit: Permit, clients: ClientLimit, host: str, metrics: Metrics
@@ -67,6 +69,8 @@ class Record:
         self._client = clients.enter(host)
         self._permit = permit
         self._metrics = metrics
+        self.arrived: float | None = None
+        """When its first request came, by `time.monotonic()`, if that lay in the kernel at accept."""
         self.place: Place | None = None
         """The place in the queue that is kept for its first request."""
         metrics.connections.opened(self)
@@ -95,7 +99,8 @@ class HandOver:
     Args:
         tls: how to encrypt; None for plain HTTP.
         clients: who may have how many connections.
-        check: answers a socket by itself if its request cannot be admitted; keeps a place for one that can.
+        check: answers a socket by itself if its request, which came then, cannot be admitted; keeps a place
+            for one that can.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class HandOver:
         tls: Tls | None,
         clients: ClientLimit,
         metrics: Metrics,
-        check: Callable[[socket.socket], Verdict | Place] = lambda _: Verdict.PASSED,
+        check: Callable[[socket.socket, float | None], Verdict | Place] = lambda *_: Verdict.PASSED,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
@@ -112,7 +117,7 @@ class HandOver:
         """How new connections are encrypted; may be replaced by another at any time, not by None."""
         self._clients = clients
         self._metrics = metrics
-        self._check = check if tls is None else lambda _: Verdict.PASSED  # nothing to be read yet
+        self._check = check if tls is None else lambda *_: Verdict.PASSED  # nothing to be read yet
         self._under_way: dict[asyncio.Task[None], Record] = {}
         self._ids = connection_ids()
 
@@ -123,6 +128,10 @@ class HandOver:
             host: of the peer.
         """
         record = Record(sock, permit, self._clients, host, self._metrics)
+        waited, has_bytes = tcp.accept_wait(sock)
+        self._metrics.accept_wait.observe(waited)
+        if has_bytes and self.tls is None:  # a TLS client's request comes after the handshake
+            record.arrived = time.monotonic() - waited
         if record.is_over_limit:
             sock.close()
             record.end(ConnectionEnd.CLIENT_LIMIT)
@@ -159,7 +168,7 @@ class HandOver:
             await asyncio.wait(self._under_way, timeout=1.0)
 
     def _checked(self, record: Record) -> Verdict:
-        verdict = self._check(record.socket)
+        verdict = self._check(record.socket, record.arrived)
         if not isinstance(verdict, Verdict):
             record.place = verdict
             return Verdict.PASSED
@@ -182,7 +191,7 @@ class HandOver:
                 return
             # What the loop returns is not always it: under uvloop with TLS it is the loop's own protocol.
             protocol = self._supervisor.protocol(record.socket, record.end)
-            protocol.driver.place = record.place
+            protocol.driver.place, protocol.driver.arrived = record.place, record.arrived
             if self.tls is None:
                 await self._loop.connect_accepted_socket(lambda: protocol, record.socket)
             else:

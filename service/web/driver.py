@@ -44,6 +44,7 @@ class Driver:
         "_moved",
         "_record",
         "_sock",
+        "arrived",
         "began",
         "body_was_late",
         "closes_after_response",
@@ -69,6 +70,8 @@ class Driver:
         """Whether the handler got an exception for that."""
         self.closes_after_response = False
         """Whether the next response is the last one."""
+        self.arrived: float | None = None
+        """When the present request came, by `time.monotonic()`, if it lay unread in the kernel at accept."""
         self.place: Place | None = None
         """The place in the queue that is kept for the present request, until it is answered."""
         self.reason: ConnectionEnd | None = None

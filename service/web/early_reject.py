@@ -51,8 +51,8 @@ class Gate(Protocol):
     def is_queueing(self) -> bool:
         """Whether any request may be refused at present: if not, none need be checked."""
 
-    def retry_after(self, deadline: float) -> int | None:
-        """Seconds for `Retry-After`; None: a request that comes now, due in `deadline`, is admitted."""
+    def retry_after(self, deadline: float, arrived: float | None) -> int | None:
+        """Seconds for `Retry-After`; None: a request that `arrived` then, due in `deadline`, is admitted."""
 
     def expect(self) -> Place:
         """A request that would be admitted is on its way: its place, to be released by its connection."""
@@ -75,15 +75,18 @@ class EarlyReject:
         self._deadline = deadline
         self._metrics = metrics
 
-    def __call__(self, sock: socket.socket) -> Verdict | Place:
+    def __call__(self, sock: socket.socket, arrived: float | None = None) -> Verdict | Place:
         """Check what has arrived, and answer it if it is to be refused.
+
+        Args:
+            arrived: when, by `time.monotonic()`; None: now.
 
         Returns:
             The place of a request that would be admitted, else the verdict.
         """
         if not self._paths or not self._gate.is_queueing():
             return Verdict.PASSED
-        seconds = self._gate.retry_after(self._deadline)
+        seconds = self._gate.retry_after(self._deadline, arrived)
         try:
             path = self._recognise(sock.recv(MOST_BYTES, PEEK))
             if path is None:
@@ -97,7 +100,7 @@ class EarlyReject:
         except OSError:  # gone: the HTTP server knows what to do
             return Verdict.PASSED
         self._gate.reject()
-        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+        self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, None)  # nobody looked at a clock
         return Verdict.REFUSED
 
     def _recognise(self, head: bytes) -> str | None:

@@ -112,6 +112,7 @@ class Protocol(web.RequestHandler):
         """Note where a request begins and where its body ends, and let aiohttp parse."""
         driver = self.driver
         if driver.request is not None and driver.is_body_unfinished():
+            driver.arrived = None
             super().data_received(data)
             driver.received_body(len(data))
             is_whole = not driver.is_body_unfinished()
@@ -127,6 +128,8 @@ class Protocol(web.RequestHandler):
         if has_next and driver.state in BETWEEN_REQUESTS:
             self._record.since = time.perf_counter()
             driver.happened(Event.BYTES)
+        else:
+            driver.arrived = None  # what comes after the first bytes did not lie there at accept
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
@@ -159,6 +162,7 @@ class Protocol(web.RequestHandler):
         if driver.place is not None:
             driver.place.release()  # whether or not it has submitted a task
             driver.place = None
+        driver.arrived = None
         if not written.keep_alive:
             driver.happened(Event.ANSWERED_LAST)
         elif self._pipeline.waiting:

@@ -42,6 +42,44 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
     )
 
 
+@pytest.mark.parametrize(
+    ("waiting", "running", "up", "seconds", "wait"),
+    [
+        (0, 0, 2, 0.04, 0.0),
+        (9, 2, 2, 0.04, 0.2),
+        (9, 2, 1, 0.04, 0.4),
+        (3, 0, 0, 0.04, 0.12),  # all workers are being replaced
+        (9, 2, 2, None, 0.0),  # nothing has been measured yet
+    ],
+)
+def test_the_wait_is_predicted_from_what_is_before(
+    waiting: int, running: int, up: int, seconds: float | None, wait: float
+) -> None:
+    assert Admission(2, seconds=seconds).wait(waiting=waiting, running=running, up=up) == pytest.approx(wait)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "waited", "deadline", "refused"),
+    [
+        (5, 0.08, math.inf, None),  # 120 ms here, 80 in the kernel
+        (5, 0.09, math.inf, 1),
+        (5, 3.08, math.inf, 3),
+        (1, 9.0, math.inf, None),  # else a worker would idle because others have waited
+        (0, 0.10, 0.15, None),  # 50 ms are left for 40 ms
+        (0, 0.12, 0.15, 1),
+        (0, 0.16, 0.15, 1),  # its deadline passed before it was accepted
+    ],
+)
+def test_what_a_request_has_waited_before_counts_as_well(
+    waiting: int, waited: float, deadline: float, refused: int | None
+) -> None:
+    admission = Admission(2, queue_wait=0.2, seconds=0.04)
+    running = 2 if waiting else 0
+    assert refused == admission.retry_after(
+        waiting=waiting, running=running, up=2, oldest=0.0, deadline=deadline, waited=waited
+    )
+
+
 def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
     admission = Admission(1, seconds=0.04)
     numbers = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}

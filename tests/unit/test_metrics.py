@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from prometheus_client import generate_latest
 
 from metrics.catalogue import BY_NAME, CATALOGUE
@@ -48,6 +49,26 @@ def test_labels_that_a_client_chooses_are_bounded() -> None:
     values = scrape(metrics)
     assert values["http_requests_total{method=OTHER,route=OTHER,status=404}"] == 50
     assert sum(key.startswith("http_requests_total") for key in values) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "label"),
+    [(101, "1xx"), (204, "2xx"), (499, "4xx"), (599, "5xx"), (600, "OTHER"), (99, "OTHER")],
+)
+def test_durations_are_kept_by_class_of_the_status(status: int, label: str) -> None:
+    metrics = Metrics()
+    metrics.request("GET", "/data", status, 0.25)
+    values = scrape(metrics)
+    assert values[f"http_request_duration_seconds_sum{{route=/data,status_class={label}}}"] == 0.25
+    assert total(values, "http_request_duration_seconds_count") == 1
+
+
+def test_a_request_whose_duration_nobody_knows_is_counted_and_has_none() -> None:
+    metrics = Metrics()
+    metrics.request("GET", "/data", 503, None)
+    values = scrape(metrics)
+    assert values["http_requests_total{method=GET,route=/data,status=503}"] == 1
+    assert total(values, "http_request_duration_seconds_count") == 0
 
 
 def test_the_whole_catalogue_is_published() -> None:

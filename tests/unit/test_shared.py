@@ -80,8 +80,9 @@ def test_counters_of_all_processes_are_added_and_go_on_over_generations(folder: 
         found = scrape(folder)
         assert found["offload_tasks_total{outcome=completed}"] == 20 * generation
         assert found["http_requests_total{method=GET,route=/data,status=200}"] == 2 * generation
-        assert found["http_request_duration_seconds_count{route=/data}"] == 2 * generation
-        assert found["http_request_duration_seconds_bucket{le=0.005,route=/data}"] == 2 * generation
+        of = "route=/data,status_class=2xx}"
+        assert found[f"http_request_duration_seconds_count{{{of}"] == 2 * generation
+        assert found[f"http_request_duration_seconds_bucket{{le=0.005,{of}"] == 2 * generation
         for metrics in processes:
             die(metrics)
     assert scrape(folder)["offload_tasks_total{outcome=completed}"] == 60
@@ -151,10 +152,15 @@ def test_gauges_of_the_dead_are_gone_and_an_heir_begins_anew(folder: Path, start
     for metrics, depth in ((one, 3), (other, 4)):
         metrics.offload_depth.set(depth)
         metrics.backlog_limit.set(128)
+        metrics.offload_predicted_wait.set(depth / 10)
+        metrics.requests_in_flight = depth
+        metrics.sample()
         metrics.offload_limit.set(math.inf)
     found = scrape(folder)
     assert found["offload_queue_depth"] == 7
     assert found["listener_backlog_limit"] == 128  # it is one and the same listener
+    assert found["offload_predicted_wait_seconds"] == 0.4  # the worst that a task can meet
+    assert found["http_requests_in_flight"] == 7
     assert found["offload_queue_limit"] == math.inf
     die(one)
     assert scrape(folder)["offload_queue_depth"] == 4

@@ -13,26 +13,30 @@ from tests.support.waiting import eventually
 RESTARTS = "offload_worker_restarts_total{reason=deadline}"
 
 
-async def impatient(service: Running, tmp_path: Path) -> int:
+async def impatient(service: Running, tmp_path: Path, said: str = "Request-Timeout: 0.3") -> int:
     """The status for a client that waits for a moment, for work that takes until there is a file."""
     path = f"/data?begun={tmp_path / 'begun'}&go={tmp_path / 'go'}"
-    head = f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nRequest-Timeout: 0.3\r\n\r\n"
+    head = f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{said}\r\n\r\n"
     return status_of(await service.exchange(head.encode()))
 
 
+headers = pytest.mark.parametrize("said", ["Request-Timeout: 0.3", "x-envoy-expected-rq-timeout-ms: 300"])
+
+
+@headers
 @pytest.mark.parametrize("trusted", ["none", "10.0.0.0/8,::1"])
 async def test_an_impatient_client_costs_no_worker_and_gets_no_second_place(
-    start: Start, tmp_path: Path, trusted: str
+    start: Start, tmp_path: Path, trusted: str, said: str
 ) -> None:
     service = await start(
         offload="process", workers=1, work="tests.work:waits_for", trusted_peers=trusted, deadline=60
     )
     offload = service.service.parts.offload
-    assert await impatient(service, tmp_path) == 504
+    assert await impatient(service, tmp_path, said) == 504
     await eventually((tmp_path / "begun").exists)
     worker = (tmp_path / "begun").read_text()
     assert (offload.running, offload.waiting) == (1, 0), "it goes on, and nobody gets its place"
-    assert await impatient(service, tmp_path) == 504
+    assert await impatient(service, tmp_path, said) == 504
     (tmp_path / "begun").unlink()
     (tmp_path / "go").touch()
     await eventually(lambda: offload.running == 0)
@@ -46,11 +50,14 @@ async def test_an_impatient_client_costs_no_worker_and_gets_no_second_place(
     assert values["offload_task_cpu_seconds_count"] == 2
 
 
-async def test_a_trusted_client_ends_its_work_with_its_own_deadline(start: Start, tmp_path: Path) -> None:
+@headers
+async def test_a_trusted_client_ends_its_work_with_its_own_deadline(
+    start: Start, tmp_path: Path, said: str
+) -> None:
     service = await start(
         offload="process", workers=1, work="tests.work:waits_for", trusted_peers="127.0.0.0/8", deadline=60
     )
-    assert await impatient(service, tmp_path) == 504
+    assert await impatient(service, tmp_path, said) == 504
     await service.shows(RESTARTS)
 
 

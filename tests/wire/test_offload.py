@@ -80,6 +80,47 @@ async def test_who_cannot_be_served_in_time_is_told_so_at_once(start: Start) -> 
 
 
 @pytest.mark.usefixtures("gate")
+async def test_refusals_hide_nothing_of_what_an_answer_took(start: Start) -> None:
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate", queue_wait=1e-9)
+    clock = asyncio.get_running_loop().time
+
+    async def timed() -> float:
+        began = clock()
+        assert status_of(await service.get()) == 200
+        return clock() - began
+
+    waiting: list[asyncio.Task[float]] = []
+    for count in (1, 2):
+        waiting.append(asyncio.create_task(timed()))
+        await service.until(lambda count=count: in_offload(service) == count)  # type: ignore[misc]
+    held = clock()
+    for _ in range(20):
+        assert status_of(await service.get()) == 503
+    assert (await service.scrape())["http_requests_in_flight"] == 2
+    least = clock() - held
+    work.gate.set()
+    most = sum(await asyncio.gather(*waiting)) / 2
+    values = await service.scrape()
+    duration, of = "http_request_duration_seconds", "{route=/data,status_class=2xx}"
+    assert total(values, "http_requests_total", status="503") == 20
+    assert total(values, f"{duration}_count") == values[f"{duration}_count{of}"] == 2
+    assert least <= values[f"{duration}_sum{of}"] / 2 <= most, "the clients' mean"
+    assert total(values, f"{duration}_bucket", le="0.0005") == 0, "nothing took no time"
+    assert values["http_requests_in_flight"] == 0
+
+
+@pytest.mark.usefixtures("gate")
+async def test_the_predicted_wait_is_what_the_gate_goes_by(start: Start) -> None:
+    service, waiting = await busy(start)
+    admission = service.service.parts.offload._queue.admission
+    admission.seconds = 2.0
+    assert (await service.scrape())["offload_predicted_wait_seconds"] == 3.0, "one waits, one is half done"
+    work.gate.set()
+    await asyncio.gather(*waiting)
+    assert (await service.scrape())["offload_predicted_wait_seconds"] == 0
+
+
+@pytest.mark.usefixtures("gate")
 async def test_the_cheap_no_and_the_long_way_round_say_the_same(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,8 +260,10 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     looks: list[Verdict | Place] = []
     check = early_reject.EarlyReject.__call__
 
-    def checked(self: early_reject.EarlyReject, sock: socket.socket) -> Verdict | Place:
-        looks.append(check(self, sock))
+    def checked(
+        self: early_reject.EarlyReject, sock: socket.socket, arrived: float | None
+    ) -> Verdict | Place:
+        looks.append(check(self, sock, arrived))
         return looks[-1]
 
     monkeypatch.setattr(early_reject.EarlyReject, "__call__", checked)
@@ -266,13 +309,21 @@ async def test_a_request_past_its_deadline_gets_504(start: Start) -> None:
 
 @pytest.mark.usefixtures("gate")
 async def test_a_request_may_ask_for_a_shorter_deadline(start: Start) -> None:
-    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate")
-    head = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\nRequest-Timeout: "
-    assert status_of(await service.exchange(head + b"0.05\r\n\r\n")) == 504
-    for nonsense in (b"soon", b"-1", b"0", b"nan"):
-        answer = await service.exchange(head + nonsense + b"\r\n\r\n")
-        assert status_of(answer) == 400
-        assert b"Request-Timeout" in body_of(answer)
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate", deadline=60)
+    head = b"GET /data HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+    seconds, milliseconds = b"Request-Timeout: ", b"x-envoy-expected-rq-timeout-ms: "
+    for shorter in (
+        seconds + b"0.05",
+        milliseconds + b"50",
+        seconds + b"0.05\r\n" + milliseconds + b"60000",
+        seconds + b"60\r\n" + milliseconds + b"50",
+    ):
+        assert status_of(await service.exchange(head + shorter + b"\r\n\r\n")) == 504
+    for name in (seconds, milliseconds):
+        for nonsense in (b"soon", b"-1", b"0", b"nan"):
+            answer = await service.exchange(head + name + nonsense + b"\r\n\r\n")
+            assert status_of(answer) == 400
+            assert name[:-2] in body_of(answer)
 
 
 @processes

@@ -23,14 +23,14 @@ class Gate:
 
     def __init__(self, retry_after: int | None, *, at_capacity: bool = True) -> None:
         self.at_capacity, self.says = at_capacity, retry_after
-        self.deadlines = set[float]()
+        self.deadlines = set[tuple[float, float | None]]()
         self.expected = self.rejected = 0
 
     def is_queueing(self) -> bool:
         return self.at_capacity
 
-    def retry_after(self, deadline: float) -> int | None:
-        self.deadlines.add(deadline)
+    def retry_after(self, deadline: float, arrived: float | None) -> int | None:
+        self.deadlines.add((deadline, arrived))
         return self.says
 
     def expect(self) -> Place:
@@ -70,12 +70,12 @@ def test_a_request_is_answered_and_ends_in_order(pair: tuple[socket.socket, sock
     client, served = pair
     arrived(client, served, GET)
     gate, metrics = Gate(7), Metrics()
-    assert EarlyReject(["/data"], gate, 3.0, metrics)(served) is Verdict.REFUSED
+    assert EarlyReject(["/data"], gate, 3.0, metrics)(served, 5.0) is Verdict.REFUSED
     served.close()
     answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 7\r\n" in answer
-    assert (gate.deadlines, gate.rejected) == ({3.0}, 1)
+    assert (gate.deadlines, gate.rejected) == ({(3.0, 5.0)}, 1)
     assert refused(metrics) == {"/data": 1}
 
 

@@ -33,7 +33,7 @@ async def test_data_is_answered_whatever_the_strategy(start: Start, offload: str
     assert values["offload_task_cpu_seconds_count"] == values["offload_queue_wait_seconds_count"] == 1
     assert values["offload_task_cpu_seconds_sum"] > 0
     assert values["http_requests_total{method=GET,route=/data,status=200}"] == 1
-    assert values["http_request_duration_seconds_count{route=/data}"] == 1
+    assert values["http_request_duration_seconds_count{route=/data,status_class=2xx}"] == 1
     assert values["offload_workers"] == (1 if offload == "inline" else 2)
     assert values["offload_running"] == values["offload_queue_depth"] == 0
 
