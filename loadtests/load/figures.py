@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from loadtests.load import curves
 from loadtests.load.folder import Record
 from loadtests.load.results import Step, StepsSummary
-from loadtests.load.sample import STOPPED, Sample
+from loadtests.load.sample import STOPPED, Sample, requests
 from loadtests.load.summary import waits
 from loadtests.load.tell import seconds
 from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, svg
@@ -28,7 +28,7 @@ ABOVE: Final = 0.965  # where "never" is drawn: this share of the axis' height
 
 def of_run(record: Record) -> dict[str, str]:
     """The figures of one phase as SVG, by name; none if no request came due."""
-    due = [sample for sample in record.samples if sample.reason != STOPPED]
+    due = [sample for sample in requests(record.samples) if sample.reason != STOPPED]
     if not due:
         return {}
     drawings: dict[str, Callable[[Record, list[Sample]], Figure]] = {

@@ -104,8 +104,9 @@ def cases(size: Size) -> dict[str, Case]:
         connected = answered + unanswered
         assert connected + connect_timeout == n
         return ClientLedger(
-            planned=n, sent=n, not_sent=0, connected=connected, connections=connected, connect_failed=0,
-            connect_timeout=connect_timeout, connect_aborted=0, answered=answered, unanswered=unanswered,
+            planned=n, sent=n, not_sent=0, attempts=n, connected=connected, connections=connected,
+            connect_failed=0, connect_timeout=connect_timeout, connect_aborted=0, answered=answered,
+            unanswered=unanswered,
         )  # fmt: skip
 
     def answered(scripts: Scripts, label: str = "ok", **more: Any) -> Case:

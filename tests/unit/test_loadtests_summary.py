@@ -36,7 +36,7 @@ def test_latency_counts_from_the_intended_time_and_service_from_the_start() -> N
 def test_the_ledger_sums_up_line_by_line() -> None:
     books = ledger(EVERY_KIND)
     assert books == ClientLedger(
-        planned=13, sent=11, not_sent=2, connected=8, connections=8,
+        planned=13, sent=11, not_sent=2, attempts=11, connected=8, connections=8,
         connect_failed=1, connect_timeout=1, connect_aborted=1,
         answered=2, unanswered=6,
     )  # fmt: skip
