@@ -100,7 +100,8 @@ class Retries:
     """
 
     def __init__(self, policy: str, retries: int, seed: int) -> None:
-        self._policy, self._retries, self._seed = policy, retries, seed
+        self._policy, self._seed = policy, seed
+        self._retries = 0 if policy == NO_RETRY else retries
         self._budget = Budget()
         self._waiting: list[tuple[float, int, Sample]] = []  # heap: when, the number of the request
         self.next_due = math.inf  # when the next one is due
@@ -118,9 +119,7 @@ class Retries:
 
         `answer`: as far as it came. An attempt that is kept comes back from `take` or `rest`, once.
         """
-        if self._policy == NO_RETRY or failed.attempt > self._retries:
-            return False
-        if not is_retried(failed.outcome, failed.status, failed.reason):
+        if failed.attempt > self._retries or not is_retried(failed.outcome, failed.status, failed.reason):
             return False
         wait = self._wait_seconds(failed, answer)
         if wait is None:

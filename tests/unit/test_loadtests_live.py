@@ -114,3 +114,20 @@ def test_of_kept_connections_it_is_told_how_many_there_were(keep_alive: bool) ->
 )
 def test_a_duration_has_three_digits_and_a_fitting_unit(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+@pytest.mark.parametrize("retry", ["backoff", "none"])
+def test_a_summary_of_clients_that_retry_tells_attempts_and_amplification(retry: str) -> None:
+    samples = [
+        Sample(n, n, n, n, n + 0.004, "status", 503, None, request=n, attempt=attempt, last=attempt == 2)
+        for n in range(1, 4)
+        for attempt in (1, 2)
+    ]
+    stream = io.StringIO()
+    phase = replace(PHASE, retries=1, retry=retry)
+    Console(file=stream, width=80).print(render(summarise(samples, FACTS, phase)))
+    text = " ".join(stream.getvalue().split())
+    assert "amplification 2.00 (attempts / requests)" in text
+    assert "retries backoff, at most 1;" in text or retry == "none"
+    assert "attempts status_503 6" in text
+    assert "attempts 6 = sent + retries 3 attempts = connected 6 connected = answered 6" in text

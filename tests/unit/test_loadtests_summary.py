@@ -304,3 +304,59 @@ def test_a_stall_shows_in_the_open_load_as_arithmetic_demands() -> None:
     closed_loop = [*steady(999), answered(begin, took=1.0)]
     assert summarise(open_load, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.90, abs=0.011)
     assert summarise(closed_loop, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.004, rel=2e-3)
+
+
+RETRYING = replace(PHASE, retries=2, retry="immediate")
+
+
+def retried() -> list[Sample]:
+    """A thousand requests: 900 answered at once, 60 after a time-out of a second, 40 refused three times."""
+    found: list[Sample] = []
+    for number, first in enumerate(steady(), 1):
+        due = first.intended
+        attempts = [first]
+        if number % 25 == 0:
+            attempts = [answered(due + n / 100, status=503) for n in range(3)]
+        elif number % 50 in (1, 2, 3):
+            attempts = [failed(due, 1, "timeout", stood=number % 50 == 1), answered(due + 1.1)]
+        last = len(attempts)
+        found += [
+            sample._replace(intended=due, request=number, attempt=n, last=n == last)
+            for n, sample in enumerate(attempts, 1)
+        ]
+    return found
+
+
+def test_the_ledger_closes_by_request_and_by_attempt() -> None:
+    books = ledger(retried())
+    assert books == ClientLedger(
+        planned=1000, sent=1000, not_sent=0, attempts=1140, connected=1100, connections=1100,
+        connect_failed=0, connect_timeout=40, connect_aborted=0,
+        answered=1080, unanswered=20,
+    )  # fmt: skip
+    assert books.attempts == books.connected + books.connect_timeout
+    assert books.connected == books.answered + books.unanswered
+
+
+def test_a_request_has_one_outcome_and_waits_from_its_first_intended_send() -> None:
+    summary = summarise(retried(), FACTS, RETRYING)
+    assert summary.outcomes == {"ok": 960, "status_503": 40}
+    assert summary.attempt_outcomes == {"ok": 960, "status_503": 120, "timeout": 60}
+    assert summary.amplification == 1.14
+    assert summary.infinitely_late == 40
+    assert summary.error_share == 0.04
+    assert summary.latency_seconds.p95 == pytest.approx(1.104)  # the attempt before is part of it
+    assert summary.answered_latency_seconds.max == pytest.approx(1.104)
+
+
+def test_service_is_that_of_attempts_and_lateness_that_of_first_ones() -> None:
+    summary = summarise(retried(), FACTS, RETRYING)
+    assert summary.state == "ok"
+    assert summary.service_seconds.p90 is None  # 180 of 1,140 had no answer
+    assert summary.service_seconds.p50 == pytest.approx(0.004)
+    assert summary.lateness_seconds.max == 0
+    assert summary.offered_per_second == 100  # retries are nobody's plan
+
+
+def test_a_run_that_sent_nothing_has_no_amplification() -> None:
+    assert summarise([unsent(1000, "stopped")], FACTS, RETRYING).amplification is None
