@@ -87,14 +87,18 @@ def _rates(record: Record, due: list[Sample]) -> Figure:
     series = [(offered, "offered", GREY, ":"), ("answered as expected", "achieved", BLUE, "-")]
     if any(each.failed for each in found):
         series.append(("failed", "failed", VERMILION, "--"))
-    for label, name, colour, style in series:
-        heights = [getattr(each, name) for each in found]
+    drawn = {label: ([getattr(each, name) for each in found], *look) for label, name, *look in series}
+    if record.phase.retries_at_most:
+        summary, started = record.summary, record.facts.started_monotonic
+        sent = curves.attempts(record.samples, started, summary.window_seconds)
+        drawn["attempts"] = (sent, ORANGE, "-.")
+    for label, (heights, colour, style) in drawn.items():
         axis.stairs(heights, edges, baseline=None, color=colour, ls=style, lw=1.6, label=label)
     axis.set_xlim(0, edges[-1])
-    axis.set_ylim(0, 1.12 * max(max(each.offered, each.achieved) for each in found))
+    axis.set_ylim(0, 1.12 * max(max(heights) for heights, *_ in drawn.values()))
     axis.set_xlabel("seconds after the start")
     axis.set_ylabel("per second")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

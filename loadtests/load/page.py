@@ -32,7 +32,8 @@ CAPTIONS: Final = {
     "latency": "Latency counts from the moment a request was due, so a stall shows in all that came due "
     "meanwhile. The lines are quantiles of slices of at least a second and a hundred requests; a gap is a "
     "slice in which the quantile is never. A cross marks requests that did not get the expected answer.",
-    "rates": "Offered and failed requests count when they were due, answered ones when they were complete.",
+    "rates": "Offered and failed requests count when they were due, answered ones when they were complete; "
+    "attempts, if clients retry, when they were sent.",
     "quantiles": "One request in a hundred waited longer than at 99 %. The last point is the maximum. "
     "The gap between the two lines is the wait before a request could be sent; if clients retry, before its "
     "last attempt.",

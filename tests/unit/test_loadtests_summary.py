@@ -9,7 +9,17 @@ from loadtests.load.results import ClientLedger
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger, summarise
 from loadtests.load.thresholds import Threshold
-from tests.support.samples import EVERY_KIND, FACTS, PHASE, answered, failed, steady, unsent
+from tests.support.samples import (
+    EVERY_KIND,
+    FACTS,
+    PHASE,
+    RETRYING,
+    answered,
+    failed,
+    retried,
+    steady,
+    unsent,
+)
 
 
 def test_a_steady_run_is_summed_up_in_rates_and_quantiles() -> None:
@@ -304,27 +314,6 @@ def test_a_stall_shows_in_the_open_load_as_arithmetic_demands() -> None:
     closed_loop = [*steady(999), answered(begin, took=1.0)]
     assert summarise(open_load, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.90, abs=0.011)
     assert summarise(closed_loop, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.004, rel=2e-3)
-
-
-RETRYING = replace(PHASE, retries=2, retry="immediate")
-
-
-def retried() -> list[Sample]:
-    """A thousand requests: 900 answered at once, 60 after a time-out of a second, 40 refused three times."""
-    found: list[Sample] = []
-    for number, first in enumerate(steady(), 1):
-        due = first.intended
-        attempts = [first]
-        if number % 25 == 0:
-            attempts = [answered(due + n / 100, status=503) for n in range(3)]
-        elif number % 50 in (1, 2, 3):
-            attempts = [failed(due, 1, "timeout", stood=number % 50 == 1), answered(due + 1.1)]
-        last = len(attempts)
-        found += [
-            sample._replace(intended=due, request=number, attempt=n, last=n == last)
-            for n, sample in enumerate(attempts, 1)
-        ]
-    return found
 
 
 def test_the_ledger_closes_by_request_and_by_attempt() -> None:

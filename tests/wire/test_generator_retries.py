@@ -184,6 +184,27 @@ def test_a_client_of_a_closed_loop_goes_on_when_its_last_attempt_has_ended() -> 
     assert in_order == [(1 + n // 3, 1 + n % 3) for n in range(len(in_order))]
 
 
+def test_so_does_a_client_that_keeps_its_connection() -> None:
+    def refuse(connection: socket.socket, _number: int) -> bool:
+        connection.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    with KeepingServer(refuse) as server:
+        loop = drive(
+            server.url,
+            lambda progress: progress.retried < 6,
+            clients=1,
+            duration_seconds=60,
+            keep_alive=True,
+            retries=2,
+            retry="immediate",
+        )
+    in_order = [(sample.request, sample.attempt) for sample in by_start(loop)]
+    assert len(in_order) >= 9
+    assert in_order == [(1 + n // 3, 1 + n % 3) for n in range(len(in_order))]
+    assert len(server.requests) == 1
+
+
 def test_a_retry_waits_for_room_and_is_sent_then() -> None:
     most: list[int] = []
 
