@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +110,28 @@ def test_a_connection_that_is_refused_is_tried_again() -> None:
         loop = drive(f"http://127.0.0.1:{bound.getsockname()[1]}/", **ONE, retries=3, retry="immediate")
     assert [(s.label, s.attempt) for s in loop.samples] == [("connect_ECONNREFUSED", n) for n in (1, 2, 3, 4)]
     assert ledger(loop.samples).connect_failed == 4
+
+
+@pytest.mark.parametrize(
+    ("linger", "reason"), [(False, "UNEXPECTED_EOF_WHILE_READING"), (True, "ECONNRESET")]
+)
+def test_a_handshake_that_is_cut_off_is_tried_again(linger: bool, reason: str) -> None:
+    def cut_off() -> None:
+        for _ in range(3):
+            connection, _ = listener.accept()
+            connection.recv(65_536)
+            if linger:  # zero seconds: close(2) sends RST, socket(7)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=cut_off)
+        thread.start()
+        loop = drive(f"https://127.0.0.1:{listener.getsockname()[1]}/", **ONE, retries=2, retry="immediate")
+        assert [(s.outcome, s.reason, s.attempt) for s in loop.samples] == [
+            ("tls_error", reason, n) for n in (1, 2, 3)
+        ]
+        thread.join()
 
 
 def test_a_backoff_waits_as_its_seed_says() -> None:
