@@ -89,4 +89,5 @@ def test_attempts_are_drawn_when_they_were_sent_and_not_when_their_request_was_d
     ]
     sent = [sample for sample in EVERY_KIND if sample.started is not None and sample.started < START + 1]
     assert curves.attempts(later, START, 10.0)[:3] == [len(sent), 2, 0]
+    assert curves.attempts(later, START, 10.0)[-1] == 0
     assert len(curves.attempts(later, START, 10.0)) == len(curves.rates(later, START, 10.0))

@@ -32,12 +32,12 @@ PROGRESS = [
 ]
 
 
-def shown(*, terminal: bool, step: str = "") -> str:
+def shown(*, terminal: bool, step: str = "", retried: int = 0) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=80)
     with Display(PHASE, console, step) as display:
         for progress in PROGRESS:
-            display.update(progress, 12)
+            display.update(replace(progress, retried=retried), 12)
     return stream.getvalue()
 
 
@@ -52,6 +52,12 @@ def test_on_a_terminal_the_counts_are_redrawn_and_taken_away_at_the_end() -> Non
     assert "\x1b[" in text
     assert "300 of 300" in text
     assert "connect_ECONNREFUSED" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_retries_are_told_beside_what_was_sent_by_the_schedule(terminal: bool) -> None:
+    assert f"300{' of 300' if terminal else ''} + 40 retries" in shown(terminal=terminal, retried=40)
+    assert "retries" not in shown(terminal=terminal)
 
 
 def test_a_step_is_told_with_its_rate_first() -> None:
