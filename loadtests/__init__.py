@@ -15,6 +15,7 @@
     load/               one load against one URL
       commands.py         `run` and `ports`: flags in, exit code out
       flags.py            the flags of a load, a request, this machine
+      values.py           and what is read of their text
       order.py            what is asked of a run besides its load
       run.py              runs one phase: lays out the run folder, from the order to the summary
       steps.py            the same for several rates, one after another
@@ -32,14 +33,16 @@
       surroundings.py     and whether that spoils a run
       endpoint.py         address, request bytes and TLS settings, prepared once
       schedule.py         when each request is meant to start: arithmetic, no clock
+      retrying.py         what a client sends again, and when
       loop.py             sends what is due, whatever the answers do
+      tally.py            what it counts meanwhile
       readiness.py        since when an event may have waited for the loop
       effort.py           how busy the loop was
       attempt.py          gets a request its connection: connect, TLS handshake
       connection.py       one request on a connection of its own
       kept.py             one request on a connection that others use, too
       answer.py           where an HTTP answer ends
-      sample.py           what happened to one request: its moments, one outcome
+      sample.py           what happened to one attempt: its moments, one outcome
       histogram.py        quantiles
       summary.py          rates, latencies, the client's ledger
       judgement.py        when figures say nothing about the server

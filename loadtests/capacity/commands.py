@@ -16,9 +16,8 @@ from loadtests.load.flags import (
     machine_of,
     request_of,
     run_as_typed,
-    success,
-    threshold,
 )
+from loadtests.load.values import success, threshold
 
 if TYPE_CHECKING:
     from loadtests.capacity.results import Capacity

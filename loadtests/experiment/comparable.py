@@ -22,7 +22,7 @@ from loadtests.load.folder import holds_steps
 from loadtests.load.generator import read_samples
 from loadtests.load.histogram import minimum_samples, quantile
 from loadtests.load.phase import Phase
-from loadtests.load.sample import STOPPED, Sample, elapsed
+from loadtests.load.sample import STOPPED, Sample, elapsed, requests
 from loadtests.load.summary import in_time, summarise, waits
 
 FEWEST_SLICES: Final = 5
@@ -155,7 +155,7 @@ class Run:
         cls, path: Path, phase: Phase, samples: Sequence[Sample], start: float, window_seconds: float
     ) -> Self:
         """Answers per second and latencies of the slices of one phase."""
-        due = [sample for sample in samples if sample.reason != STOPPED]
+        due = [sample for sample in requests(samples) if sample.reason != STOPPED]
         figures: dict[str, Figure] = {}
         unusable: dict[str, str] = {}
         found = {"answers": _rates(due, start, window_seconds)}
@@ -185,6 +185,7 @@ class Run:
                 "who closes": phase.who_closes,
                 "connections": "kept" if phase.keep_alive else "one per request",
                 "expect": phase.expect,
+                "retries": f"{phase.retry}, {phase.retries_at_most}",
             },
             told={"url": phase.url},
             unusable=unusable,

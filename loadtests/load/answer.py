@@ -5,6 +5,9 @@ the parser of Node.js. Touches nothing. Never keeps a body: a load generator onl
 complete.
 """
 
+import contextlib
+from email.utils import parsedate_to_datetime
+
 import httptools
 
 
@@ -33,6 +36,15 @@ class Answer:
     def end(self) -> None:
         """Note that the server has closed, which completes an answer without a length."""
         self.complete = self.complete or (self._final_head and not _Head(self._head).framed)
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """For how long the server asks the client to stay away; None if it does not say.
+
+        Seconds or a date (RFC 9110, 10.2.3), which the answer's own Date makes a time to wait whatever the
+        clock here says.
+        """
+        return None if not self._final_head else _Head(self._head).retry_after_seconds
 
     def release(self) -> None:
         """Release the parser, which refers to this object; the last call.
@@ -102,10 +114,24 @@ class _Head:
 
     def __init__(self, data: bytes) -> None:
         self.framed = self.closes = False
-        httptools.HttpResponseParser(self).feed_data(data)
+        self._date = self._retry_after = ""
+        with contextlib.suppress(httptools.HttpParserError):  # what follows the answer is not judged
+            httptools.HttpResponseParser(self).feed_data(data)
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        value = self._retry_after
+        if value.isascii() and value.isdecimal():
+            return float(value)
+        try:
+            wait = parsedate_to_datetime(value) - parsedate_to_datetime(self._date)
+        except (TypeError, ValueError):
+            return None
+        return max(0.0, wait.total_seconds())
 
     def on_message_begin(self) -> None:
         self.framed = self.closes = False
+        self._date = self._retry_after = ""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         match name.lower():
@@ -113,3 +139,7 @@ class _Head:
                 self.framed = True
             case b"connection":
                 self.closes = self.closes or b"close" in value.lower()
+            case b"date":
+                self._date = value.decode("latin-1")
+            case b"retry-after":
+                self._retry_after = value.decode("latin-1")

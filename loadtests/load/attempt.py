@@ -41,8 +41,8 @@ class Owner(Protocol):
     def on_connected(self) -> None:
         """Note that the TCP connection stands."""
 
-    def on_finished(self, sample: Sample) -> None:
-        """Take the sample; called exactly once per request."""
+    def on_finished(self, sample: Sample, answer: Answer) -> bool:
+        """Take the sample; called exactly once per attempt. Returns whether another attempt will follow."""
 
     def on_left_open(self, connection: "Attempt", now: float) -> None:
         """Note that the answer is complete and the server has yet to close; after `on_finished`.
@@ -50,31 +50,35 @@ class Owner(Protocol):
         The owner calls `step` to look for the close: the socket is not watched until then.
         """
 
-    def on_closed(self, now: float, *, stood: bool) -> None:
-        """Note that the request has no socket any more; called once, after `on_finished`.
+    def on_closed(self, now: float, *, stood: bool, last: bool) -> None:
+        """Note that the attempt has no socket any more; called once, after `on_finished`.
 
-        `stood`: the connection was established.
+        `stood`: the connection was established. `last`: no other attempt will follow.
         """
 
 
 class Attempt(ABC):
-    """One request until its connection stands; `Connection` sends and receives on it.
+    """One attempt of a request until its connection stands; `Connection` sends and receives on it.
 
     The owner calls `start` once, then `step` whenever the socket is ready.
     """
 
     __slots__ = (
-        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_next", "_owner", "_secured",
-        "_sock", "_unsent", "_watched", "closed", "finished", "local_port", "reused", "started",
+        "_answer", "_connected", "_endpoint", "_first_byte", "_intended", "_last", "_next", "_number",
+        "_owner", "_request", "_secured", "_sock", "_unsent", "_watched", "closed", "finished", "local_port",
+        "reused", "started",
     )  # fmt: skip
 
     ANSWER: ClassVar[type[Answer]] = Answer
     _next: Callable[[Any, float], None]  # Any: this class, or one of those below it
 
-    def __init__(self, endpoint: Endpoint, owner: Owner, intended: float) -> None:
+    def __init__(self, endpoint: Endpoint, owner: Owner, intended: float, request: int, number: int) -> None:
         self._endpoint = endpoint
         self._owner = owner
         self._intended = intended
+        self._request = request
+        self._number = number  # of this attempt, from 1
+        self._last = True
         self._connected: float | None = None
         self._secured: float | None = None
         self._first_byte: float | None = None
@@ -214,19 +218,18 @@ class Attempt(ABC):
     def _finish(self, outcome: str, now: float, status: int | None = None, reason: str | None = None) -> None:
         self.finished = True
         self._answer.release()
-        self._owner.on_finished(
-            Sample(
-                self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
-                self.local_port, None if status is None else now - self._owner.readiness.since,
-                self._secured, self.reused,
-            )
+        sample = Sample(
+            self._intended, self.started, self._connected, self._first_byte, now, outcome, status, reason,
+            self.local_port, None if status is None else now - self._owner.readiness.since,
+            self._secured, self.reused, self._request, self._number,
         )  # fmt: skip
+        self._last = not self._owner.on_finished(sample, self._answer)
 
     def _close(self, now: float) -> None:
         """Close at once, as clients do that have their answer or give up."""
         self.closed = True
         self._close_socket()
-        self._owner.on_closed(now, stood=self._connected is not None)
+        self._owner.on_closed(now, stood=self._connected is not None, last=self._last)
 
     def _close_socket(self) -> None:
         sock, self._sock = self._sock, None

@@ -14,12 +14,11 @@ from loadtests.load import ceiling
 from loadtests.load.flags import (
     add_load_flags,
     add_machine_flags,
-    duration,
     machine_of,
     phases_of,
     run_as_typed,
-    threshold,
 )
+from loadtests.load.values import duration, threshold
 
 
 def add(commands: Commands) -> None:

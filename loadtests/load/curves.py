@@ -86,7 +86,7 @@ def spreads(due: Sequence[Sample], started: float, window: float) -> list[Spread
 
 def rates(due: Sequence[Sample], started: float, window: float) -> list[Rates]:
     """Offered, achieved and failed requests, slice by slice."""
-    count = min(MOST_SLICES, max(FEWEST_SLICES, int(window)))
+    count = _slices(window)
     offered, achieved, failed = [0] * count, [0] * count, [0] * count
     for sample in due:
         place = _place(sample.intended - started, window, count)
@@ -100,6 +100,16 @@ def rates(due: Sequence[Sample], started: float, window: float) -> list[Rates]:
         Rates(begin, end, a / length, b / length, c / length)
         for (begin, end), a, b, c in zip(edges, offered, achieved, failed, strict=True)
     ]
+
+
+def attempts(samples: Iterable[Sample], started: float, window: float) -> list[float]:
+    """Attempts that were sent per second, in the slices of `rates`: those of retries as well."""
+    count = _slices(window)
+    sent = [0] * count
+    for sample in samples:
+        if sample.started is not None and (at := sample.started - started) <= window:
+            sent[_place(at, window, count)] += 1
+    return [number * count / window for number in sent]
 
 
 def by_rarity(ordered: Sequence[float]) -> Iterator[tuple[float, float]]:
@@ -121,6 +131,10 @@ def by_rarity(ordered: Sequence[float]) -> Iterator[tuple[float, float]]:
 def rarity_with_interval(count: int) -> float:
     """The rarity up to which `count` samples give a quantile an interval; `minimum_samples` says why."""
     return 1 / -math.expm1(math.log(0.025) / count)
+
+
+def _slices(window: float) -> int:
+    return min(MOST_SLICES, max(FEWEST_SLICES, int(window)))
 
 
 def _place(at: float, window: float, count: int) -> int:

@@ -17,6 +17,7 @@ from loadtests.load.phase import Phase
 from loadtests.load.port_state import held_ports, is_loopback, port_rules, source_for
 from loadtests.load.ports import Demand, Forecast, PortRules, forecast
 from loadtests.load.remedies import Remedy, remedies
+from loadtests.load.retrying import worst_case
 from loadtests.load.schedule import offsets_of
 
 WIDTH: Final = 78
@@ -64,9 +65,10 @@ def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str])
     rules = port_rules()
     if (span := phase.port_span) is not None:
         rules = rules.within(span)
-    offsets = [
+    requests = [
         begin + offset for each, begin in zip(phases, begins, strict=False) for offset in offsets_of(each)
     ]
+    offsets = worst_case(requests, phase.retry, phase.retries_at_most)
     # How many kept connections are open at the same time depends on how fast the server answers: only an
     # upper bound is known.
     most = phase.clients or min(len(offsets), phase.max_in_flight)
@@ -76,6 +78,7 @@ def examine(phases: Sequence[Phase], endpoint: Endpoint, command: Sequence[str])
         client_closes=phase.who_closes == "client",
         loopback=is_loopback(host),
         most_at_once=most if phase.keep_alive else None,
+        retries=0 if phase.keep_alive else len(offsets) - len(requests),
     )
     held = held_ports(host, port)
     found = forecast(demand, rules, held)
@@ -118,13 +121,19 @@ def sentences(found: Forecast) -> Iterator[str]:
             f"connection: {found.sustained_per_second:,.0f} connections/s can be sustained."
         )
     yield f"{found.ports:,} local ports{each}{busy}. {back}"
+    counted = "attempts" if found.retries else "requests"
     if found.first_without is not None:
         yield (
-            f"Request {found.first_without:,} of {found.planned:,}, {found.at_seconds:.1f} s after the "
-            "start, will find none (EADDRNOTAVAIL)."
+            f"{counted[:-1].capitalize()} {found.first_without:,} of {found.planned:,}, "
+            f"{found.at_seconds:.1f} s after the start, will find none (EADDRNOTAVAIL)."
         )
     elif found.planned:
-        yield f"All of {found.planned:,} requests will find one."
+        yield f"All of {found.planned:,} {counted} will find one."
+    if found.retries:
+        yield (
+            f"That counts {found.retries:,} retries, the most there can be, each sent as soon as its request "
+            "was due."
+        )
 
 
 def state_lines(rules: PortRules, sockets: Counter[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from loadtests.files import dump, write_whole
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
 from loadtests.load.results import MISSED, TOO_FEW, RunSummary, StepsSummary, ThresholdResult
-from loadtests.load.sample import OK, STOPPED, Sample
+from loadtests.load.sample import OK, STOPPED, Sample, requests
 from loadtests.load.summary import waits
 from loadtests.load.tell import observed
 
@@ -38,7 +38,7 @@ NEVER_COMMENT: Final = "a request without the expected answer counts as 3600 s"
 
 def write_exports(folder: Path, samples: Sequence[Sample], facts: GeneratorFacts) -> None:
     """Write the latency log, its table, and a line per second into a run folder."""
-    due = [sample for sample in samples if sample.reason != STOPPED]
+    due = [sample for sample in requests(samples) if sample.reason != STOPPED]
     write_whole(folder / LOG, latency_log(due, facts))
     write_whole(folder / TABLE, latency_table(due))
     write_whole(folder / SECONDS, "\n".join(dump(line) for line in per_second(samples, facts)))
@@ -73,7 +73,8 @@ def latency_table(due: Iterable[Sample]) -> str:
 
 def per_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[dict[str, Any]]:
     """A dict for each second of intended starts; the counts add up to those of the summary."""
-    for second, group in by_second(samples, facts):
+    for second, attempts in by_second(samples, facts):
+        group = requests(attempts)
         due = [sample for sample in group if sample.reason != STOPPED]
         found = Quantiles.of(waits(due))
         yield {
@@ -81,6 +82,7 @@ def per_second(samples: Iterable[Sample], facts: GeneratorFacts) -> Iterator[dic
             "planned": len(group),
             "due": len(due),
             "sent": sum(sample.started is not None for sample in group),
+            "attempts": sum(sample.started is not None for sample in attempts),
             "ok": sum(sample.outcome == OK for sample in group),
             "outcomes": dict(Counter(sample.label for sample in group).most_common()),
             "latency_p50_seconds": found.p50,

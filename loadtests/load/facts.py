@@ -15,12 +15,13 @@ class Progress:
     elapsed_seconds: float
     duration_seconds: float
     planned: int  # in a closed loop: sent so far
-    fired: int
+    fired: int  # requests, without their retries
     connected: int
     in_flight: int
     outcomes: dict[str, int]  # by label, the most frequent ones
     ports: int = 0  # different local ports so far
     half_ports_after: int | None = None  # connections until half of the port range was used; None: it is not
+    retried: int = 0  # attempts that followed another one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

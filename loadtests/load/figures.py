@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from loadtests.load import curves
 from loadtests.load.folder import Record
 from loadtests.load.results import Step, StepsSummary
-from loadtests.load.sample import STOPPED, Sample
+from loadtests.load.sample import STOPPED, Sample, requests
 from loadtests.load.summary import waits
 from loadtests.load.tell import seconds
 from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, svg
@@ -28,7 +28,7 @@ ABOVE: Final = 0.965  # where "never" is drawn: this share of the axis' height
 
 def of_run(record: Record) -> dict[str, str]:
     """The figures of one phase as SVG, by name; none if no request came due."""
-    due = [sample for sample in record.samples if sample.reason != STOPPED]
+    due = [sample for sample in requests(record.samples) if sample.reason != STOPPED]
     if not due:
         return {}
     drawings: dict[str, Callable[[Record, list[Sample]], Figure]] = {
@@ -87,14 +87,18 @@ def _rates(record: Record, due: list[Sample]) -> Figure:
     series = [(offered, "offered", GREY, ":"), ("answered as expected", "achieved", BLUE, "-")]
     if any(each.failed for each in found):
         series.append(("failed", "failed", VERMILION, "--"))
-    for label, name, colour, style in series:
-        heights = [getattr(each, name) for each in found]
+    drawn = {label: ([getattr(each, name) for each in found], *look) for label, name, *look in series}
+    if record.phase.retries_at_most:
+        summary, started = record.summary, record.facts.started_monotonic
+        sent = curves.attempts(record.samples, started, summary.window_seconds)
+        drawn["attempts"] = (sent, ORANGE, "-.")
+    for label, (heights, colour, style) in drawn.items():
         axis.stairs(heights, edges, baseline=None, color=colour, ls=style, lw=1.6, label=label)
     axis.set_xlim(0, edges[-1])
-    axis.set_ylim(0, 1.12 * max(max(each.offered, each.achieved) for each in found))
+    axis.set_ylim(0, 1.12 * max(max(heights) for heights, *_ in drawn.values()))
     axis.set_xlabel("seconds after the start")
     axis.set_ylabel("per second")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

@@ -1,6 +1,6 @@
 """The flags that describe a load, a request and this machine, and what is made of them.
 
-Shared by the commands that send something. Touches the file of a body. Never measures.
+Shared by the commands that send something. Touches nothing. Never measures.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests.arguments import Arguments, Parser, WrongValue, count
+from loadtests.arguments import Arguments, Parser, count
 from loadtests.exits import UsageError
-from loadtests.load.phase import ARRIVALS, CLOSERS, Phase
+from loadtests.load.phase import ARRIVALS, BACKOFF, CLOSERS, NO_RETRY, RETRY_POLICIES, Phase
+from loadtests.load.values import body_of_file, header, rates
 
 if TYPE_CHECKING:
     from loadtests.load.order import Machine
-    from loadtests.load.thresholds import Threshold
 
 RATE: Final = 20.0  # requests per second, unless --rate or --clients is given
 
@@ -45,7 +45,12 @@ def add_load_flags(parser: Parser) -> None:
         choices=ARRIVALS,
         help="constant: evenly spaced (the default); poisson: at random, as independent users send",
     )
-    add("--seed", type=int, metavar="N", help="seed of the Poisson arrivals (default: 1)")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of Poisson arrivals and of the waits before retries (default: 1)",
+    )
     add(
         "--max-in-flight",
         type=int,
@@ -77,7 +82,30 @@ def add_load_flags(parser: Parser) -> None:
         "idle; the ledger then counts requests, and connections on a line of their own (default: one "
         "connection per request)",
     )
+    _add_retry_flags(parser)
     add_request_flags(parser)
+
+
+def _add_retry_flags(parser: Parser) -> None:
+    """Add what clients do when an attempt fails."""
+    add = parser.add_argument_group("retries").add_argument
+    add(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often clients send a request again, at most, whatever its method: when it timed out, could "
+        "not connect, was cut off, or was answered 429 or 503 (unless --expect names these). Retries come on "
+        "top of --rate and never delay it (default: 0)",
+    )
+    add(
+        "--retry",
+        choices=RETRY_POLICIES,
+        help="when they do. immediate: at once; backoff: after a random time up to 100 ms, doubled with each "
+        "attempt, 10 s at most; budget: at once, while at most 10%% of the requests were retries; "
+        "retry-after: when the answer's Retry-After says, else as backoff, and not at all after more than "
+        "60 s; none: never, whatever --retries (default: backoff with --retries, else none)",
+    )
 
 
 def add_request_flags(parser: Parser) -> None:
@@ -159,6 +187,8 @@ def phases_of(arguments: Arguments) -> list[Phase]:
                 keep_alive=arguments.keep_alive,
                 who_closes=arguments.who_closes,
                 max_in_flight=arguments.max_in_flight,
+                retries=arguments.retries,
+                retry=arguments.retry or (BACKOFF if arguments.retries else NO_RETRY),
                 **_request(arguments),
             )
             for rate in steps
@@ -202,59 +232,3 @@ def run_as_typed(arguments: Arguments) -> list[str]:
         program = program.relative_to(Path.cwd())
     _, *words = arguments.words  # the command's own name comes first
     return [str(program), "-m", "loadtests", "run", *without_flag(words, "--out")]
-
-
-def rates(text: str) -> tuple[float, ...]:
-    """A rate, or several with commas; the phase judges whether a rate makes sense."""
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError:
-        raise WrongValue(f"{text!r} is not a rate, nor several with commas") from None
-
-
-def header(text: str) -> tuple[str, str]:
-    """Name and value of a header line."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise WrongValue(f"{text!r} is not 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def body_of_file(name: str) -> str:
-    """The content of a file; bytes that are not UTF-8 become surrogates (PEP 383)."""
-    try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise WrongValue(f"cannot read {name}: {error.strerror}") from None
-    return content.decode("utf-8", "surrogateescape")
-
-
-def threshold(text: str) -> Threshold:
-    """A threshold such as `p99<100ms`."""
-    from loadtests.load.thresholds import Threshold
-
-    try:
-        return Threshold.parse(text)
-    except ValueError as error:
-        raise WrongValue(str(error)) from None
-
-
-def duration(text: str) -> float:
-    """Seconds of `100ms` or `1.5s`."""
-    from loadtests.load.thresholds import parse_seconds
-
-    try:
-        return parse_seconds(text)
-    except ValueError as error:
-        raise WrongValue(str(error)) from None
-
-
-def success(text: str) -> Threshold:
-    """A share such as `99.9%`, as the threshold on errors that it stands for."""
-    try:
-        share = float(text.removesuffix("%"))
-    except ValueError:
-        share = -1.0
-    if not text.endswith("%") or not 0 <= share < 100:
-        raise WrongValue(f"{text!r} is not a share below 100 %, such as 99.9%")
-    return threshold(f"errors<={100 - share:.6g}%")

@@ -21,6 +21,7 @@ from loadtests.load.sample import (
     Sample,
     elapsed,
     explain,
+    requests,
 )
 
 # Lateness is part of every latency from the intended time, so it bounds the generator's own error; how late
@@ -108,7 +109,8 @@ def _faults(samples: Sequence[Sample], summary: RunSummary) -> Iterator[str]:
 
 def _allowed_lateness(samples: Iterable[Sample]) -> float:
     """Return how late the generator may be, in seconds, by how long all requests took."""
-    took = Quantiles.of(elapsed(s.intended, s.finished) for s in samples if s.started is not None).p99
+    ended = (s for s in requests(samples) if s.started is not None)
+    took = Quantiles.of(elapsed(s.intended, s.finished) for s in ended).p99
     share = LATENESS_SHARE * took if took is not None else 0.0
     return min(max(LATENESS_FLOOR_SECONDS, share), LATENESS_CEILING_SECONDS)
 
@@ -131,7 +133,7 @@ def _cautions(samples: Sequence[Sample], summary: RunSummary, phase: Phase, *, v
         yield from summary.surroundings.cautions()
     if held_back := sum(sample.reason == TOO_MANY_IN_FLIGHT for sample in samples):
         yield f"{held_back} requests were held back by --max-in-flight {phase.max_in_flight}: they failed"
-    if dropped := sum(sample.outcome == DROPPED for sample in samples):
+    if dropped := sum(sample.outcome == DROPPED for sample in requests(samples)):
         yield (
             f"{dropped} requests went out on a kept connection that ended without a byte of an answer "
             "(dropped), for instance because the server closed it then; clients may repeat such requests if "

@@ -4,10 +4,11 @@ Knows when a connection can be reused, and what it means if it closes instead. T
 `Connection`. Never queues: a request that is due and finds no idle connection opens one of its own, so the
 load stays as open as with one connection per request.
 
-Nothing is sent twice. If a server closes an idle connection just as a request is sent on it, the client
-cannot know whether the server has read that request, and may repeat it only if it is idempotent (RFC 9110,
-9.2.2; RFC 9112, 9.3.1). Many clients repeat it silently. An instrument that did so would hide an error that
-every POST meets, and would count two requests as one. So this is an outcome of its own, `dropped`.
+Nothing is sent twice unless the run is told so (retrying.py). If a server closes an idle connection just as
+a request is sent on it, the client cannot know whether the server has read that request, and may repeat it
+only if it is idempotent (RFC 9110, 9.2.2; RFC 9112, 9.3.1). Many clients repeat it silently. An instrument
+that did so would hide an error that every POST meets, and would count two requests as one. So this is an
+outcome of its own, `dropped`.
 """
 
 import ssl
@@ -68,8 +69,10 @@ class KeptConnection(Connection):
     ANSWER = KeptAnswer
     _answer: KeptAnswer
 
-    def __init__(self, idle: Idle, endpoint: Endpoint, owner: Owner, intended: float) -> None:
-        super().__init__(endpoint, owner, intended)
+    def __init__(
+        self, idle: Idle, endpoint: Endpoint, owner: Owner, intended: float, request: int, number: int
+    ) -> None:
+        super().__init__(endpoint, owner, intended, request, number)
         self._idle = idle
 
     def start(self, now: float) -> None:
@@ -108,7 +111,7 @@ class KeptConnection(Connection):
             self._next = KeptConnection._look_while_idle
             self._watch(write=False)
             self._idle.add(self)
-            self._owner.on_closed(now, stood=True)
+            self._owner.on_closed(now, stood=True, last=self._last)
         elif self._answer.ends:
             super()._after_the_answer(now, at_end=at_end)
         else:

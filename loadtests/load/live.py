@@ -59,7 +59,12 @@ class Display:
 def _line(progress: Progress) -> str:
     seconds = f"{progress.elapsed_seconds:.0f}/{progress.duration_seconds:g} s"
     outcomes = "  ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
-    return f"{seconds}  fired {progress.fired}  in flight {progress.in_flight}  {outcomes}".rstrip()
+    fired = f"fired {progress.fired}{_retried(progress)}"
+    return f"{seconds}  {fired}  in flight {progress.in_flight}  {outcomes}".rstrip()
+
+
+def _retried(progress: Progress) -> str:
+    return f" + {progress.retried:,} retries" if progress.retried else ""
 
 
 def _ports(progress: Progress, time_waits: int) -> str:
@@ -81,7 +86,7 @@ def _panel(title: str, progress: Progress, time_waits: int) -> RenderableType:
     outcomes = dict(progress.outcomes)
     answered = sum(outcomes.pop(name) for name in progress.outcomes if name == "ok" or name.startswith("ok_"))
     counts = Text.assemble(
-        ("fired ", "dim"), f"{progress.fired:,} of {progress.planned:,}   ",
+        ("fired ", "dim"), f"{progress.fired:,} of {progress.planned:,}{_retried(progress)}   ",
         ("in flight ", "dim"), f"{progress.in_flight:,}   ",
         ("ok ", "dim"), (f"{answered:,}", "green"),
     )  # fmt: skip

@@ -2,17 +2,19 @@
 
 Knows what is under way and when to give up; the schedule says what is due. Touches sockets through
 `Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once, and its
-latency counts from when it was due. The clocks are passed in.
+latency counts from when it was due. Retries wait for what is due by the schedule, never the other way round.
+The clocks are passed in.
 
 One thread and one selector instead of asyncio: less CPU per request, and no layer between the readiness of a
 socket and its timestamp.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from loadtests.load.answer import Answer
 from loadtests.load.attempt import Attempt, Owner
 from loadtests.load.connection import Connection
 from loadtests.load.effort import Effort
@@ -21,21 +23,12 @@ from loadtests.load.facts import Progress
 from loadtests.load.kept import Idle, KeptConnection
 from loadtests.load.phase import Phase
 from loadtests.load.readiness import Clocks, Readiness
-from loadtests.load.sample import (
-    ABORTED,
-    CONNECT_ERROR,
-    LOCAL_ERRORS,
-    NOT_SENT,
-    STOPPED,
-    TIMEOUT,
-    TOO_MANY_IN_FLIGHT,
-    Sample,
-    outcome_label,
-)
+from loadtests.load.retrying import Retries
+from loadtests.load.sample import ABORTED, NOT_SENT, STOPPED, TIMEOUT, TOO_MANY_IN_FLIGHT, Sample
 from loadtests.load.schedule import Arrivals, ClosedClients, OpenSchedule, offsets_of
+from loadtests.load.tally import Tally
 
 PROGRESS_SECONDS: Final = 0.2
-PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit into PIPE_BUF (pipe(7))
 
 # With `Connection: close` a server sends its FIN right after the last byte. If it has not done so within a
 # second, it ignores the header, however busy it is. Waiting until the time-out would hold a port for ten
@@ -45,13 +38,6 @@ LEFT_OPEN_SECONDS: Final = 1.0
 # How long the FIN after an answer may go unseen while nothing else wakes the loop. That holds a port and a
 # connection, and changes no figure.
 ENDING_SECONDS: Final = 0.002
-
-# If nothing listens, stop at once instead of counting thousands of refusals. A probe before the load would
-# find out as well, but the server would count one connection more than the ledger. Twenty errors in a row, or
-# nothing but errors for a second, are no hiccup of a server that is up; and once a single connection was
-# established, refusals are a finding, and the run goes on.
-HOPELESS_ERRORS: Final = 20
-HOPELESS_SECONDS: Final = 1.0
 
 
 class LoadLoop:
@@ -65,21 +51,20 @@ class LoadLoop:
         clocks: Clocks,
         late_port_parity: int | None = None,
     ) -> None:
-        self.samples: list[Sample] = []
         self.stop = self.interrupted = False
         self._phase, self._endpoint, self._emit, self._clocks = phase, endpoint, emit, clocks
         self._idle = Idle()
-        self._make: Callable[[Endpoint, Owner, float], Connection] = (
+        self._make: Callable[[Endpoint, Owner, float, int, int], Connection] = (
             partial(KeptConnection, self._idle) if phase.keep_alive else Connection
         )
         self._deadlines: deque[Attempt] = deque()  # in the order of their starts: all have the same time-out
         self._left_open: deque[tuple[float, Attempt]] = deque()  # until when, ascending
         self._ending: list[Attempt] = []  # of those, not looked at yet
         self.not_closed_by_server = 0
-        self._open = self._fired = self._reused = self._connected = self._failed_connects = 0
-        self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
-        self._ports: set[int] = set()
-        self._half_ports_after: int | None = None
+        self._open = 0
+        self._requests = 0  # that came due
+        self._tally = Tally(late_port_parity)
+        self._retries = Retries(phase.retry, phase.retries, phase.seed)
         self.late_port_parity = late_port_parity
         offsets = offsets_of(phase)
         self.readiness = Readiness(clocks)
@@ -93,16 +78,21 @@ class LoadLoop:
         )
 
     @property
+    def samples(self) -> list[Sample]:
+        """All attempts, in the order in which it was known what follows them."""
+        return self._tally.samples
+
+    @property
     def unreachable(self) -> bool:
         """Whether connections failed and none was ever established."""
-        return not self._connected and self._failed_connects > 0
+        return not self._tally.connected and self._tally.failed_connects > 0
 
     def run(self) -> None:
         """Send, receive and give up until all is done and the duration is over, or until stopped."""
         now, sending = self.started, True
-        while not (self.stop or (self._failed_connects and self._hopeless(now))):
+        while not (self.stop or (self._tally.failed_connects and self._tally.hopeless(now - self.started))):
             now = self._clocks.wall()
-            if self._arrivals.next_due <= now or now >= self._end:
+            if self._next_due <= now or now >= self._end:
                 self._fire_due(now)
             if self._ending:
                 self._look_for_ends()
@@ -110,7 +100,7 @@ class LoadLoop:
             if sending and (now >= self._next_progress or self._arrivals.finished):
                 self.effort.note(now, self._clocks.cpu())
                 sending = not self._arrivals.finished
-            if now >= self._end and not self._open and self._arrivals.finished:
+            if now >= self._end and not (self._open or self._retries) and self._arrivals.finished:
                 break
             if now >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECONDS
@@ -129,14 +119,15 @@ class LoadLoop:
 
     def on_connected(self) -> None:
         """Count an established connection."""
-        self._connected += 1
+        self._tally.connected += 1
 
-    def on_finished(self, sample: Sample) -> None:
-        """Keep what happened to one request."""
-        self.samples.append(sample)
-        self._outcomes[sample.outcome, sample.status, sample.reason] += 1
-        if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
-            self._failed_connects += 1
+    def on_finished(self, sample: Sample, answer: Answer) -> bool:
+        """Keep what happened to an attempt, or hand it to the retries if another one is to follow."""
+        self._tally.finished(sample)
+        again = self._retries.accept(sample, answer)
+        if not again:
+            self._tally.keep(sample)
+        return again
 
     def on_left_open(self, connection: Attempt, now: float) -> None:
         """Give the server a while to close a connection after its answer.
@@ -150,31 +141,45 @@ class LoadLoop:
         else:
             connection.step(now)
 
-    def on_closed(self, now: float, *, stood: bool) -> None:
-        """Count one open socket less."""
+    def on_closed(self, now: float, *, stood: bool, last: bool) -> None:
+        """Count one open socket less; a client of a closed loop goes on when its request has ended."""
         self._open -= 1
-        self._arrivals.on_ended(now, stood=stood)
+        if last:
+            self._arrivals.on_ended(now, stood=stood)
+
+    @property
+    def _next_due(self) -> float:
+        """When there is something to send: by the schedule, or again if there is room for it."""
+        if self._open >= self._phase.max_in_flight:
+            return self._arrivals.next_due
+        return min(self._arrivals.next_due, self._retries.next_due)
 
     def _fire_due(self, now: float) -> None:
-        while (intended := self._arrivals.take(now)) is not None:
-            if self._open >= self._phase.max_in_flight:
-                self._skip(intended, TOO_MANY_IN_FLIGHT)
-                continue
-            connection = self._make(self._endpoint, self, intended)
-            self._open += 1
-            self._fired += 1
-            self._deadlines.append(connection)
-            connection.start(now)
-            if connection.reused:
-                self._reused += 1
-            elif (port := connection.local_port) is not None:
-                self._ports.add(port)
-                if self._half_ports_after is None and port & 1 == self.late_port_parity:
-                    self._half_ports_after = self._fired - self._reused
+        while True:
+            if (intended := self._arrivals.take(now)) is not None:
+                self._requests += 1
+                if self._open >= self._phase.max_in_flight:
+                    self._skip(intended, TOO_MANY_IN_FLIGHT)
+                    continue
+                self._retries.on_request()
+                self._send(now, intended, self._requests, 1)
+            elif self._open < self._phase.max_in_flight and (failed := self._retries.take(now)) is not None:
+                self._tally.keep(failed._replace(last=False))
+                self._send(now, failed.intended, failed.request, failed.attempt + 1)
+            else:
+                return
             now = self._clocks.wall()
 
+    def _send(self, now: float, intended: float, request: int, attempt: int) -> None:
+        connection = self._make(self._endpoint, self, intended, request, attempt)
+        self._open += 1
+        self._deadlines.append(connection)
+        connection.start(now)
+        self._tally.sent(connection, attempt)
+
     def _skip(self, intended: float, reason: str) -> None:
-        self.on_finished(Sample(intended, None, None, None, None, NOT_SENT, None, reason))
+        skipped = Sample(intended, None, None, None, None, NOT_SENT, None, reason, request=self._requests)
+        self._tally.keep(skipped)
 
     def _look_for_ends(self) -> None:
         ending, self._ending = self._ending, []
@@ -193,12 +198,8 @@ class LoadLoop:
                 self.not_closed_by_server += 1
                 connection.close(now)
 
-    def _hopeless(self, now: float) -> bool:
-        enough = 1 if now >= self.started + HOPELESS_SECONDS else HOPELESS_ERRORS
-        return not self._connected and self._failed_connects >= enough
-
     def _next_wake(self, now: float) -> float:
-        wakes = [self._arrivals.next_due, self._next_progress]
+        wakes = [self._next_due, self._next_progress]
         if self._deadlines:
             wakes.append(self._deadlines[0].started + self._phase.timeout_seconds)
         if self._left_open:
@@ -223,21 +224,15 @@ class LoadLoop:
         for connection in (*self._deadlines, *(connection for _, connection in self._left_open)):
             if not connection.closed:
                 connection.give_up(ABORTED, now)
+        for sample in self._retries.rest():
+            self._tally.keep(sample)
         for intended in self._arrivals.never_due():
+            self._requests += 1
             self._skip(intended, STOPPED)
         self._idle.close()
         self._emit(self._progress(now))
         self.readiness.close()
 
     def _progress(self, now: float) -> Progress:
-        return Progress(
-            elapsed_seconds=round(now - self.started, 3),
-            duration_seconds=self._phase.duration_seconds,
-            planned=self._arrivals.planned,
-            fired=self._fired,
-            connected=self._connected,
-            in_flight=self._open,
-            outcomes={outcome_label(*key): n for key, n in self._outcomes.most_common(PROGRESS_OUTCOMES)},
-            ports=len(self._ports),
-            half_ports_after=self._half_ports_after,
-        )
+        duration, planned = self._phase.duration_seconds, self._arrivals.planned
+        return self._tally.progress(now - self.started, duration, planned, self._open)

@@ -14,7 +14,7 @@ from loadtests.files import write_whole
 from loadtests.load import doctor, figures
 from loadtests.load.folder import PAGE, Record, holds_steps, read_run, read_steps
 from loadtests.load.results import MISSED, PASSED, TOO_FEW, StepsSummary
-from loadtests.load.tell import COLUMNS, books_of, observed, seconds, times, told, verdict_of
+from loadtests.load.tell import COLUMNS, books_of, observed, retries_of, seconds, times, told, verdict_of
 from loadtests.pages import frame
 
 RUN: Final = Path(__file__).with_name("run.html.j2")
@@ -32,9 +32,11 @@ CAPTIONS: Final = {
     "latency": "Latency counts from the moment a request was due, so a stall shows in all that came due "
     "meanwhile. The lines are quantiles of slices of at least a second and a hundred requests; a gap is a "
     "slice in which the quantile is never. A cross marks requests that did not get the expected answer.",
-    "rates": "Offered and failed requests count when they were due, answered ones when they were complete.",
+    "rates": "Offered and failed requests count when they were due, answered ones when they were complete; "
+    "attempts, if clients retry, when they were sent.",
     "quantiles": "One request in a hundred waited longer than at 99 %. The last point is the maximum. "
-    "The gap between the two lines is the wait before a request could be sent.",
+    "The gap between the two lines is the wait before a request could be sent; if clients retry, before its "
+    "last attempt.",
     "steps": "A mark for each step. Where answers leave the dotted line, capacity ends. A hollow mark is an "
     "INVALID step: it says nothing about the server. Each rate was sent by itself, because a continuous ramp "
     "overestimates the capacity: a queue that begins to grow shows only later, at a higher rate.",
@@ -74,6 +76,7 @@ def of_run(record: Record) -> str:
         verdicts=[(result, verdict_of(result)) for result in summary.thresholds],
         observed=observed,
         books=books_of(summary).splitlines(),
+        retries=retries_of(summary),
         generator_pause=seconds(summary.generator.gc_max_pause_seconds),
         forecast=list(doctor.sentences(record.forecast)),
         plan=_plan(record),
@@ -108,12 +111,13 @@ def _plan(record: Record) -> dict[str, str]:
         "request": f"{phase.method} {phase.url}",
         "address": summary.address,
         "load": f"{phase.workload} for {phase.duration_seconds:g} s",
-        "seed": str(phase.seed) if phase.arrivals == "poisson" else "",
+        "seed": str(phase.seed) if phase.arrivals == "poisson" or phase.retries_at_most else "",
         "headers": ", ".join(f"{name} (value not shown)" for name, _ in phase.headers),
         "body": f"{len(phase.body_bytes):,} bytes" if phase.body else "",
         "success": phase.expect,
         "SLO": "" if slo is None else seconds(slo),
         "time-out": f"{phase.timeout_seconds:g} s",
+        "retries": f"{phase.retry}, at most {phase.retries}" if phase.retries_at_most else "",
         "in flight at most": f"{phase.max_in_flight:,}",
         "local addresses": phase.source or "",
         "local ports": phase.port_range or "",

@@ -13,6 +13,10 @@ from loadtests.load.statuses import parse_statuses
 
 ARRIVALS = ("constant", "poisson")
 CLOSERS = ("server", "client")
+RETRY_POLICIES = NO_RETRY, IMMEDIATE, BACKOFF, BUDGET, RETRY_AFTER = (
+    "none", "immediate", "backoff", "budget", "retry-after"
+)  # fmt: skip
+MOST_RETRIES = 100  # for each request
 MOST_SOURCES = 1024  # local addresses used in turn; each is tried before the load starts
 
 # These headers frame the requests of a connection; a second one would contradict the generator's.
@@ -36,7 +40,7 @@ class Phase:
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""  # UTF-8; other bytes are kept as surrogates (PEP 383)
     arrivals: str = "constant"
-    seed: int = 1
+    seed: int = 1  # of random arrivals, and of the waits before retries
     timeout_seconds: float = 10.0  # from the start of each request to the end of its answer
     source: str | None = None  # local IP address, or a range such as 127.0.0.2-127.0.0.9; None: the kernel's
     port_range: str | None = None  # local ports, such as 40000-40199; None: the kernel's
@@ -45,6 +49,8 @@ class Phase:
     expect: str = "200"  # statuses that count as success: 200, 2xx, 200-299, or several with commas
     max_in_flight: int = 10_000
     insecure: bool = False
+    retries: int = 0  # attempts for each request after the first one, at most
+    retry: str = NO_RETRY  # when they are sent; RETRY_POLICIES
 
     def __post_init__(self) -> None:
         for name in ("duration_seconds", "timeout_seconds"):
@@ -69,6 +75,7 @@ class Phase:
             raise ValueError(
                 f"who_closes {self.who_closes!r} does not go with keep_alive: connections stay open"
             )
+        self._check_retries()
         _ = self.sources, self.port_span  # their ValueErrors name the text at fault
         parse_statuses(self.expect)
         Target.parse(self.url)
@@ -90,6 +97,11 @@ class Phase:
         return None if self.port_range is None else parse_ports(self.port_range)
 
     @property
+    def retries_at_most(self) -> int:
+        """For each request; 0: clients do not retry."""
+        return 0 if self.retry == NO_RETRY else self.retries
+
+    @property
     def workload(self) -> str:
         """The load in words: `100/s poisson`, or `closed loop, 8 clients`."""
         if self.rate is not None:
@@ -105,6 +117,14 @@ class Phase:
             raise ValueError(
                 f"arrivals {self.arrivals!r} need a rate: clients in a closed loop send when answered"
             )
+
+    def _check_retries(self) -> None:
+        if not 0 <= self.retries <= MOST_RETRIES:
+            raise ValueError(f"retries must be between 0 and {MOST_RETRIES}, not {self.retries}")
+        if self.retry not in RETRY_POLICIES:
+            raise ValueError(f"retry must be one of {', '.join(RETRY_POLICIES)}, not {self.retry!r}")
+        if self.retry != NO_RETRY and not self.retries:
+            raise ValueError(f"retry {self.retry!r} needs retries: at most how many for each request")
 
     def _check_head(self) -> None:
         if not self.method or not METHOD_CHARACTERS.issuperset(self.method):

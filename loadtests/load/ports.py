@@ -94,6 +94,7 @@ class Demand:
 
     `offsets`: when connections start, in seconds, ascending; empty if that depends on the answers.
     `most_at_once`: of connections that are kept for the next request; None: each serves one request.
+    `retries`: how many of the connections are those of retries, in the worst case.
     """
 
     offsets: Sequence[float]
@@ -101,6 +102,7 @@ class Demand:
     client_closes: bool
     loopback: bool
     most_at_once: int | None = None
+    retries: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ class Forecast:
 
     `first_without`: number, from 1, of the first request that finds none; None: all find one. `at_seconds`:
     when that will be. `sustained_per_second`: the rate that can go on without end; None: ports are free again
-    at once. `most_at_once`: as in `Demand`.
+    at once. `most_at_once`, `retries`: as in `Demand`; retries are among the `planned`.
     """
 
     ports: int
@@ -121,6 +123,7 @@ class Forecast:
     at_seconds: float | None
     sustained_per_second: float | None
     most_at_once: int | None
+    retries: int = 0
 
 
 def forecast(
@@ -150,6 +153,7 @@ def forecast(
         at_seconds=None if number is None else demand.offsets[number - 1],
         sustained_per_second=rules.ports * len(demand.sources) / quarantine if quarantine else None,
         most_at_once=demand.most_at_once,
+        retries=demand.retries,
     )
 
 

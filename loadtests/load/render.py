@@ -7,7 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.load.results import MISSED, PASSED, TOO_FEW, RunSummary, State, StepsSummary, ThresholdState
-from loadtests.load.tell import COLUMNS, books_of, seconds, times, told, verdict_of
+from loadtests.load.tell import (
+    COLUMNS,
+    books_of,
+    outcomes_of,
+    retries_of,
+    seconds,
+    times,
+    told,
+    verdict_of,
+)
 
 STATE_STYLES: Final[dict[State, str]] = {"ok": "bold green", "missed": "bold red", "invalid": "bold yellow"}
 VERDICT_STYLES: Final[dict[ThresholdState, str]] = {PASSED: "green", MISSED: "red", TOO_FEW: "yellow"}
@@ -24,7 +33,9 @@ def render(summary: RunSummary) -> RenderableType:
     )
     generator = summary.generator
     parts: list[RenderableType] = [state, "", Text(told(summary)), "", _times(summary), ""]
-    parts.append(_fact("outcomes", "  ".join(f"{name} {n:,}" for name, n in summary.outcomes.items())))
+    parts.append(_fact("outcomes", outcomes_of(summary.outcomes)))
+    if (retries := retries_of(summary)) is not None:
+        parts += [_fact("retries", retries), _fact("attempts", outcomes_of(summary.attempt_outcomes))]
     parts.append(_fact("ledger", books_of(summary)))
     parts.append(
         _fact(

@@ -23,18 +23,19 @@ TOO_FEW: Final = "too few samples"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLedger:
-    """The client's ledger, to be compared with the server's; counts of requests.
+    """The client's ledger, to be compared with the server's; counts of requests and of their attempts.
 
-    planned = sent + not_sent; sent = connected + connect_failed + connect_timeout + connect_aborted;
-    connected = answered + unanswered. `connected` counts requests that had a connection, `connections` those
-    connections: as many, unless requests reused them (`keep_alive`). A connection is a TCP handshake, which
-    the *kernel* of the server completes: connections minus the server's accepted ones wait in its accept
-    queue.
+    Requests: planned = sent + not_sent. Attempts, as many as requests were sent unless clients retry:
+    attempts = connected + connect_failed + connect_timeout + connect_aborted; connected = answered +
+    unanswered. `connected` counts attempts that had a connection, `connections` those connections: as many,
+    unless attempts reused them (`keep_alive`). A connection is a TCP handshake, which the *kernel* of the
+    server completes: connections minus the server's accepted ones wait in its accept queue.
     """
 
     planned: int
     sent: int
     not_sent: int
+    attempts: int
     connected: int
     connections: int
     connect_failed: int
@@ -70,10 +71,11 @@ class ThresholdResult:
 class RunSummary:
     """One phase, summed up; `summarise` says how.
 
-    In `latency_seconds` and `service_seconds` a request without the expected answer is infinitely late; a
-    quantile that falls among these is null: never. There are `infinitely_late` of them.
-    `answered_latency_seconds` includes the other requests alone, and therefore says little: it leaves out the
-    ones that failed.
+    In `latency_seconds` a request without the expected answer is infinitely late; a quantile that falls among
+    these is null: never. There are `infinitely_late` of them. `answered_latency_seconds` includes the other
+    requests alone, and therefore says little: it leaves out the ones that failed. If clients retry, latency
+    and `outcomes` are those of requests, whatever their attempts came to; `service_seconds` and the times
+    below it are those of attempts.
     """
 
     state: State
@@ -85,6 +87,8 @@ class RunSummary:
     clients: int | None  # of a closed loop
     keep_alive: bool  # requests reused idle connections
     expect: str  # statuses that count as success
+    retry: str  # when clients send again what failed: none, immediate, backoff, budget, retry-after
+    retries: int  # for each request at most
     window_seconds: float
     offered_per_second: float | None  # None: a closed loop offers no rate
     achieved_per_second: float
@@ -94,16 +98,18 @@ class RunSummary:
     infinitely_late: int
     latency_seconds: Quantiles  # from the intended time
     answered_latency_seconds: Quantiles
-    service_seconds: Quantiles  # from the actual start
+    service_seconds: Quantiles  # from the actual start of each attempt
     connect_seconds: Quantiles  # of new connections only
     tls_seconds: Quantiles  # the handshake, of new connections; empty without TLS
     first_byte_seconds: Quantiles  # from when the request could be sent
     rest_seconds: Quantiles  # from the first byte of the answer to its last
-    lateness_seconds: Quantiles  # of sending; empty for a closed loop
+    lateness_seconds: Quantiles  # of sending requests for the first time; empty for a closed loop
     receive_lateness_seconds: Quantiles  # upper bound: how late the generator looked at a complete answer
     not_closed_by_server: int
     ports: PortUse
-    outcomes: dict[str, int]
+    outcomes: dict[str, int]  # of requests
+    attempt_outcomes: dict[str, int]
+    amplification: float | None  # attempts / requests that were sent; None: none was
     ledger: ClientLedger
     generator: GeneratorShare
     surroundings: Surroundings | None  # None: not observed

@@ -1,4 +1,4 @@
-"""What happened to one request: its moments, one named outcome, its local port.
+"""What happened to one attempt of a request: its moments, one named outcome, its local port.
 
 Knows the closed set of outcomes and their form on disk. Touches nothing. Never judges: the summary says
 whether a time-out is the server's fault or the machine's.
@@ -29,9 +29,17 @@ NO_PORT: Final = "EADDRNOTAVAIL"  # from connect(2): no local port is free for t
 TOO_MANY_IN_FLIGHT: Final = "max_in_flight"
 STOPPED: Final = "stopped"
 
+OF_ATTEMPTS: Final = ("request", "attempt", "last")  # the last columns of a sample
+
 
 class Sample(NamedTuple):
-    """One planned request. Times are seconds of the monotonic clock; None: that did not happen."""
+    """One attempt of a planned request. Times are seconds of the monotonic clock; None: that did not happen.
+
+    Without retries each request has one. With them its last attempt says how it ended; `intended` is that of
+    the request, so it is the last one's time from `intended` that the client waited. An attempt for each row,
+    instead of a count of attempts for each request: each has a connection and a port, which the server's
+    books name as well.
+    """
 
     intended: float
     started: float | None
@@ -46,6 +54,9 @@ class Sample(NamedTuple):
     receive_lateness_seconds: float | None = None
     secured: float | None = None  # the end of the TLS handshake
     reused: bool = False  # on a kept connection: `connected` is `started`, and `secured` is None
+    request: int = 0  # number of the request, from 1, in the order in which requests came due
+    attempt: int = 1  # number of this attempt at it, from 1
+    last: bool = True  # no other attempt followed
 
     @property
     def ready(self) -> float | None:
@@ -69,6 +80,11 @@ def outcome_label(outcome: str, status: int | None, reason: str | None) -> str:
     return outcome
 
 
+def requests(samples: Iterable[Sample]) -> list[Sample]:
+    """Return the last attempt of each request: how the request ended."""
+    return [sample for sample in samples if sample.last]
+
+
 def elapsed(begin: float | None, end: float | None) -> float:
     """Return the seconds between two moments, both of which happened."""
     assert begin is not None
@@ -87,10 +103,13 @@ def to_columns(samples: Iterable[Sample]) -> dict[str, Any]:
 def from_columns(content: dict[str, Any]) -> list[Sample]:
     """Read samples back; columns may stand in any order, unknown ones are ignored.
 
-    Raises `ValueError` when a column is missing.
+    Raises `ValueError` when a column is missing, except for those of attempts: runs that were kept before
+    clients could retry have none, and one attempt for each request.
     """
+    columns = content["columns"]
+    names = [name for name in Sample._fields if name in columns or name not in OF_ATTEMPTS]
     try:
-        places = [content["columns"].index(name) for name in Sample._fields]
+        places = [columns.index(name) for name in names]
     except ValueError as error:
         raise ValueError(f"not a file of samples: {error}") from None
     return [Sample(*(row[place] for place in places)) for row in content["rows"]]

@@ -26,6 +26,7 @@ from loadtests.load.sample import (
     TIMEOUT,
     Sample,
     elapsed,
+    requests,
 )
 from loadtests.load.surroundings import Surroundings
 from loadtests.load.thresholds import Measured, Threshold, check_slo
@@ -50,7 +51,7 @@ def summarise(
     that came due and were not aborted, the share without the expected answer.
 
     `latency_seconds` counts from the intended time and includes every request that came due;
-    `service_seconds` counts from the actual start and includes every request that was sent. Failures are
+    `service_seconds` counts from the actual start and includes every attempt that was sent. Failures are
     infinitely late in both: a refusal within a millisecond is no fast answer, and a time-out after ten
     seconds is no answer after ten. Requests that were aborted with the run count with the time that they had
     taken, because the generator ended them.
@@ -62,7 +63,7 @@ def summarise(
     thresholds = tuple(thresholds)
     check_slo(thresholds, slo_seconds)
     window = min(phase.duration_seconds, facts.wall_seconds) if facts.interrupted else phase.duration_seconds
-    due = [sample for sample in samples if sample.reason != STOPPED]
+    due = [sample for sample in requests(samples) if sample.reason != STOPPED]
     judged = [sample for sample in due if sample.outcome != ABORTED]
     measured = Measured(
         latencies=sorted(waits(due)),
@@ -100,11 +101,12 @@ def ledger(samples: Iterable[Sample]) -> ClientLedger:
         ABORTED: "connect_aborted",
     }
     for sample in samples:
-        books["planned"] += 1
+        books["planned"] += sample.last
         if sample.outcome == NOT_SENT:
             books["not_sent"] += 1
             continue
-        books["sent"] += 1
+        books["sent"] += sample.last
+        books["attempts"] += 1
         if sample.connected is None:
             books[never_connected[sample.outcome]] += 1
         else:
@@ -117,7 +119,9 @@ def ledger(samples: Iterable[Sample]) -> ClientLedger:
 def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measured: Measured) -> RunSummary:
     """Return all figures that need neither window nor judgement."""
     sent = [sample for sample in samples if sample.started is not None]
-    on_schedule = sent if phase.clients is None else []
+    answered = [sample for sample in requests(sent) if sample.outcome == OK]
+    on_schedule = [] if phase.clients is not None else [sample for sample in sent if sample.attempt == 1]
+    books = ledger(samples)
     late_looks = (s.receive_lateness_seconds for s in sent)
     return RunSummary(
         state="ok",
@@ -129,6 +133,8 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         clients=phase.clients,
         keep_alive=phase.keep_alive,
         expect=phase.expect,
+        retry=phase.retry,
+        retries=phase.retries,
         window_seconds=phase.duration_seconds,
         offered_per_second=None,
         achieved_per_second=measured.achieved_per_second,
@@ -137,9 +143,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         error_share=measured.failed / measured.judged if measured.judged else None,
         infinitely_late=measured.failed,
         latency_seconds=Quantiles.of(measured.latencies),
-        answered_latency_seconds=Quantiles.of(
-            elapsed(s.intended, s.finished) for s in sent if s.outcome == OK
-        ),
+        answered_latency_seconds=Quantiles.of(elapsed(s.intended, s.finished) for s in answered),
         service_seconds=Quantiles.of(waits(sent, from_start=True)),
         connect_seconds=Quantiles.of(
             elapsed(s.started, s.connected) for s in sent if s.connected is not None and not s.reused
@@ -157,8 +161,10 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         receive_lateness_seconds=Quantiles.of(late for late in late_looks if late is not None),
         not_closed_by_server=facts.not_closed_by_server,
         ports=_ports((s for s in sent if not s.reused), facts),
-        outcomes=dict(Counter(sample.label for sample in samples).most_common()),
-        ledger=ledger(samples),
+        outcomes=_counted(requests(samples)),
+        attempt_outcomes=_counted(sent),
+        amplification=books.attempts / books.sent if books.sent else None,
+        ledger=books,
         generator=GeneratorShare(
             cpu_share=facts.sending_cpu_seconds / facts.sending_seconds if facts.sending_seconds else 0.0,
             busiest_second_cpu_share=facts.busiest_second_cpu_share,
@@ -170,6 +176,10 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         cautions=(),
         thresholds=(),
     )
+
+
+def _counted(samples: Iterable[Sample]) -> dict[str, int]:
+    return dict(Counter(sample.label for sample in samples).most_common())
 
 
 def _ports(connecting: Iterable[Sample], facts: GeneratorFacts) -> PortUse:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from loadtests.load.histogram import Quantiles
+from loadtests.load.phase import NO_RETRY
 from loadtests.load.results import TOO_FEW, RunSummary, ThresholdResult
 
 COLUMNS: Final = (
@@ -58,10 +59,12 @@ def told(summary: RunSummary) -> str:
 def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
     """The rows of the table of times: a name, and a cell for each of `COLUMNS`."""
     failed = summary.infinitely_late > 0
+    # An attempt may fail and the request succeed in the end: then one is never, and the other is not.
+    attempt_failed = failed or summary.ledger.attempts > summary.ledger.sent
     rows: list[tuple[str, Quantiles, bool]] = [
         ("latency (from due time)", summary.latency_seconds, failed),
         ("  of what was answered", summary.answered_latency_seconds, False),
-        ("service (from sending)", summary.service_seconds, failed),
+        ("service (from sending)", summary.service_seconds, attempt_failed),
         ("  connecting", summary.connect_seconds, False),
         ("  TLS handshake", summary.tls_seconds, False),
         ("  until the first byte", summary.first_byte_seconds, False),
@@ -83,15 +86,32 @@ def times(summary: RunSummary) -> Iterator[tuple[str, list[str]]]:
 
 
 def books_of(summary: RunSummary) -> str:
-    """The client's ledger: three lines that add up, and a fourth for kept connections."""
+    """The client's ledger: three lines that add up, and more for retries and for kept connections."""
     books = summary.ledger
     parts = {"connected": books.connected}
     for name in ("connect_failed", "connect_timeout", "connect_aborted"):
         if count := getattr(books, name):
             parts[name] = count
     sent = " + ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in parts.items())
-    kept = f"\nthe ledger counts requests; connections {books.connections:,}" if summary.keep_alive else ""
+    counted = "attempts" if summary.retries else "requests"
+    kept = f"\nthe ledger counts {counted}; connections {books.connections:,}" if summary.keep_alive else ""
+    retries = f"\nattempts {books.attempts:,} = sent + retries {books.attempts - books.sent:,}"
     return (
-        f"planned {books.planned:,} = sent {books.sent:,} + not sent {books.not_sent:,}\n"
-        f"sent = {sent}\nconnected = answered {books.answered:,} + unanswered {books.unanswered:,}{kept}"
+        f"planned {books.planned:,} = sent {books.sent:,} + not sent {books.not_sent:,}"
+        f"{retries if summary.retries else ''}\n"
+        f"{'attempts' if summary.retries else 'sent'} = {sent}\n"
+        f"connected = answered {books.answered:,} + unanswered {books.unanswered:,}{kept}"
     )
+
+
+def outcomes_of(counts: dict[str, int]) -> str:
+    """Outcomes in one line, the most frequent first."""
+    return "  ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def retries_of(summary: RunSummary) -> str | None:
+    """What retries made of the load; None if clients do not retry."""
+    if not summary.retries or summary.amplification is None:
+        return None
+    policy = summary.retry if summary.retry == NO_RETRY else f"{summary.retry}, at most {summary.retries}"
+    return f"{policy}; amplification {summary.amplification:.2f} (attempts / requests)"

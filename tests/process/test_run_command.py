@@ -157,6 +157,32 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("flags", "policy", "attempts"),
+    [
+        ((), "none", 5),
+        (("--retries", "2"), "backoff", 15),
+        (("--retries", "2", "--retry", "none"), "none", 5),
+    ],
+)
+def test_clients_retry_as_the_flags_say_and_all_attempts_are_told(
+    flags: tuple[str, ...], policy: str, attempts: int, tmp_path: Path
+) -> None:
+    refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+    with ScriptedServer(answer_with(refusal)) as server:
+        done = run(server.url, "--rate", "50", "--duration", "0.1", *flags, "--out", tmp_path / "run")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["retry"], summary["outcomes"]) == (policy, {"status_503": 5})
+    assert summary["ledger"]["attempts"] == len(server.requests) == attempts
+    assert summary["attempt_outcomes"] == {"status_503": attempts}
+    assert summary["amplification"] == attempts / 5
+    assert ("amplification" in done.stdout) is bool(flags)
+    samples = json.loads((tmp_path / "run/samples.json").read_text())
+    last = samples["columns"].index("last")
+    assert [row[last] for row in samples["rows"]].count(True) == 5
+    assert json.loads((tmp_path / "run/plan.json").read_text())["phase"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--rat", "5"], "--rat"),
@@ -174,6 +200,9 @@ def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -
         (["--slo", "100"], "'100' is not a duration such as 100ms"),
         (["--expect", "ok"], "expect 'ok' is not statuses such as 200, 2xx"),
         (["--header", "novalue"], "is not 'NAME: VALUE'"),
+        (["--retries", "-1"], "retries must be between 0 and 100, not -1"),
+        (["--retry", "often", "--retries", "1"], "--retry"),
+        (["--retry", "budget"], "retry 'budget' needs retries"),
         (["--source", "192.0.2.1"], "192.0.2.1: Cannot assign requested address"),
         (["--json", "/nowhere/summary.json"], "cannot write to /nowhere/summary.json"),
         (["--out", "/dev/null/run"], "cannot write to the folder /dev/null/run: Not a directory"),

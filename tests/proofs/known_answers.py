@@ -28,7 +28,7 @@ from loadtests.load import histogram as reported
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.phase import Phase
 from loadtests.load.results import ClientLedger, RunSummary
-from loadtests.load.sample import OK, Sample
+from loadtests.load.sample import OK, Sample, requests
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
 from tests.proofs.record import keep
@@ -85,6 +85,9 @@ class Case:
     not_closed: int = 0
     cautions: tuple[str, ...] = ()  # how sentences must begin
     missed: tuple[str, ...] = ()  # thresholds
+    attempts: dict[str, int] | None = (
+        None  # by outcome; None: clients do not retry, so these are the outcomes
+    )
     freezes: int = 0  # of the generator
 
 
@@ -100,12 +103,15 @@ def cases(size: Size) -> dict[str, Case]:
     refused = Script(parts=((0.001, REFUSED),), good=False)
     slow = Script(parts=((0.002, HEAD), (0.05, BODY)))
 
-    def books(answered: int, unanswered: int = 0, connect_timeout: int = 0) -> ClientLedger:
+    def books(
+        answered: int, unanswered: int = 0, connect_timeout: int = 0, attempts: int = n
+    ) -> ClientLedger:
         connected = answered + unanswered
-        assert connected + connect_timeout == n
+        assert connected + connect_timeout == attempts
         return ClientLedger(
-            planned=n, sent=n, not_sent=0, connected=connected, connections=connected, connect_failed=0,
-            connect_timeout=connect_timeout, connect_aborted=0, answered=answered, unanswered=unanswered,
+            planned=n, sent=n, not_sent=0, attempts=attempts, connected=connected, connections=connected,
+            connect_failed=0, connect_timeout=connect_timeout, connect_aborted=0, answered=answered,
+            unanswered=unanswered,
         )  # fmt: skip
 
     def answered(scripts: Scripts, label: str = "ok", **more: Any) -> Case:
@@ -123,6 +129,20 @@ def cases(size: Size) -> dict[str, Case]:
             outcomes={"ok": n - hundredth, label: hundredth},
             ledger=books(n - hundredth, hundredth),
             closed=dict(Counter({"server": n - hundredth}) + Counter({by: hundredth})),
+        )
+
+    def retrying(
+        scripts: Scripts, outcome: str, attempts: dict[str, int], closed: dict[str, int], **phase: Any
+    ) -> Case:
+        answered = sum(count for label, count in attempts.items() if label in ("ok", "status_503"))
+        total = sum(attempts.values())
+        return Case(
+            scripts=scripts,
+            outcomes={outcome: n},
+            attempts=attempts,
+            ledger=books(answered, total - answered, attempts=total),
+            closed=closed,
+            phase={"retry": "immediate", "retries": 100, **phase},
         )
 
     created = Script(parts=((0.0, CREATED),))
@@ -177,6 +197,38 @@ def cases(size: Size) -> dict[str, Case]:
             missed=("p50<100ms", "p99<100ms"),
             cautions=("60.00% of the requests failed",),
         ),
+        # Of every five requests that reach the server it refuses three, whosever they are. The last one is
+        # answered, for clients do not stop before: so it sees five for every two that clients want.
+        "refuses 60 %, and clients retry until it answers": retrying(
+            lambda number: refused if number % 5 < 3 else Script(parts=((0.001, OK_ANSWER),)),
+            "ok",
+            {"ok": n, "status_503": n * 3 // 2},
+            {"server": n * 5 // 2},
+        ),
+        "resets every second, and clients retry until it answers": retrying(
+            lambda number: good if number % 2 else Script(parts=(), end="reset", good=False),
+            "ok",
+            {"ok": n, "reset": n},
+            {"server": n, "reset": n},
+        ),
+        "refuses all, and clients give up after two retries": retrying(
+            always(refused), "status_503", {"status_503": 3 * n}, {"server": 3 * n}, retries=2
+        ),
+        "answers nothing, and clients retry once": retrying(
+            always(Script(parts=(), end="hold", good=False)),
+            "timeout",
+            {"timeout": 2 * n},
+            {"client": 2 * n},
+            retries=1,
+            timeout_seconds=size.timeout_seconds,
+        ),
+        "refuses all, and clients have a budget": retrying(
+            always(refused),
+            "status_503",
+            {"status_503": n + n // 10},
+            {"server": n + n // 10},
+            retry="budget",
+        ),
         "answers while the generator is stopped": answered(
             always(Script(parts=((0.05, OK_ANSWER),))), freezes=size.freezes
         ),
@@ -220,6 +272,7 @@ def run(case: Case, size: Size, generator: Generator, folder: Path) -> Run:
     thresholds = [Threshold.parse(text) for text in case.missed]
     summary = summarise(samples, facts, phase, thresholds=thresholds)
     assert summary.outcomes == case.outcomes, summary.outcomes
+    assert summary.attempt_outcomes == (case.attempts or case.outcomes), summary.attempt_outcomes
     assert summary.ledger == case.ledger, summary.ledger
     assert len(server.book) == summary.ledger.connected
     assert Counter(entry.closed for entry in server.book) == case.closed
@@ -237,9 +290,9 @@ def run(case: Case, size: Size, generator: Generator, folder: Path) -> Run:
     if case.freezes and (freezes or not late):
         lapses.append(f"{case.freezes - freezes} of {case.freezes} stops; told as late: {late}")
     good = [(sample, span(entry)) for sample, entry in pairs if entry.good]
-    failed = [math.inf] * (len(samples) - len(good))
     served = [before - moment(sample.started) for sample, (before, _) in good]
-    check_below(summary.service_seconds, quantiles(served + failed))
+    check_below(summary.service_seconds, quantiles(served + [math.inf] * (len(samples) - len(good))))
+    failed = [math.inf] * (len(requests(samples)) - len(good))
     least = quantiles([before - sample.intended for sample, (before, _) in good] + failed)
     check_below(summary.latency_seconds, least)
     admitted = [
@@ -282,7 +335,7 @@ def check_moments(sample: Sample, entry: Entry) -> None:
 
 def check_schedule(samples: Sequence[Sample], started: float, rate: float) -> None:
     """Each request was meant for its place in an even row, whatever became of it."""
-    for number, intended in enumerate(sorted(sample.intended for sample in samples)):
+    for number, intended in enumerate(sorted(sample.intended for sample in requests(samples))):
         assert abs(intended - (started + number / rate)) < ROUNDING_SECONDS
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 
 PHASE = Phase(url="http://127.0.0.1:8080/data", rate=100, duration_seconds=10)
+RETRYING = replace(PHASE, retries=2, retry="immediate")
 FACTS = GeneratorFacts(
     address="127.0.0.1:8080",
     started_monotonic=1000.0,
@@ -40,6 +43,24 @@ def unsent(intended: float, reason: str) -> Sample:
 
 def steady(count: int = 1000, took: float = 0.004, late: float = 0.0) -> list[Sample]:
     return [answered(1000 + n / 100, took, late) for n in range(count)]
+
+
+def retried() -> list[Sample]:
+    """A thousand requests: 900 answered at once, 60 after a time-out of a second, 40 refused three times."""
+    found: list[Sample] = []
+    for number, first in enumerate(steady(), 1):
+        due = first.intended
+        attempts = [first]
+        if number % 25 == 0:
+            attempts = [answered(due + n / 100, status=503) for n in range(3)]
+        elif number % 50 in (1, 2, 3):
+            attempts = [failed(due, 1, "timeout", stood=number % 50 == 1), answered(due + 1.1)]
+        last = len(attempts)
+        found += [
+            sample._replace(intended=due, request=number, attempt=n, last=n == last)
+            for n, sample in enumerate(attempts, 1)
+        ]
+    return found
 
 
 EVERY_KIND = [

@@ -317,6 +317,13 @@ def test_what_a_phase_cannot_tell_is_not_compared_and_why() -> None:
     assert "closed loop" in closed.unusable["latency p50"]
 
 
+def test_what_a_retry_made_good_is_no_request_that_failed() -> None:
+    answer = [answered(1000 + n / 200) for n in range(2000)]
+    lost = [failed(s.intended, 0.1, "timeout", stood=True)._replace(last=False) for s in answer[::10]]
+    run = of_samples([*answer, *lost])
+    assert set(run.figures) == {"answers", "latency p50", "latency p99"}
+
+
 def test_slices_that_resemble_their_neighbours_are_told() -> None:
     def figure(values: Sequence[float]) -> Figure:
         return Figure(unit="s", more_is_better=False, values=tuple(values), in_a_row=True)

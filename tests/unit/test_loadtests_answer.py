@@ -124,3 +124,36 @@ def test_bytes_behind_an_answer_are_nobodys_and_end_the_connection(more: bytes) 
     answer = KeptAnswer(head_only=False)
     assert answer.feed(KEPT + more)
     assert (answer.complete, answer.status, answer.keeps, answer.ends) == (True, 200, False, False)
+
+
+DATE = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds"),
+    [
+        ("Retry-After: 120\r\n", 120.0),
+        ("RETRY-AFTER:0\r\n", 0.0),
+        (f"{DATE}Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n", 30.0),
+        (f"{DATE}Retry-After: Sun, 06 Nov 1994 08:49:00 GMT\r\n", 0.0),  # has passed
+        ("Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n", None),  # by whose clock?
+        ("Retry-After: -1\r\n", None),
+        ("Retry-After: 1.5\r\n", None),
+        ("Retry-After: \xb2\r\n", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("interim", ["", "HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n"])
+def test_when_to_come_back_is_read_of_the_final_head(head: str, seconds: float | None, interim: str) -> None:
+    answer = Answer(head_only=False)
+    head = f"Content-Length: 2\r\n{head}Connection: close\r\n"
+    data = f"{interim}HTTP/1.1 503 Service Unavailable\r\n{head}\r\n{{}}noise"
+    assert answer.feed(data.encode("latin-1"))
+    answer.release()
+    assert answer.retry_after_seconds == seconds
+
+
+def test_an_answer_that_never_came_says_nothing_of_coming_back() -> None:
+    answer = Answer(head_only=False)
+    answer.feed(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n")
+    assert answer.retry_after_seconds is None

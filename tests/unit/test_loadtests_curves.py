@@ -79,3 +79,15 @@ def test_a_quantile_has_an_interval_where_it_has_samples_enough(count: int) -> N
     rarity = curves.rarity_with_interval(count)
     for factor, enough in ((0.99, True), (1.01, False)):
         assert (minimum_samples(1 - 1 / (rarity * factor)) <= count) == enough
+
+
+def test_attempts_are_drawn_when_they_were_sent_and_not_when_their_request_was_due() -> None:
+    later = [
+        answered(START + 1.5)._replace(intended=START + 0.5, attempt=2),
+        answered(START + 10.5)._replace(intended=START + 9.5, attempt=2),  # after the window
+        *EVERY_KIND,
+    ]
+    sent = [sample for sample in EVERY_KIND if sample.started is not None and sample.started < START + 1]
+    assert curves.attempts(later, START, 10.0)[:3] == [len(sent), 2, 0]
+    assert curves.attempts(later, START, 10.0)[-1] == 0
+    assert len(curves.attempts(later, START, 10.0)) == len(curves.rates(later, START, 10.0))

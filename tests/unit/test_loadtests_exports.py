@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,21 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from junitparser import JUnitXml
 
-from loadtests.load.exports import by_second, junit, latency_log, latency_table, per_second, write_exports
+from loadtests.load.exports import (
+    TABLE,
+    by_second,
+    junit,
+    latency_log,
+    latency_table,
+    per_second,
+    write_exports,
+)
 from loadtests.load.phase import Phase
 from loadtests.load.sample import NOT_SENT, OK, STATUS, STOPPED, Sample
 from loadtests.load.summary import summarise
 from loadtests.load.thresholds import Threshold
+from tests.support import samples
+from tests.support.samples import retried
 from tests.support.synthetic import FACTS
 
 START = FACTS.started_monotonic
@@ -109,3 +120,11 @@ def test_all_files_are_written_into_the_folder(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"latency.hlog", "latency.hgrm", "seconds.ndjson"}
     lines = [json.loads(line) for line in (tmp_path / "seconds.ndjson").read_text().splitlines()]
     assert [line["second"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_with_retries_requests_are_exported_and_their_attempts_counted_beside_them(tmp_path: Path) -> None:
+    lines = list(per_second(retried(), samples.FACTS))
+    assert [(line["planned"], line["sent"], line["attempts"]) for line in lines] == [(100, 100, 114)] * 10
+    assert lines[0]["outcomes"] == {"ok": 96, "status_503": 4}
+    write_exports(tmp_path, retried(), samples.FACTS)
+    assert re.search(r"TotalCount *= *1000\.", (tmp_path / TABLE).read_text())

@@ -32,12 +32,12 @@ PROGRESS = [
 ]
 
 
-def shown(*, terminal: bool, step: str = "") -> str:
+def shown(*, terminal: bool, step: str = "", retried: int = 0) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=80)
     with Display(PHASE, console, step) as display:
         for progress in PROGRESS:
-            display.update(progress, 12)
+            display.update(replace(progress, retried=retried), 12)
     return stream.getvalue()
 
 
@@ -52,6 +52,12 @@ def test_on_a_terminal_the_counts_are_redrawn_and_taken_away_at_the_end() -> Non
     assert "\x1b[" in text
     assert "300 of 300" in text
     assert "connect_ECONNREFUSED" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_retries_are_told_beside_what_was_sent_by_the_schedule(terminal: bool) -> None:
+    assert f"300{' of 300' if terminal else ''} + 40 retries" in shown(terminal=terminal, retried=40)
+    assert "retries" not in shown(terminal=terminal)
 
 
 def test_a_step_is_told_with_its_rate_first() -> None:
@@ -114,3 +120,20 @@ def test_of_kept_connections_it_is_told_how_many_there_were(keep_alive: bool) ->
 )
 def test_a_duration_has_three_digits_and_a_fitting_unit(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+@pytest.mark.parametrize("retry", ["backoff", "none"])
+def test_a_summary_of_clients_that_retry_tells_attempts_and_amplification(retry: str) -> None:
+    samples = [
+        Sample(n, n, n, n, n + 0.004, "status", 503, None, request=n, attempt=attempt, last=attempt == 2)
+        for n in range(1, 4)
+        for attempt in (1, 2)
+    ]
+    stream = io.StringIO()
+    phase = replace(PHASE, retries=1, retry=retry)
+    Console(file=stream, width=80).print(render(summarise(samples, FACTS, phase)))
+    text = " ".join(stream.getvalue().split())
+    assert "amplification 2.00 (attempts / requests)" in text
+    assert "retries backoff, at most 1;" in text or retry == "none"
+    assert "attempts status_503 6" in text
+    assert "attempts 6 = sent + retries 3 attempts = connected 6 connected = answered 6" in text

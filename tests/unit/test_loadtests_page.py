@@ -16,7 +16,7 @@ from loadtests.pages.drawing import COLOURS
 from loadtests.report import redraw
 from tests.support.html import read
 from tests.support.run_folders import RUNS, keep, keep_steps
-from tests.support.samples import EVERY_KIND, PHASE, answered, steady
+from tests.support.samples import EVERY_KIND, PHASE, RETRYING, answered, retried, steady
 
 
 @pytest.mark.parametrize("of", RUNS.values(), ids=RUNS)
@@ -129,3 +129,14 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
     (folder / "samples.json").unlink()
     with pytest.raises(ValueError, match=r"does not hold a readable run: samples\.json: No such file"):
         page.draw(folder)
+
+
+def test_a_page_of_clients_that_retry_tells_attempts_and_amplification(tmp_path: Path) -> None:
+    html = page.draw(keep(tmp_path, retried(), phase=RETRYING)).read_text()
+    text = " ".join(read(html).text.split())
+    for words in (
+        "amplification 1.14 (attempts / requests)", "status_503 120, timeout 60",
+        "attempts 1,140 = sent + retries 140", "immediate, at most 2",
+    ):  # fmt: skip
+        assert words in text
+    assert "attempts 1,140" not in page.draw(keep(tmp_path / "without", steady())).read_text()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.load.doctor import Examination, lines, state_lines
+from loadtests.load.doctor import Examination, examine, lines, state_lines
+from loadtests.load.endpoint import make_endpoint
+from loadtests.load.phase import Phase
 from loadtests.load.port_state import held_in, port_rules, time_waits
 from loadtests.load.ports import (
     Demand,
@@ -223,3 +225,27 @@ def test_the_first_port_of_the_other_parity_is_the_moment_when_half_are_gone() -
     assert ports_used([40_001, None], [False, True], late_parity=None) == PortUse(
         connections=1, distinct=1, half_gone_after=None, first_without=2
     )
+
+
+def test_retries_are_counted_in_the_worst_case_and_told() -> None:
+    phase = Phase(url="http://127.0.0.1:1/", rate=100, duration_seconds=1, retries=3, retry="immediate")
+    found = examine([phase], make_endpoint(phase), COMMAND)
+    assert (found.forecast.planned, found.forecast.retries) == (400, 300)
+    said = " ".join(lines(found))
+    assert "All of 400 attempts will find one. That counts 300 retries, the most there can be" in said
+    without = examine([replace(phase, retry="none")], make_endpoint(phase), COMMAND)
+    assert (without.forecast.planned, without.forecast.retries) == (100, 0)
+    assert "retries" not in " ".join(lines(without))
+
+
+def test_the_attempt_that_finds_no_port_is_called_one() -> None:
+    found = Examination(ADDRESS, forecast(demand(500, retries=300), RULES, []), ())
+    assert "Attempt 201 of 500, 2.0 s after the start, will find none" in " ".join(lines(found))
+
+
+def test_of_kept_connections_retries_can_only_raise_how_many_there_are_at_a_time() -> None:
+    phase = Phase(
+        url="http://127.0.0.1:1/", rate=100, duration_seconds=1, keep_alive=True, retries=3, retry="backoff"
+    )
+    found = examine([phase], make_endpoint(phase), COMMAND).forecast
+    assert (found.planned, found.retries, found.most_at_once) == (0, 0, 400)

@@ -6,7 +6,16 @@ import ssl
 
 import pytest
 
-from loadtests.load.sample import LOCAL_ERRORS, OUTCOMES, Sample, explain, from_columns, reason_of, to_columns
+from loadtests.load.sample import (
+    LOCAL_ERRORS,
+    OUTCOMES,
+    Sample,
+    explain,
+    from_columns,
+    reason_of,
+    requests,
+    to_columns,
+)
 
 SAMPLES = [
     Sample(10.0, 10.0000011, 10.5, 11.0, 11.25, "ok", 200, None, 40_001, 0.000012),
@@ -92,3 +101,18 @@ def test_local_errors_are_errnos() -> None:
 )
 def test_a_reason_is_a_name_never_a_number(error: OSError, name: str) -> None:
     assert reason_of(error) == name
+
+
+def test_a_run_that_was_kept_before_clients_could_retry_has_one_attempt_for_each_request() -> None:
+    content = to_columns(SAMPLES)
+    kept = len(content["columns"]) - 3
+    assert content["columns"][kept:] == ["request", "attempt", "last"]
+    old = {"columns": content["columns"][:kept], "rows": [row[:kept] for row in content["rows"]]}
+    assert from_columns(old)[1:] == SAMPLES[1:]
+    assert requests(from_columns(old)[1:]) == SAMPLES[1:]
+
+
+def test_a_request_ended_as_its_last_attempt_did() -> None:
+    first = SAMPLES[2]._replace(request=1, last=False)
+    second = SAMPLES[0]._replace(request=1, attempt=2)
+    assert requests([first, second, *SAMPLES]) == [second, *SAMPLES]

@@ -9,7 +9,17 @@ from loadtests.load.results import ClientLedger
 from loadtests.load.sample import Sample
 from loadtests.load.summary import ledger, summarise
 from loadtests.load.thresholds import Threshold
-from tests.support.samples import EVERY_KIND, FACTS, PHASE, answered, failed, steady, unsent
+from tests.support.samples import (
+    EVERY_KIND,
+    FACTS,
+    PHASE,
+    RETRYING,
+    answered,
+    failed,
+    retried,
+    steady,
+    unsent,
+)
 
 
 def test_a_steady_run_is_summed_up_in_rates_and_quantiles() -> None:
@@ -36,7 +46,7 @@ def test_latency_counts_from_the_intended_time_and_service_from_the_start() -> N
 def test_the_ledger_sums_up_line_by_line() -> None:
     books = ledger(EVERY_KIND)
     assert books == ClientLedger(
-        planned=13, sent=11, not_sent=2, connected=8, connections=8,
+        planned=13, sent=11, not_sent=2, attempts=11, connected=8, connections=8,
         connect_failed=1, connect_timeout=1, connect_aborted=1,
         answered=2, unanswered=6,
     )  # fmt: skip
@@ -304,3 +314,38 @@ def test_a_stall_shows_in_the_open_load_as_arithmetic_demands() -> None:
     closed_loop = [*steady(999), answered(begin, took=1.0)]
     assert summarise(open_load, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.90, abs=0.011)
     assert summarise(closed_loop, FACTS, PHASE).latency_seconds.p99 == pytest.approx(0.004, rel=2e-3)
+
+
+def test_the_ledger_closes_by_request_and_by_attempt() -> None:
+    books = ledger(retried())
+    assert books == ClientLedger(
+        planned=1000, sent=1000, not_sent=0, attempts=1140, connected=1100, connections=1100,
+        connect_failed=0, connect_timeout=40, connect_aborted=0,
+        answered=1080, unanswered=20,
+    )  # fmt: skip
+    assert books.attempts == books.connected + books.connect_timeout
+    assert books.connected == books.answered + books.unanswered
+
+
+def test_a_request_has_one_outcome_and_waits_from_its_first_intended_send() -> None:
+    summary = summarise(retried(), FACTS, RETRYING)
+    assert summary.outcomes == {"ok": 960, "status_503": 40}
+    assert summary.attempt_outcomes == {"ok": 960, "status_503": 120, "timeout": 60}
+    assert summary.amplification == 1.14
+    assert summary.infinitely_late == 40
+    assert summary.error_share == 0.04
+    assert summary.latency_seconds.p95 == pytest.approx(1.104)  # the attempt before is part of it
+    assert summary.answered_latency_seconds.max == pytest.approx(1.104)
+
+
+def test_service_is_that_of_attempts_and_lateness_that_of_first_ones() -> None:
+    summary = summarise(retried(), FACTS, RETRYING)
+    assert summary.state == "ok"
+    assert summary.service_seconds.p90 is None  # 180 of 1,140 had no answer
+    assert summary.service_seconds.p50 == pytest.approx(0.004)
+    assert summary.lateness_seconds.max == 0
+    assert summary.offered_per_second == 100  # retries are nobody's plan
+
+
+def test_a_run_that_sent_nothing_has_no_amplification() -> None:
+    assert summarise([unsent(1000, "stopped")], FACTS, RETRYING).amplification is None
