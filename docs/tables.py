@@ -190,7 +190,8 @@ def worked_table() -> str:
     kept = json.loads((ROOT / "docs/proofs/hand-over.json").read_text(encoding="utf-8"))
     ceiling = kept["figures"]["whole requests"]["connection per request"]["ceiling per second"]
     lines = [
-        f"One IO process feeds at most {ceiling} requests/s on as many connections ({_origin(kept)}).",
+        f"One IO process feeds at most {ceiling} requests/s on as many connections ({_origin(kept)}). "
+        f"For Dask {DASK_MS} ms a task are assumed.",
         "",
         "| S | one core: 1/S | cores that one IO process feeds | time that a Dask worker works | take |",
         "| --- | --- | --- | --- | --- |",
@@ -324,7 +325,7 @@ WORK_MS = {
 
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
-    *("io-processes", "beside-tools", "generator", "invalid", "capacity"),
+    *("io-processes", "goodbyes", "beside-tools", "generator", "invalid", "capacity"),
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {

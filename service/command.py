@@ -10,28 +10,21 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from service.app.loading import StartError
 from service.config.settings import Settings
 from service.config.sources import listing, read
 from service.lifecycle.control import Control
-from service.lifecycle.process import collect_less, prepare_process
+from service.lifecycle.process import EXIT_SECONDS, collect_less, end_within, prepare_process
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CANNOT_START, EXIT_CLEAN
-from service.log.output import Output
 from service.loops import LOOPS
 from service.net.listener import adopt
-from service.offload.fork_server import remove_directory
-
-EXIT_SECONDS = 1.0
-"""How long threads that the service does not know, such as an application's own, may keep the process after
-a clean stop. The interpreter would wait for them for ever."""
 
 FAILED_EXIT_SECONDS = 0.1
-"""The same after a failed start, or a stop that has already waited for its whole deadline."""
+"""As EXIT_SECONDS, after a failed start, or a stop that has already waited for its whole deadline."""
 
 
 def run(
@@ -86,16 +79,8 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         seconds = EXIT_SECONDS if code == EXIT_CLEAN else FAILED_EXIT_SECONDS
-        last = threading.Timer(seconds, _end, (output, code))
-        last.daemon = True
-        last.start()
+        end_within(seconds, output, code)
     return code
-
-
-def _end(output: Output, code: int) -> None:
-    output.flush()
-    remove_directory()
-    os._exit(code)
 
 
 def _cannot_start(sentences: str) -> int:

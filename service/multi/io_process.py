@@ -25,7 +25,7 @@ from metrics.slots import Slot
 from service.app.loading import StartError
 from service.config.settings import Settings
 from service.lifecycle.control import Control
-from service.lifecycle.process import collect_less
+from service.lifecycle.process import EXIT_SECONDS, collect_less, end_within
 from service.lifecycle.run import serve
 from service.lifecycle.service import Service
 from service.lifecycle.states import EXIT_CLEAN, EXIT_FORCED, Event, State
@@ -150,6 +150,7 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
 
     def _exit(self, code: int) -> NoReturn:
         if code == EXIT_CLEAN:
+            end_within(EXIT_SECONDS, self.output, code)
             sys.exit()
         # Work on a thread cannot be stopped, and a normal exit would wait for it beyond the deadline.
         self.output.flush()

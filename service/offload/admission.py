@@ -91,20 +91,21 @@ class Admission:
             waited: seconds since its arrival. To its client a wait in the kernel is as long as one here.
         """
         seconds = self.seconds or 0.0
-        wait = waited + self.wait(waiting=waiting, running=running, up=up)
-        if wait + seconds > deadline:
-            return _whole(wait + seconds - deadline)
+        ahead = self.wait(waiting=waiting, running=running, up=up)
+        # What it has waited counts for the decision. When to ask again follows from what lies ahead alone.
+        if waited + ahead + seconds > deadline:
+            return _whole(ahead + seconds - deadline)
         if self.queue_wait == math.inf:
             return None
         if waiting >= MOST_WAITING:
-            return _whole(wait - self.queue_wait)
+            return _whole(ahead - self.queue_wait)
         # One for each worker may wait however long the tasks are, or a worker idles after each.
         if waiting < self.workers:
             return None
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
-        wait = max(wait, oldest)
-        return _whole(wait - self.queue_wait) if wait > self.queue_wait else None
+        wait = max(waited + ahead, oldest)
+        return _whole(max(ahead, oldest) - self.queue_wait) if wait > self.queue_wait else None
 
     def most_waiting(self) -> float:
         """Tasks that may wait at present."""

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final
 
 from service.background import in_background
 from service.offload.executor_pool import Executor
-from service.offload.unpickling import unpickled
+from service.offload.unpickling import Pickled
 from service.offload.worker_main import Done, Packed, run_abroad, warm
 
 Factory = Callable[[], Any]
@@ -41,7 +41,7 @@ ANSWER_SECONDS: Final = 10.0
 PULSE: Final = pickle.dumps((os.getpid, ()), pickle.HIGHEST_PROTOCOL)
 
 
-class AnyExecutor:
+class AnyExecutor(Pickled):
     """What the pool needs of an executor (`executor_pool.Executor`), around one that the factory makes.
 
     It breaks as a whole: whatever is raised that the work has not raised, or a future that is cancelled, is
@@ -52,11 +52,12 @@ class AnyExecutor:
 
     def __init__(
         self,
-        count: int,  # noqa: ARG002  # how many workers an executor has is between it and its factory
-        nice: int,  # noqa: ARG002  # and so is their niceness
+        count: int,
+        nice: int,  # noqa: ARG002  # it is between an executor and its factory
         died: Callable[..., Any],
         most_result: float = math.inf,
     ) -> None:
+        self._count = count
         self._died = died
         self._most_result = most_result
         self._loop = asyncio.get_running_loop()
@@ -66,16 +67,6 @@ class AnyExecutor:
         self._broken = ""  # why
         self._given_up = False
         self._pulse: asyncio.Task[None] | None = None
-
-    @staticmethod
-    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
-        """See `lane.Lane`."""
-        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
-
-    @staticmethod
-    def unpack(result: bytes, /) -> Any:
-        """See `lane.Lane`."""
-        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """Let the factory make one, and prove that it works: a worker imports what `packed` needs.
@@ -135,7 +126,7 @@ class AnyExecutor:
                 self._break("it was given up")
             if self._executor is not None:
                 # On a thread, because it may talk to an engine that does not answer.
-                end = kill or functools.partial(self._executor.shutdown, wait=False)
+                end = kill or functools.partial(self._executor.shutdown, wait=False, cancel_futures=True)
                 threading.Thread(target=end, name="executor-kill", daemon=True).start()
         return kill is not None
 
@@ -145,7 +136,7 @@ class AnyExecutor:
             self._pulse.cancel()
         if self._in_flight:  # some cancel what they have not begun, or lose what is on its way back
             await asyncio.wait(self._in_flight)
-        if self._making is not None:
+        if self._making is not None and (self._making.done() or not self._given_up):  # else `_make` ends it
             await asyncio.wait({self._making})
             if not self._making.cancelled() and self._making.exception() is None:
                 await in_background("pool-stop", self._making.result().shutdown)
@@ -156,6 +147,10 @@ class AnyExecutor:
             raise TypeError(f"the factory returned {type(made).__name__}, which is no executor")
         if self._given_up:  # perhaps nobody waits for this thread any more
             made.shutdown(wait=False)
+            return made
+        # Many start their workers in the first `submit`, or one in each of the first: not on the event loop.
+        for _ in range(self._count):
+            made.submit(run_abroad, PULSE, self._most_result)
         return made
 
     def _break(self, why: str) -> None:

@@ -36,6 +36,10 @@ AWAY_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 2.0
 """How often an engine that is away is looked for, at most: nobody should wait long once it is back."""
 
+HANG_SECONDS: Final = 10.0
+"""So long after every place is overdue nothing is expected any more. Not at once: a client may ask for a
+deadline of milliseconds, and must not say whether the service is ready."""
+
 
 class Executor(Member, Protocol):
     """What the pool needs of an executor. All its workers are up, or all are dead.
@@ -123,6 +127,7 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         self._has_served = False
         self._elsewhere = elsewhere
         self._away_since = math.inf
+        self._full_since = 0.0  # of overdue tasks
         if elsewhere:
             self._longest_pause = RETRY_SECONDS
 
@@ -151,8 +156,20 @@ class ExecutorPool(SupervisedPool[T, Executor]):
         """See `Pool`."""
         if not self._elsewhere:
             return super().healthy
+        if self.hangs:
+            return False
         away = self._failed_starts > 0 or time.monotonic() - self._away_since > AWAY_SECONDS
         return self._breaker.closed and (self.up > 0 or not away)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether every place has long been taken by a task past its deadline: an engine without workers."""
+        return len(self._overdue) >= self.count and time.monotonic() - self._full_since >= HANG_SECONDS
+
+    @property
+    def trouble(self) -> str:
+        """See `Pool`."""
+        return "all workers are overdue" if self._elsewhere and self.hangs else super().trouble
 
     @property
     def stuck(self) -> bool:
@@ -189,6 +206,8 @@ class ExecutorPool(SupervisedPool[T, Executor]):
     def expire(self, task: T) -> bool:
         """Nothing is killed for a deadline, so there is no need to call again."""
         self._overdue.add(task)
+        if len(self._overdue) == self.count:
+            self._full_since = time.monotonic()
         self._observer.dispatch()  # if it was to be alone, it is no longer
         return True
 

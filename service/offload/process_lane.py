@@ -28,7 +28,7 @@ from typing import Any, Final
 from service.background import in_background
 from service.offload.fork_server import forkserver_context, from_fork_server
 from service.offload.lane import Finished, Lane, Lost
-from service.offload.unpickling import unpickled
+from service.offload.unpickling import Pickled
 from service.offload.worker_main import (
     OUTCOME,
     TASK,
@@ -45,7 +45,7 @@ MOST_OUTCOME: Final = 2**20
 """Bytes of an outcome without its result, whose failure has two texts of `worker_main.MOST_TEXT` at most."""
 
 
-class ProcessLane(Lane, asyncio.Protocol):
+class ProcessLane(Pickled, Lane, asyncio.Protocol):
     """The worker is a process of its own."""
 
     kind = "process"
@@ -59,16 +59,6 @@ class ProcessLane(Lane, asyncio.Protocol):
         self._unread = bytearray()
         self._closed = asyncio.Event()
         self._stopping = False
-
-    @staticmethod
-    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
-        """See `Lane`."""
-        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
-
-    @staticmethod
-    def unpack(result: bytes, /) -> Any:
-        """See `Lane`."""
-        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """See `Lane`."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import pickle
 import socket
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from typing import Any
 
 from service.background import in_background
 from service.offload.fork_server import forkserver_context, from_fork_server
-from service.offload.unpickling import unpickled
+from service.offload.unpickling import Pickled
 from service.offload.worker_main import Done, Packed, arrive, kill_group, prepare_for_executor, run_apart
 
 
@@ -70,7 +69,7 @@ class Context(ForkServerContext):
         self.results._writer.close()  # type: ignore[attr-defined]  # typeshed has public names alone
 
 
-class StockExecutor:
+class StockExecutor(Pickled):
     """An executor of `count` workers, `nice` above our own niceness: `start()`, `submit()`, `stop()`.
 
     One worker that dies breaks it: every future that is not done then has a `BrokenExecutor`.
@@ -94,16 +93,6 @@ class StockExecutor:
         self._context = Context()
         self._starting: asyncio.Future[list[Future[Done]]] | None = None
         self._executor: ProcessPoolExecutor | None = None
-
-    @staticmethod
-    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
-        """See `lane.Lane`."""
-        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
-
-    @staticmethod
-    def unpack(result: bytes, /) -> Any:
-        """See `lane.Lane`."""
-        return unpickled(result)
 
     async def start(self, packed: Packed | None) -> None:
         """Bring up all workers, each of which imports what `packed` needs.

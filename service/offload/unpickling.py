@@ -1,4 +1,4 @@
-"""Unpickles a result, a large one so that other threads get their turns meanwhile. Pure.
+"""How a call and its result travel: pickled. A large result is unpickled in turns with other threads. Pure.
 
 `pickle.loads` holds the GIL from beginning to end, on whatever thread: 16 MiB of small objects stop the event
 loop for some 0.2 s. But an unpickler that reads from a Python object calls its methods for each frame of
@@ -8,6 +8,7 @@ loop for some 0.2 s. But an unpickler that reads from a Python object calls its 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any, Final
 
 LARGE: Final = 2**20
@@ -42,3 +43,21 @@ def unpickled(result: bytes) -> Any:
         Exception: it cannot be unpickled.
     """
     return pickle.loads(result) if len(result) < LARGE else pickle.Unpickler(_Pieces(result)).load()
+
+
+class Pickled:
+    """Packs and unpacks for workers that share no memory with this process: see `lane.Lane`."""
+
+    @staticmethod
+    def pack(function: Callable[..., Any], args: tuple[Any, ...], /) -> bytes:
+        """The call as it travels.
+
+        Raises:
+            Exception: it cannot be pickled.
+        """
+        return pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def unpack(result: bytes, /) -> Any:
+        """The result as the function returned it."""
+        return unpickled(result)

@@ -22,6 +22,7 @@ def test_both_signals_of_an_upgrade_at_once_cost_no_counter(tmp_path: Path) -> N
     io_processes.under_load(tmp_path, 4.0, 80, lambda child: child.upgrade(waits=False))
 
 
+@pytest.mark.alone
 def test_wrk_and_all_io_processes_together_count_the_same(tmp_path: Path) -> None:
     io_processes.through_wrk(tmp_path, 1)
 

@@ -7,7 +7,8 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -294,9 +295,9 @@ def test_while_a_hup_is_tried_again_the_death_of_an_old_one_ends_no_other(tmp_pa
         assert child.end() == 0
 
 
-def test_one_that_dies_during_a_hup_is_replaced_and_no_old_one_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def held_hup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Gunicorn, set[int], Path]]:
+    """A HUP whose IO processes are not ready while a file exists: gunicorn, the old ones, the file."""
     gate = tmp_path / "gate"
     monkeypatch.setenv("TESTS_WORK_WAITS", str(gate))
     with io_processes.gunicorn(tmp_path / "log", work="tests.work:waits_when_told") as child:
@@ -305,6 +306,13 @@ def test_one_that_dies_during_a_hup_is_replaced_and_no_old_one_stays(
         gate.touch()
         os.kill(child.arbiter, signal.SIGHUP)
         child.wait_until(lambda: len(child.io_processes()) == 2 * PROCESSES)
+        yield child, old, gate
+
+
+def test_one_that_dies_during_a_hup_is_replaced_and_no_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held_hup(tmp_path, monkeypatch) as (child, old, gate):
         os.kill(max(child.io_processes() - old), signal.SIGKILL)
         gate.unlink()
         child.wait_until(lambda: not old & child.io_processes())
@@ -325,10 +333,7 @@ def test_sigttou_is_obeyed_while_a_hup_is_tried_again(tmp_path: Path, told: Path
 
 def test_sigterm_ends_old_io_processes_that_a_hup_could_not_replace(tmp_path: Path, told: Path) -> None:
     with io_processes.gunicorn(tmp_path / "log", **FAILS) as child:
-        all_serve(child)
-        told.touch()
-        os.kill(child.arbiter, signal.SIGHUP)
-        child.wait_until(lambda: len(child.events("cannot start")) == PROCESSES)
+        outlive_a_hup(child, told)
         assert answers(child)
         assert child.end() == 0
         assert gone(child.process.pid)
@@ -339,14 +344,7 @@ def test_sigterm_ends_old_io_processes_that_a_hup_could_not_replace(tmp_path: Pa
 def test_at_a_hup_the_old_io_processes_serve_until_a_new_one_is_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = tmp_path / "gate"
-    monkeypatch.setenv("TESTS_WORK_WAITS", str(gate))
-    with io_processes.gunicorn(tmp_path / "log", work="tests.work:waits_when_told") as child:
-        all_serve(child)
-        old = child.io_processes()
-        gate.touch()
-        os.kill(child.arbiter, signal.SIGHUP)
-        child.wait_until(lambda: len(child.io_processes()) == 2 * PROCESSES)
+    with held_hup(tmp_path, monkeypatch) as (child, old, gate):
         assert answers(child)
         assert len(child.events("ready")) == PROCESSES
         gate.unlink()

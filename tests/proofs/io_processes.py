@@ -52,7 +52,7 @@ class Gunicorn(Child):
 
     def __init__(self, log: Path, *flags: str, **settings: str) -> None:
         self._log = log
-        given = {"port": "0", "log_format": "json", "work_units": "2000", "queue_wait": "5"} | settings
+        given = {"port": "0", "log_format": "json", "work_units": "2000", "queue_wait": "10"} | settings
         given.setdefault("admin_port", str(free_port()))  # the same for each exporter to come
         command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "service/gunicorn_conf.py"]
         command += ["-w", str(PROCESSES), "--worker-tmp-dir", str(log.parent)]

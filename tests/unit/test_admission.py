@@ -63,7 +63,7 @@ def test_the_wait_is_predicted_from_what_is_before(
     [
         (5, 0.08, math.inf, None),  # 120 ms here, 80 in the kernel
         (5, 0.09, math.inf, 1),
-        (5, 3.08, math.inf, 3),
+        (5, 3.08, math.inf, 1),  # what it has waited says nothing of when to ask again
         (1, 9.0, math.inf, None),  # else a worker would idle because others have waited
         (0, 0.10, 0.15, None),  # 50 ms are left for 40 ms
         (0, 0.12, 0.15, 1),

@@ -32,12 +32,15 @@ class Engine:
         self.held: dict[str, tuple[Future[Any], Callable[[], Any]]] = {}
         self.refuses: Exception | None = None
         self.shutdowns: list[bool] = []
+        self.shut_down = threading.Event()
+        self.began_on: list[int] = []
         self.may_shut_down = threading.Event()
         self.may_shut_down.set()
 
     def submit(self, function: Callable[..., Any], packed: bytes, *more: Any) -> Future[Any]:
         if self.refuses is not None:
             raise self.refuses
+        self.began_on.append(threading.get_ident())
         future: Future[Any] = Future()
         work, args = pickle.loads(packed)
         if work is str:
@@ -54,8 +57,10 @@ class Engine:
     def loses(self, name: str, error: Exception) -> None:
         self.held.pop(name)[0].set_exception(error)
 
-    def shutdown(self, wait: bool = True) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self.shutdowns.append(wait)
+        assert wait is not cancel_futures, "what is given up begins nothing more"
+        self.shut_down.set()
         if wait:
             self.may_shut_down.wait(20)
 
@@ -107,6 +112,31 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
         engine.may_shut_down.set()
         engine.finishes(*engine.held)
     await made.offload.stop(5)
+
+
+async def test_workers_are_started_beside_the_loop(bench: Bench) -> None:
+    (engine,) = bench.engines
+    assert threading.get_ident() not in engine.began_on[:2]
+    assert len(engine.began_on) > 2
+
+
+async def test_all_workers_overdue_for_long_is_not_ready(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers = await bench.submitted("a", "b", deadline=0.1, limit=0.1)
+    engine = await bench.holds("a", "b")
+    for caller in callers.values():
+        with pytest.raises(ExpiredError):
+            await caller
+    assert bench.offload.healthy, "a client may have asked for a deadline of milliseconds"
+    monkeypatch.setattr(executor_pool, "HANG_SECONDS", 0.0)
+    await eventually(lambda: not bench.offload.healthy)
+    assert bench.offload.trouble == "all workers are overdue"
+    with pytest.raises(RejectedError):
+        await bench.offload.submit(divmod, 7, 2)
+    engine.finishes("a")
+    await eventually(lambda: bench.offload.healthy, "one is free")
+    assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
 
 
 async def test_what_the_work_raises_is_the_works_and_breaks_nothing(bench: Bench) -> None:
@@ -272,8 +302,8 @@ async def test_what_runs_at_the_stop_may_finish_before_it_is_shut_down(bench: Be
     callers = await bench.submitted("a")
     engine = await bench.holds("a")
     stopping = asyncio.create_task(bench.offload.stop(20))
-    await asyncio.sleep(0.01)
-    assert not engine.shutdowns, "some cancel what they have"
+    waits = asyncio.create_task(asyncio.to_thread(engine.shut_down.wait, 0.2))
+    assert not await waits, "some cancel what they have"
     engine.finishes("a")
     assert await stopping == 0
     assert await callers["a"] == "a"
