@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from loadtests.load.endpoint import make_endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.loop import LoadLoop
+from loadtests.load.phase import Phase
+from loadtests.load.readiness import Clocks
 from loadtests.load.retrying import backoff_seconds
 from loadtests.load.sample import Sample, requests
 from loadtests.load.summary import ledger
@@ -110,6 +113,30 @@ def test_a_connection_that_is_refused_is_tried_again() -> None:
         loop = drive(f"http://127.0.0.1:{bound.getsockname()[1]}/", **ONE, retries=3, retry="immediate")
     assert [(s.label, s.attempt) for s in loop.samples] == [("connect_ECONNREFUSED", n) for n in (1, 2, 3, 4)]
     assert ledger(loop.samples).connect_failed == 4
+
+
+def test_a_load_that_nobody_listens_to_ends_at_once_however_often_it_is_sent_again() -> None:
+    """Refusals come before the attempt's start returns, so each retry is due as soon as it can be."""
+    readings = itertools.count()
+    clocks = Clocks(wall=lambda: next(readings) * 20e-6, cpu=time.process_time, core_wait=lambda: 0.0)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        phase = Phase(url=url, rate=5000, duration_seconds=60, retries=100, retry="immediate")
+        loop = LoadLoop(phase, make_endpoint(phase), lambda _: True, clocks)
+        loop.run()
+    assert loop.unreachable
+    assert not loop.interrupted
+    assert 20 < ledger(loop.samples).attempts < 200
+
+
+def test_a_stop_is_seen_between_retries_that_fail_at_once() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        loop = drive(url, lambda _: False, **ONE, retries=100, retry="immediate")
+    assert loop.interrupted
+    assert [(s.label, s.attempt, s.last) for s in loop.samples] == [("connect_ECONNREFUSED", 1, True)]
 
 
 @pytest.mark.parametrize(
