@@ -125,7 +125,7 @@ class _Head:
             return float(value)
         try:
             wait = parsedate_to_datetime(value) - parsedate_to_datetime(self._date)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last one for a year or a zone of twenty digits
             return None
         return max(0.0, wait.total_seconds())
 

@@ -102,9 +102,10 @@ def _add_retry_flags(parser: Parser) -> None:
         "--retry",
         choices=RETRY_POLICIES,
         help="when they do. immediate: at once; backoff: after a random time up to 100 ms, doubled with each "
-        "attempt, 10 s at most; budget: at once, while at most 10%% of the requests were retries; "
-        "retry-after: when the answer's Retry-After says, else as backoff, and not at all after more than "
-        "60 s; none: never, whatever --retries (default: backoff with --retries, else none)",
+        "attempt, 10 s at most; budget: at once, while at most 10%% of the requests were retries, at most "
+        "100 of them saved up; retry-after: when the answer's Retry-After says, else as backoff, and not at "
+        "all after more than 60 s; none: never, whatever --retries (default: backoff with --retries, else "
+        "none)",
     )
 
 
@@ -170,8 +171,8 @@ def phases_of(arguments: Arguments) -> list[Phase]:
     given = {name: value for name in offered if (value := getattr(arguments, name)) is not None}
     if arguments.clients is None:
         given.setdefault("rate", (RATE,))
-    elif given:
-        names = " and ".join(f"--{name}" for name in given)
+    elif excluded := given.keys() - ({"seed"} if arguments.retries else ()):  # it draws waits as well
+        names = " and ".join(f"--{name}" for name in offered if name in excluded)
         raise UsageError(f"--clients excludes {names}: a closed loop sends when answers come, at no set rate")
     steps: tuple[float | None, ...] = given.pop("rate", (None,))
     try:

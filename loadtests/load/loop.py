@@ -3,12 +3,13 @@
 Knows what is under way and when to give up; the schedule says what is due. Touches sockets through
 `Connection` and `Readiness`. Never reschedules: after a stall everything that is due is sent at once, and its
 latency counts from when it was due. Retries wait for what is due by the schedule, never the other way round.
-The clocks are passed in.
+Without retries none of their calls is made: this is the hot path. The clocks are passed in.
 
 One thread and one selector instead of asyncio: less CPU per request, and no layer between the readiness of a
 socket and its timestamp.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,7 @@ class LoadLoop:
         self._open = 0
         self._requests = 0  # that came due
         self._tally = Tally(late_port_parity)
+        self._retrying = phase.retries_at_most > 0
         self._retries = Retries(phase.retry, phase.retries, phase.seed)
         self.late_port_parity = late_port_parity
         offsets = offsets_of(phase)
@@ -92,7 +94,8 @@ class LoadLoop:
         now, sending = self.started, True
         while not (self.stop or (self._tally.failed_connects and self._tally.hopeless(now - self.started))):
             now = self._clocks.wall()
-            if self._next_due <= now or now >= self._end:
+            again = self._retrying and self._next_retry <= now
+            if again or self._arrivals.next_due <= now or now >= self._end:
                 self._fire_due(now)
             if self._ending:
                 self._look_for_ends()
@@ -123,8 +126,9 @@ class LoadLoop:
 
     def on_finished(self, sample: Sample, answer: Answer) -> bool:
         """Keep what happened to an attempt, or hand it to the retries if another one is to follow."""
-        self._tally.finished(sample)
-        again = self._retries.accept(sample, answer)
+        if sample.connected is None:
+            self._tally.not_connected(sample)
+        again = self._retrying and self._retries.accept(sample, answer)
         if not again:
             self._tally.keep(sample)
         return again
@@ -148,27 +152,38 @@ class LoadLoop:
             self._arrivals.on_ended(now, stood=stood)
 
     @property
-    def _next_due(self) -> float:
-        """When there is something to send: by the schedule, or again if there is room for it."""
-        if self._open >= self._phase.max_in_flight:
-            return self._arrivals.next_due
-        return min(self._arrivals.next_due, self._retries.next_due)
+    def _next_retry(self) -> float:
+        """When there is something to send again; inf while there is no room for it."""
+        return self._retries.next_due if self._open < self._phase.max_in_flight else math.inf
 
-    def _fire_due(self, now: float) -> None:
-        while True:
-            if (intended := self._arrivals.take(now)) is not None:
-                self._requests += 1
-                if self._open >= self._phase.max_in_flight:
-                    self._skip(intended, TOO_MANY_IN_FLIGHT)
-                    continue
-                self._retries.on_request()
-                self._send(now, intended, self._requests, 1)
-            elif self._open < self._phase.max_in_flight and (failed := self._retries.take(now)) is not None:
-                self._tally.keep(failed._replace(last=False))
-                self._send(now, failed.intended, failed.request, failed.attempt + 1)
+    def _fire_due(self, begun: float) -> None:
+        """Send what was due when this call began; what comes due meanwhile waits for the next.
+
+        An attempt that fails in `start` may be due again at once. Were that sent here as well, this might
+        never end, and nobody would look at `stop`, at time-outs, or whether anyone listens.
+        """
+        now = begun
+        while (intended := self._arrivals.take(now)) is not None:
+            self._requests += 1
+            if self._open >= self._phase.max_in_flight:
+                self._skip(intended, TOO_MANY_IN_FLIGHT)
             else:
-                return
-            now = self._clocks.wall()
+                if self._retrying:
+                    self._retries.on_request()
+                self._send(now, intended, self._requests, 1)
+                now = self._clocks.wall()
+            if self._arrivals.next_due > begun:
+                break
+        if self._retrying:
+            self._send_again(begun)
+
+    def _send_again(self, begun: float) -> None:
+        """Send the retries that were due then, until something is due by the schedule."""
+        while self._next_retry <= begun and (now := self._clocks.wall()) < self._arrivals.next_due:
+            failed = self._retries.take(begun)
+            assert failed is not None
+            self._tally.keep(failed._replace(last=False))
+            self._send(now, failed.intended, failed.request, failed.attempt + 1)
 
     def _send(self, now: float, intended: float, request: int, attempt: int) -> None:
         connection = self._make(self._endpoint, self, intended, request, attempt)
@@ -199,7 +214,9 @@ class LoadLoop:
                 connection.close(now)
 
     def _next_wake(self, now: float) -> float:
-        wakes = [self._next_due, self._next_progress]
+        wakes = [self._arrivals.next_due, self._next_progress]
+        if self._retrying:
+            wakes.append(self._next_retry)
         if self._deadlines:
             wakes.append(self._deadlines[0].started + self._phase.timeout_seconds)
         if self._left_open:

@@ -109,7 +109,7 @@ class Demand:
 class Forecast:
     """What a run will find of ports.
 
-    `first_without`: number, from 1, of the first request that finds none; None: all find one. `at_seconds`:
+    `first_without`: number, from 1, of the first attempt that finds none; None: all find one. `at_seconds`:
     when that will be. `sustained_per_second`: the rate that can go on without end; None: ports are free again
     at once. `most_at_once`, `retries`: as in `Demand`; retries are among the `planned`.
     """

@@ -17,7 +17,17 @@ from typing import Final
 
 from loadtests.load.answer import Answer
 from loadtests.load.phase import BUDGET, IMMEDIATE, NO_RETRY, RETRY_AFTER
-from loadtests.load.sample import CONNECT_ERROR, DROPPED, RESET, SHORT, STATUS, TIMEOUT, TLS_ERROR, Sample
+from loadtests.load.sample import (
+    CONNECT_ERROR,
+    DROPPED,
+    LOCAL_ERRORS,
+    RESET,
+    SHORT,
+    STATUS,
+    TIMEOUT,
+    TLS_ERROR,
+    Sample,
+)
 
 # A server that is overloaded, or that limits its clients, asks them to come later (RFC 9110, 15.6.4; RFC
 # 6585, 4). Any other status would be the same the next time.
@@ -36,7 +46,13 @@ MOST_IN_BUDGET: Final = 100  # retries: what ten seconds leave of 100 requests p
 
 
 def is_retried(outcome: str, status: int | None, reason: str | None) -> bool:
-    """Whether a client that retries sends such an attempt again; a status that is expected is no failure."""
+    """Whether a client that retries sends such an attempt again; a status that is expected is no failure.
+
+    Nor is an error of the sending machine one of the server's: it makes the run INVALID, and real clients,
+    each on a machine of its own, would not meet it.
+    """
+    if reason in LOCAL_ERRORS:
+        return False
     if outcome == STATUS:
         return status in RETRIED_STATUSES
     if outcome == TLS_ERROR:

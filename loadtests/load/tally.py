@@ -15,7 +15,8 @@ PROGRESS_OUTCOMES: Final = 40  # labels per line of progress, which must fit int
 # If nothing listens, stop at once instead of counting thousands of refusals. A probe before the load would
 # find out as well, but the server would count one connection more than the ledger. Twenty errors in a row, or
 # nothing but errors for a second, are no hiccup of a server that is up; and once a single connection was
-# established, refusals are a finding, and the run goes on.
+# established, refusals are a finding, and the run goes on. Retries do not count: they are made because of the
+# first error, and say little more than it did.
 HOPELESS_ERRORS: Final = 20
 HOPELESS_SECONDS: Final = 1.0
 
@@ -27,6 +28,7 @@ class Tally:
         self.samples: list[Sample] = []
         self.connected = 0
         self.failed_connects = 0
+        self._failed_firsts = 0  # of those, first attempts
         self._fired = self._retried = self._reused = 0
         self._outcomes: Counter[tuple[str, int | None, str | None]] = Counter()
         self._ports: set[int] = set()
@@ -46,10 +48,11 @@ class Tally:
             if self._half_ports_after is None and port & 1 == self._late_port_parity:
                 self._half_ports_after = self._fired + self._retried - self._reused
 
-    def finished(self, sample: Sample) -> None:
-        """Count the end of an attempt, whether or not another one follows."""
+    def not_connected(self, sample: Sample) -> None:
+        """Count an attempt that ended without a connection, whether or not another one follows."""
         if sample.outcome == CONNECT_ERROR and sample.reason not in LOCAL_ERRORS:
             self.failed_connects += 1
+            self._failed_firsts += sample.attempt == 1
 
     def keep(self, sample: Sample) -> None:
         """Keep an attempt; the last one of a request is its outcome."""
@@ -60,7 +63,7 @@ class Tally:
     def hopeless(self, since_start: float) -> bool:
         """Whether nothing seems to listen, so many seconds after the start."""
         enough = 1 if since_start >= HOPELESS_SECONDS else HOPELESS_ERRORS
-        return not self.connected and self.failed_connects >= enough
+        return not self.connected and self._failed_firsts >= enough
 
     def progress(self, elapsed: float, duration_seconds: float, planned: int, in_flight: int) -> Progress:
         """All of it, as the generator tells it while it sends."""

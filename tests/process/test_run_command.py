@@ -182,6 +182,15 @@ def test_clients_retry_as_the_flags_say_and_all_attempts_are_told(
     assert json.loads((tmp_path / "run/plan.json").read_text())["phase"]["seed"] == 1
 
 
+def test_clients_in_a_closed_loop_may_have_a_seed_for_the_waits_before_their_retries(tmp_path: Path) -> None:
+    refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+    with ScriptedServer(answer_with(refusal)) as server:
+        flags = ("--clients", "2", "--duration", "0.1", "--retries", "1", "--seed", "7")
+        run(server.url, *flags, "--out", tmp_path / "run")
+    phase = json.loads((tmp_path / "run/plan.json").read_text())["phase"]
+    assert (phase["clients"], phase["retry"], phase["seed"]) == (2, "backoff", 7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -194,6 +203,8 @@ def test_clients_retry_as_the_flags_say_and_all_attempts_are_told(
         (["--clients", "4", "--rate", "5"], "--clients excludes --rate"),
         (["--clients", "4", "--rate", "5,6"], "--clients excludes --rate"),
         (["--clients", "4", "--arrivals", "poisson", "--seed", "1"], "excludes --arrivals and --seed"),
+        (["--clients", "4", "--seed", "1"], "--clients excludes --seed"),
+        (["--clients", "4", "--seed", "1", "--retries", "3", "--rate", "5"], "--clients excludes --rate:"),
         (["--arrivals", "bursts"], "--arrivals"),
         (["--threshold", "p98<1s"], "unknown metric 'p98'"),
         (["--threshold", "goodput>=5"], "threshold 'goodput>=5' needs --slo"),

@@ -140,6 +140,8 @@ DATE = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
         ("Retry-After: -1\r\n", None),
         ("Retry-After: 1.5\r\n", None),
         ("Retry-After: \xb2\r\n", None),
+        (f"{DATE}Retry-After: Mon, 01 Jan 99999999999999999999 00:00:00 GMT\r\n", None),
+        (f"{DATE}Retry-After: Sun, 06 Nov 1994 08:50:07 +9999999999999999999999\r\n", None),
         ("", None),
     ],
 )

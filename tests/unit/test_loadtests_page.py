@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loadtests.exits import UsageError
-from loadtests.load import page
+from loadtests.load import figures, page
 from loadtests.load.folder import holds_run, holds_steps, read_run, read_steps
 from loadtests.pages.drawing import COLOURS
 from loadtests.report import redraw
@@ -140,3 +140,12 @@ def test_a_page_of_clients_that_retry_tells_attempts_and_amplification(tmp_path:
     ):  # fmt: skip
         assert words in text
     assert "attempts 1,140" not in page.draw(keep(tmp_path / "without", steady())).read_text()
+
+
+def test_figures_draw_requests_by_their_last_attempt_and_attempts_beside_them(tmp_path: Path) -> None:
+    drawn = figures.of_run(read_run(keep(tmp_path / "with", retried(), phase=RETRYING)))
+    assert "beyond: 4.00% never answered" in drawn["quantiles"]
+    assert "attempts" in drawn["rates"]
+    without = figures.of_run(read_run(keep(tmp_path / "without", steady())))
+    assert "never answered" not in without["quantiles"]
+    assert "attempts" not in without["rates"]

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from loadtests.load.endpoint import make_endpoint
 from loadtests.load.facts import Progress
 from loadtests.load.loop import LoadLoop
+from loadtests.load.phase import Phase
+from loadtests.load.readiness import Clocks
 from loadtests.load.retrying import backoff_seconds
 from loadtests.load.sample import Sample, requests
 from loadtests.load.summary import ledger
@@ -27,8 +30,13 @@ from tests.support.servers import (
 )
 from tests.support.waiting import until
 
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n%sConnection: close\r\n\r\n"
+BUSY = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n%sConnection: close\r\n\r\n"
 ONE: dict[str, Any] = {"rate": 20}  # a single request
+
+
+def busy(header: bytes = b"", status: bytes = b"503 Service Unavailable") -> Behaviour:
+    """A refusal, with one more line in its head."""
+    return answer_with(BUSY % (status, header))
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:
@@ -51,11 +59,8 @@ def moments(sample: Sample) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("first", "label"),
     [
-        (answer_with(BUSY % b""), "status_503"),
-        (
-            answer_with((BUSY % b"").replace(b"503 Service Unavailable", b"429 Too Many Requests")),
-            "status_429",
-        ),
+        (busy(), "status_503"),
+        (busy(status=b"429 Too Many Requests"), "status_429"),
         (answer_with(b""), "short"),
         (answer_with(OK_ANSWER[:-1]), "short"),
         (lambda connection: connection.shutdown(socket.SHUT_RDWR), "short"),
@@ -78,7 +83,7 @@ def test_a_request_that_failed_is_sent_again_and_ends_as_its_last_attempt(
     ("status", "label"), [(b"200 OK", "ok"), (b"500 Oh", "status_500"), (b"404 Not Found", "status_404")]
 )
 def test_an_answer_that_would_be_the_same_again_is_final(status: bytes, label: str) -> None:
-    with ScriptedServer(answer_with((BUSY % b"").replace(b"503 Service Unavailable", status))) as server:
+    with ScriptedServer(busy(status=status)) as server:
         loop = drive(server.url, retries=3, retry="immediate")
     assert [(s.label, s.attempt, s.last) for s in loop.samples] == [(label, 1, True)] * 5
     assert len(server.requests) == 5
@@ -86,7 +91,7 @@ def test_an_answer_that_would_be_the_same_again_is_final(status: bytes, label: s
 
 @pytest.mark.parametrize("retry", ["immediate", "backoff", "retry-after"])
 def test_a_server_that_refuses_all_gets_each_request_once_and_so_many_times_more(retry: str) -> None:
-    with ScriptedServer(answer_with(BUSY % b"")) as server:
+    with ScriptedServer(busy()) as server:
         loop = drive(server.url, retries=2, retry=retry)
     books = ledger(loop.samples)
     assert (books.planned, books.sent, books.attempts) == (5, 5, 15)
@@ -112,6 +117,30 @@ def test_a_connection_that_is_refused_is_tried_again() -> None:
     assert ledger(loop.samples).connect_failed == 4
 
 
+def test_a_load_that_nobody_listens_to_ends_at_once_however_often_it_is_sent_again() -> None:
+    """Refusals come before the attempt's start returns, so each retry is due as soon as it can be."""
+    readings = itertools.count()
+    clocks = Clocks(wall=lambda: next(readings) * 20e-6, cpu=time.process_time, core_wait=lambda: 0.0)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        phase = Phase(url=url, rate=5000, duration_seconds=60, retries=100, retry="immediate")
+        loop = LoadLoop(phase, make_endpoint(phase), lambda _: True, clocks)
+        loop.run()
+    assert loop.unreachable
+    assert not loop.interrupted
+    assert 20 < ledger(loop.samples).attempts < 200
+
+
+def test_a_stop_is_seen_between_retries_that_fail_at_once() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        loop = drive(url, lambda _: False, **ONE, retries=100, retry="immediate")
+    assert loop.interrupted
+    assert [(s.label, s.attempt, s.last) for s in loop.samples] == [("connect_ECONNREFUSED", 1, True)]
+
+
 @pytest.mark.parametrize(
     ("linger", "reason"), [(False, "UNEXPECTED_EOF_WHILE_READING"), (True, "ECONNRESET")]
 )
@@ -135,7 +164,7 @@ def test_a_handshake_that_is_cut_off_is_tried_again(linger: bool, reason: str) -
 
 
 def test_a_backoff_waits_as_its_seed_says() -> None:
-    with ScriptedServer(answer_with(BUSY % b"")) as server:
+    with ScriptedServer(busy()) as server:
         loop = drive(server.url, **ONE, retries=4, retry="backoff", seed=7)
     for before, after in itertools.pairwise(loop.samples):
         wait = backoff_seconds(7, 1, before.attempt)
@@ -144,13 +173,22 @@ def test_a_backoff_waits_as_its_seed_says() -> None:
 
 
 def test_a_budget_holds_retries_to_a_tenth_of_all_requests() -> None:
-    with ScriptedServer(answer_with(BUSY % b"")) as server:
+    with ScriptedServer(busy()) as server:
         loop = drive(server.url, rate=2000, duration_seconds=0.1, retries=3, retry="budget")
     books = ledger(loop.samples)
     assert (books.sent, books.attempts, len(server.requests)) == (200, 220, 220)
 
 
-def test_a_client_comes_back_when_the_server_said_by_the_servers_own_clock() -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Retry-After: 1\r\n",
+        # Dates that are long past by the clock here.
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:38 GMT\r\n",
+    ],
+    ids=["seconds", "dates"],
+)
+def test_a_client_comes_back_when_the_server_said_by_the_servers_own_clock(head: bytes) -> None:
     seen: list[float] = []
 
     def note(behaviour: Behaviour) -> Behaviour:
@@ -160,7 +198,7 @@ def test_a_client_comes_back_when_the_server_said_by_the_servers_own_clock() -> 
 
         return noting
 
-    script = in_turn(note(answer_with(BUSY % b"Retry-After: 1\r\n")), note(answer_with(OK_ANSWER)))
+    script = in_turn(note(busy(head)), note(answer_with(OK_ANSWER)))
     with ScriptedServer(script) as server:
         loop = drive(server.url, **ONE, retries=3, retry="retry-after")
     assert [sample.label for sample in loop.samples] == ["status_503", "ok"]
@@ -168,7 +206,7 @@ def test_a_client_comes_back_when_the_server_said_by_the_servers_own_clock() -> 
 
 
 def test_a_client_that_is_told_to_come_back_too_late_gives_up() -> None:
-    with ScriptedServer(answer_with(BUSY % b"Retry-After: 61\r\n")) as server:
+    with ScriptedServer(busy(b"Retry-After: 61\r\n")) as server:
         loop = drive(server.url, retries=3, retry="retry-after")
     assert [(s.label, s.attempt, s.last) for s in loop.samples] == [("status_503", 1, True)] * 5
 
@@ -184,7 +222,7 @@ def test_retries_never_delay_what_is_due_by_the_schedule() -> None:
             return True
         return not stall
 
-    with ScriptedServer(answer_with(BUSY % b"")) as server:
+    with ScriptedServer(busy()) as server:
         loop = drive(server.url, stand_still_once, rate=200, duration_seconds=60, retries=3, retry="backoff")
     after = [s for s in by_start(loop) if s.started is not None and s.intended < stall[0] <= s.started]
     first = [sample.attempt == 1 for sample in after]
@@ -193,19 +231,24 @@ def test_retries_never_delay_what_is_due_by_the_schedule() -> None:
     assert first == sorted(first, reverse=True)
 
 
-def test_a_client_of_a_closed_loop_goes_on_when_its_last_attempt_has_ended() -> None:
-    with ScriptedServer(answer_with(BUSY % b"")) as server:
-        loop = drive(
-            server.url,
-            lambda progress: progress.connected < 9,
-            clients=1,
-            duration_seconds=60,
-            retries=2,
-            retry="immediate",
-        )
+def one_client(url: str, retried: int, **changes: Any) -> LoadLoop:
+    """A closed loop of one client, until so many attempts were retries."""
+    return drive(
+        url,
+        lambda progress: progress.retried < retried,
+        **{"clients": 1, "duration_seconds": 60, "retry": "immediate", **changes},
+    )
+
+
+def goes_on_after_its_last_attempt(loop: LoadLoop) -> bool:
+    """Whether each request but the last had three attempts, one after another."""
     in_order = [(sample.request, sample.attempt) for sample in by_start(loop)]
-    assert len(in_order) >= 9
-    assert in_order == [(1 + n // 3, 1 + n % 3) for n in range(len(in_order))]
+    return len(in_order) >= 9 and in_order == [(1 + n // 3, 1 + n % 3) for n in range(len(in_order))]
+
+
+def test_a_client_of_a_closed_loop_goes_on_when_its_last_attempt_has_ended() -> None:
+    with ScriptedServer(busy()) as server:
+        assert goes_on_after_its_last_attempt(one_client(server.url, 6, retries=2))
 
 
 def test_so_does_a_client_that_keeps_its_connection() -> None:
@@ -214,18 +257,7 @@ def test_so_does_a_client_that_keeps_its_connection() -> None:
         return True
 
     with KeepingServer(refuse) as server:
-        loop = drive(
-            server.url,
-            lambda progress: progress.retried < 6,
-            clients=1,
-            duration_seconds=60,
-            keep_alive=True,
-            retries=2,
-            retry="immediate",
-        )
-    in_order = [(sample.request, sample.attempt) for sample in by_start(loop)]
-    assert len(in_order) >= 9
-    assert in_order == [(1 + n // 3, 1 + n % 3) for n in range(len(in_order))]
+        assert goes_on_after_its_last_attempt(one_client(server.url, 6, retries=2, keep_alive=True))
     assert len(server.requests) == 1
 
 
@@ -236,8 +268,10 @@ def test_a_retry_waits_for_room_and_is_sent_then() -> None:
         most.append(progress.in_flight)
         return True
 
+    refuse = busy()
+
     def refuse_and_leave_open(connection: socket.socket) -> None:
-        connection.sendall(BUSY % b"")
+        refuse(connection)
         server.hold(connection)
 
     with ScriptedServer(refuse_and_leave_open) as server:  # the client closes after a second
@@ -247,16 +281,26 @@ def test_a_retry_waits_for_room_and_is_sent_then() -> None:
 
 
 @pytest.mark.parametrize(
-    "stop", [lambda progress: not progress.connected, lambda _: False], ids=["soon", "now"]
+    ("go_on", "waited"),
+    [
+        # A request that was sent and is not under way waits for its retry: none has ended.
+        (lambda progress: progress.fired == progress.in_flight, {"status_503"}),
+        (lambda _: False, set()),
+    ],
+    ids=["soon", "now"],
 )
-def test_a_stop_ends_what_waits_for_its_retry_and_the_ledger_closes(stop: Callable[[Progress], bool]) -> None:
-    with ScriptedServer(answer_with(BUSY % b"Retry-After: 30\r\n")) as server:
-        loop = drive(server.url, stop, duration_seconds=60, retries=3, retry="retry-after")
+def test_a_stop_ends_what_waits_for_its_retry_and_the_ledger_closes(
+    go_on: Callable[[Progress], bool], waited: set[str]
+) -> None:
+    with ScriptedServer(busy(b"Retry-After: 30\r\n")) as server:
+        loop = drive(server.url, go_on, duration_seconds=60, retries=3, retry="retry-after")
     books = ledger(loop.samples)
     assert books.planned == 6000 == books.sent + books.not_sent
     assert books.attempts == books.sent
     assert all(sample.last for sample in loop.samples)
-    assert {sample.label for sample in loop.samples} <= {"status_503", "aborted", "not_sent"}
+    labels = {sample.label for sample in loop.samples}
+    assert waited <= labels <= {"status_503", "aborted", "not_sent"}
+    assert books.sent >= 1
     assert loop.interrupted
 
 
@@ -281,15 +325,7 @@ def test_a_request_that_was_dropped_with_its_kept_connection_is_sent_again_on_an
         return number == 1
 
     with KeepingServer(close_at_the_second) as server:
-        loop = drive(
-            server.url,
-            lambda progress: progress.retried == 0,
-            clients=1,
-            duration_seconds=60,
-            keep_alive=True,
-            retries=3,
-            retry="immediate",
-        )
+        loop = one_client(server.url, 1, retries=3, keep_alive=True)
     ended = [(s.label, s.attempt) for s in by_start(loop)]
     assert ended[:3] == [("ok", 1), ("dropped", 1), ("ok", 2)]
     *whole, _ = requests(by_start(loop))  # the run was stopped during the last one
