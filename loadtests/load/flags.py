@@ -101,6 +101,7 @@ def _add_retry_flags(parser: Parser) -> None:
     add(
         "--retry",
         choices=RETRY_POLICIES,
+        metavar="POLICY",
         help="when they do. immediate: at once; backoff: after a random time up to 100 ms, doubled with each "
         "attempt, 10 s at most; budget: at once, while at most 10%% of the requests were retries, at most "
         "100 of them saved up; retry-after: when the answer's Retry-After says, else as backoff, and not at "
