@@ -34,8 +34,9 @@ from service.offload.worker_main import LATE, Done
 
 log = structlog.get_logger("offloop.workers")
 
-EARLY_SECONDS: Final = 0.001
-"""By so much a timer may come too early: uvloop's have a resolution of milliseconds."""
+EARLY_SECONDS: Final = 0.002
+"""By so much a timer may come too early: uvloop rounds the delay to a millisecond, and libuv counts it from a
+clock that it has rounded down to one."""
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 """A task may pass its deadline while its worker runs another: it is looked at again after this long."""
@@ -168,7 +169,8 @@ class TaskQueue:
                 self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
-            self.pool.send(opening, task, task.packed, task.submitted, task.until)
+            # The timer may already have told the caller that it is late.
+            self.pool.send(opening, task, task.packed, task.submitted, task.until - EARLY_SECONDS)
 
     def finished(self, outcomes: list[tuple[Task, Done]], seconds: float) -> None:
         """See `PoolObserver`."""

@@ -39,6 +39,7 @@ from service.offload.lane_pool import Recycling
 from service.offload.offload import Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import Strategy, pool_for
+from service.offload.worker_main import Packed
 from tests import work
 from tests.support.waiting import eventually
 
@@ -324,6 +325,24 @@ async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gat
     await first
     assert not called
     assert bench.outcomes() == {"completed": 1, "expired": 1}
+
+
+async def test_a_worker_starts_nothing_that_an_early_timer_may_have_ended(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untils = []
+
+    def send(_lane: InlineLane, _packed: Packed, _submitted: float, until: float) -> None:
+        untils.append(until)
+
+    bench = await make("inline")
+    monkeypatch.setattr(InlineLane, "send", send)
+    arrived = time.monotonic()
+    with pytest.raises(ExpiredError):
+        await bench.offload.submit(int, arrived=arrived, deadline=0.05)
+    early = 0.0015  # half a millisecond by uvloop's rounding of the delay, a whole one by libuv's of the time
+    assert len(untils) == 1
+    assert untils[0] < arrived + 0.05 - early
 
 
 @pytest.mark.parametrize("strategy", ["thread", "process", "executor"])
