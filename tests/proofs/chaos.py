@@ -183,10 +183,6 @@ class Chaos:
         """SIGUSR2: a new arbiter."""
         self._child.upgrade()
 
-    def upgrade_at_once(self) -> None:
-        """SIGUSR2 and SIGTERM, before there is a new arbiter."""
-        self._child.upgrade(waits=False)
-
     # What surrounds it.
 
     def poison_input(self) -> None:
@@ -237,7 +233,7 @@ class Chaos:
         """Break things for so long, each at least once."""
         inner = (
             *(self.kill_worker, self.kill_exporter, self.kill_io_process, self.stall_log),
-            *(self.tear_certificates, self.hang_up, self.upgrade, self.upgrade_at_once),
+            *(self.tear_certificates, self.hang_up, self.upgrade),
         )
         outer = (self.poison_input, self.slow_clients, self.vanishing_clients, self.neighbour)
         end = time.monotonic() + seconds
