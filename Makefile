@@ -103,6 +103,9 @@ replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 
+refusals: $(READY) ## What a refusal costs beside the least that a loop can do (3 minutes)
+	$(BIN)/python -m tests.proofs.refusals $(ARGS)
+
 hand-over: $(READY) ## What handing work over costs, and how many cores it feeds (1 minute)
 	$(BIN)/python -m tests.proofs.hand_over
 
