@@ -31,8 +31,9 @@ def recovery(summary: Summary) -> Figure | None:
         return None
     lines = -(-len(shown) // COLUMNS)
     figure = Figure(figsize=(11, 3.3 * lines + 0.6), layout="constrained")
+    load = f"{trigger.base:g}x the limit, {trigger.seconds} s at {trigger.peak:g}x, {trigger.base:g}x again"
     figure.suptitle(
-        f"{trigger.base:g}x the limit, {trigger.seconds} s at {trigger.peak:g}x, and {trigger.base:g}x again",
+        f"{load}: what comes back, by how clients retry",
         weight="bold",
         size=12,
     )
@@ -66,7 +67,9 @@ def _counts(found: Sequence[Recovery]) -> tuple[list[tuple[int, ...]], list[tupl
 def _panel(axis: Axes, counts: Sequence[int], found: Recovery, colour: str, most: float) -> None:
     """One kind of count, second by second, with the trigger as its origin."""
     begin = -found.before_seconds
-    axis.stairs(counts, [begin + second for second in range(len(counts) + 1)], color=colour, lw=1.4)
+    axis.stairs(
+        counts, [begin + second for second in range(len(counts) + 1)], color=colour, lw=1.4, baseline=None
+    )
     axis.axvspan(0, found.seconds, color=GREY, alpha=0.18, lw=0)
     axis.set_xlim(begin, begin + len(counts))
-    axis.set_ylim(0, max(most, 1))
+    axis.set_ylim(-0.04 * most, max(most, 1))  # so that nothing at all can be told from the axis

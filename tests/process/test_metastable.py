@@ -112,6 +112,25 @@ def test_two_cases_meet_a_short_trigger_and_are_judged_told_and_drawn(tmp_path: 
     assert names >= {"verdict.txt", "report.html", "pool-immediate.log", "offloop.log"}
 
 
+@pytest.mark.alone
+def test_an_end_in_the_middle_of_a_case_leaves_no_design_no_service_and_no_generator(tmp_path: Path) -> None:
+    folder, plan = RunFolder.create(tmp_path / "run"), short("pool-immediate")
+    assert plan.trigger is not None
+    seen: set[int] = set()
+
+    def interrupt(elapsed: float) -> None:
+        seen.update(children(os.getpid()))
+        if elapsed >= 0.5:
+            raise KeyboardInterrupt
+
+    (case,), (variant,) = plan.trigger.cases, plan.variants
+    before = children(os.getpid())
+    with pytest.raises(KeyboardInterrupt), Testbed(plan, folder) as bed:
+        bed.recovery(case, bed.block(variant, "beside", 1), interrupt)
+    assert len(seen - before) >= 3, "the service, a design and the generator"
+    assert all(gone(pid) for pid in seen - before)
+
+
 def test_a_design_is_ended_at_once_with_everything_it_started(tmp_path: Path) -> None:
     (variant,) = short(*SHOWN).variants
     with DesignChild("pool", variant, tmp_path / "pool.log") as design:

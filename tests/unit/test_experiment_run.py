@@ -16,6 +16,7 @@ from loadtests.experiment import calibration, report, run
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.plan import Case, Factors, Plan, Variant
+from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.progress import Board, expected_seconds
 from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, PhaseResult, Status
@@ -382,6 +383,18 @@ def test_a_run_leaves_its_plan_its_status_and_a_summary(tmp_path: Path) -> None:
     assert folder.summary() == summary == folder.build()
     assert folder.read("plan.json", Plan) == summary.plan == plan_of("a-a", cycles=2, more_cycles=0)
     assert len(summary.blocks) == 6
+
+
+@pytest.mark.usefixtures("beds")
+def test_a_run_of_cases_leaves_them_in_its_folder_and_its_summary(tmp_path: Path) -> None:
+    summary = run.run(
+        "metastable", PRESETS["metastable"].factors, tmp_path / "run", Console(file=io.StringIO())
+    )
+    folder = RunFolder(tmp_path / "run")
+    assert summary.status.state == "complete"
+    assert folder.summary() == summary == folder.build()
+    assert len(summary.recoveries) == len(summary.blocks) == 7
+    assert not report.is_invalid(summary)
 
 
 @pytest.mark.usefixtures("beds")
