@@ -31,11 +31,12 @@ CASES: Final = (
 )
 
 FACTORS: Final = Factors(
-    # What is not work competes with it for the cores: at 4 ms the workers get 0.85 of the limit beside a base
-    # load, at 20 ms more than 0.95, so that the queue of the trigger can be worked off within the watch. And
-    # the attempts, up to 4,800 a second at 4 ms, are a fifth of that, which one generator sends on time. With
-    # much longer work 64 requests in flight would be more than a client waits for.
+    # A request costs about 0.7 ms beside its work, in the generator and in the IO process: at the base load a
+    # tenth of the cores with work of 4 ms, and a fiftieth with 20 ms, which leaves the workers what they need
+    # to work the queue off within the watch. With retries at once almost ten times the limit is sent, which
+    # one generator does on time at 20 ms. With longer work 64 in flight are more than a client waits for.
     work_ms=20.0,
+    clients=4,  # of the blocks that measure S: with 8 ours would refuse some, should the machine be slow
     cycles=1,
     more_cycles=0,
     overload=3.0,
