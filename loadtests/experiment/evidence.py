@@ -166,9 +166,10 @@ class Evidence:
         """
         found = [one for one in self._recoveries if one.case == case]
         valid = [one for one in found if not one.void_because]
+        if not found:
+            raise UnusableError(f"{case} was not measured")
         if not valid:
-            why = found[-1].void_because[0] if found else "it was not measured"
-            raise UnusableError(f"{case} is void: {why}")
+            raise UnusableError(f"{case} is void: {found[-1].void_because[0]}")
         last = valid[-1]
         if last.before_per_second < UP * last.base_per_second:
             up, base = last.before_per_second, last.base_per_second

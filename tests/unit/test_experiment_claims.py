@@ -260,7 +260,7 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
             (recovered("pool-immediate", answered=LESS), HELD, "given up"),
             (recovered("pool-immediate", void_because=("late",)), INCONCLUSIVE, "immediate is void: late"),
             (recovered("pool-immediate", answered=(90,) * 37), INCONCLUSIVE, "answered 90 of 120"),
-            (no_recovery, INCONCLUSIVE, "it was not measured"),
+            (no_recovery, INCONCLUSIVE, "ool-immediate was not measured"),
         ],
     ),
     (
