@@ -22,6 +22,9 @@ $(READY): pyproject.toml constraints.txt
 experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 minutes)
 	$(BIN)/python -m loadtests experiment $(ARGS)
 
+metastable: $(READY) ## An overload that does not go away with what started it, and what helps (6 minutes)
+	$(BIN)/python -m loadtests experiment --preset metastable $(ARGS)
+
 serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 

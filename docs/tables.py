@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 QUICK = DOCS / "runs/quick"
+METASTABLE = DOCS / "runs/metastable"
 
 
 def settings_table() -> str:
@@ -137,6 +138,15 @@ def found_table() -> str:
 def verdict_text() -> str:
     """The verdict of the committed run."""
     return "```text\n" + (QUICK / "verdict.txt").read_text(encoding="utf-8") + "```"
+
+
+def metastable_text() -> str:
+    """Picture and verdict of the committed run of `metastable`, if there is one."""
+    if not METASTABLE.exists():
+        return "`make metastable` has not been run in full yet."
+    picture = "![Each case: answers and attempts per second](runs/metastable/recovery.png)"
+    verdict = (METASTABLE / "verdict.txt").read_text(encoding="utf-8")
+    return f"{picture}\n\n```text\n{verdict}```"
 
 
 def proof_table(name: str) -> str:
@@ -331,6 +341,7 @@ Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     README: {"found": found_table},
     DOCS / "experiments.md": {"verdict": verdict_text, "presets": presets_table},
+    DOCS / "metastable.md": {"metastable": metastable_text},
     DOCS / "engines.md": {"worked": worked_table, "engines": engines_table},
     DOCS / "operations.md": {"states": states_table},
     DOCS / "design.md": {"exchange": exchange_table},

@@ -62,27 +62,32 @@
     experiment/         the 2017 experiment, in pairs of blocks
       plan.py             factors, variants, cycles and the plan of them all
       presets.py          the variants that an experiment compares
+      metastable.py       the preset of this name: one trigger, each design, each way to retry
       calibration.py      what one request costs
       run.py              calibrates, plans, measures until the claims are decided
       testbed.py          runs all variants; measures a block, a phase, a killed worker
-      child.py            the service under test as a child process
+      trigger.py          measures a case: base load, trigger, base load again
+      child.py            the service under test, or a usual design, as a child process
       counters.py         its counters and the kernel's, once or ten times a second
       speed.py            the speed of the worker's core meanwhile
       progress.py         progress on the terminal
       blocks.py           U, S and X between two readings, and what makes a block void
       ledger.py           clients' and service's counts reconciled: no connection unexplained
       results.py          phases, and the summary of a run
+      recovery.py         what came after a trigger, second by second
       folder.py           the run folder
       statistics.py       exact intervals for a dozen pairs
       evidence.py         which blocks may be used, and how they are paired
       finding.py          what a rule says of a claim
       amounts.py          rules for claims about an amount: by an interval
       queues.py           rules for claims about a queue: by every overload phase
+      comebacks.py        rules for claims about what comes after a trigger
       claims.py           the claims, each with its rule
       verdict.py          all claims of a plan, judged
       tables.py           the tables of a report, as rows
       report.py           verdict.txt, and all else that is drawn
       figures.py          the drawings
+      recovery_figure.py  that of each case
       page.py             report.html
       comparable.py       what can be compared of a run folder
       compare.py          two run folders: better, worse, or no difference

@@ -14,7 +14,7 @@ from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import Ledger
 from loadtests.experiment.plan import Variant
 from loadtests.load.facts import GeneratorFacts
-from loadtests.neighbours import Shares, shares
+from loadtests.neighbours import Shares, Usage, shares
 
 ENDED_EARLY: Final = "a reading came after the load had ended: the machine stood still"
 NO_SPEED: Final = "the worker could not be followed: it was replaced meanwhile"
@@ -38,7 +38,7 @@ class Inputs(Shares):
         return found
 
 
-def inputs(before: Reading, after: Reading, cores: float, generator: float) -> Inputs:
+def inputs(before: Usage, after: Usage, cores: float, generator: float) -> Inputs:
     """The shares between two readings; `generator` is its share of one core."""
     return Inputs(**dataclasses.asdict(shares(before, after, cores)), generator=generator)
 

@@ -1,19 +1,28 @@
 """The service under test as a child process: start, wait for its ready line, stop.
 
-Knows the command line of the service and its JSON log. Touches one child at a time, by its id.
+Knows the command lines of the service and of the designs of loadtests/peers, and our JSON
+log. Touches one child at a time, by its id.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import resource
+import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from loadtests.exits import BrokenError
+from loadtests.experiment.plan import Variant
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
@@ -28,6 +37,8 @@ class ServiceChild:
 
     It has a session of its own, so Ctrl-C does not reach it: it is stopped after the last scrape.
     """
+
+    MODULE: ClassVar[str] = "service"
 
     def __init__(self, flags: Sequence[str], log: Path) -> None:
         self._log = log
@@ -61,7 +72,7 @@ class ServiceChild:
         """Start the process without waiting, so that several can start at the same time."""
         with self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service", *self._flags],
+                [sys.executable, "-m", self.MODULE, *self._flags],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
@@ -109,3 +120,50 @@ class ServiceChild:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             return self._process.wait()
+
+
+class DesignChild(ServiceChild):
+    """One of the designs of loadtests/peers, with the work and the workers of `variant`.
+
+    It has no admin port and says nothing. It is started by its command line, because the room of the designs
+    is above this one. It ends by SIGKILL, with everything in its session: on SIGTERM it would first work
+    through its queue, for clients that have left.
+    """
+
+    MODULE = "loadtests.peers"
+
+    def __init__(self, design: str, variant: Variant, log: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        numbers = (variant.work_units, variant.workers)
+        super().__init__([design, str(port), variant.work, *map(str, numbers)], log)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def launch(self) -> None:
+        """Start it, with as many descriptors as it may have: our service takes them, too."""
+        super().launch()
+        if hasattr(resource, "prlimit"):
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (most, most))
+
+    def wait_ready(self) -> None:
+        """Wait for one answer, so that its pool is up.
+
+        Raises:
+            ServiceError: it exited, or did not answer in time.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + READY_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(URLError, OSError), urlopen(f"{self.url}/data", timeout=5):
+                return
+            time.sleep(0.02)
+        last = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise ServiceError(f"the design {self._flags[0]!r} did not start: {' '.join(last)}")
+
+    def _end(self) -> int:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        return 0

@@ -1,7 +1,7 @@
-"""The claims of the 2017 post, and ours about them, each with the variants it needs and its rule. Pure.
+"""The claims of the 2017 post, and ours, each with the variants or cases it needs and its rule. Pure.
 
 A rule looks at numbers only. amounts.py has the rules that judge by an interval, queues.py those that judge
-by the overload phases.
+by the overload phases, comebacks.py those that judge by what comes after a trigger.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final, Literal
 
-from loadtests.experiment import amounts, queues
+from loadtests.experiment import amounts, comebacks, queues
 from loadtests.experiment.evidence import Evidence
 from loadtests.experiment.finding import Finding
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A claim, its source, the variants that it needs, its rule, and whether that judges by an interval.
+    """A claim, its source, the variants or cases that it needs, its rule, and whether an interval judges it.
 
     `short`: what the interval is of, for a table of 80 columns.
     """
@@ -124,5 +124,47 @@ RULES: Final = (
         needs=("inline", "inline-more"),
         judge=amounts.planted_is_found,
         by_interval=True,
+    ),
+    Rule(
+        claim="As usually written, with clients that retry at once, it stays down after the trigger has gone",
+        source="offloop",
+        needs=("pool-immediate",),
+        judge=comebacks.stays_down,
+    ),
+    Rule(
+        claim="Retries alone keep it down",
+        source="offloop",
+        needs=("pool-immediate", "pool-none"),
+        judge=comebacks.retries_keep_it_down,
+    ),
+    Rule(
+        claim="A retry budget of 10 % suffices",
+        source="offloop",
+        needs=("pool-immediate", "pool-budget"),
+        judge=comebacks.budget_suffices,
+    ),
+    Rule(
+        claim="Backoff with jitter suffices",
+        source="offloop",
+        needs=("pool-immediate", "pool-backoff"),
+        judge=comebacks.backoff_suffices,
+    ),
+    Rule(
+        claim="Clients that obey Retry-After suffice",
+        source="offloop",
+        needs=("pool-immediate", "pool-retry-after"),
+        judge=comebacks.retry_after_suffices,
+    ),
+    Rule(
+        claim="With a bound on what is in flight, it is back within 1 s",
+        source="offloop",
+        needs=("bounded-immediate",),
+        judge=comebacks.bounded_is_back,
+    ),
+    Rule(
+        claim="offloop is back within 1 s",
+        source="offloop",
+        needs=("offloop-immediate",),
+        judge=comebacks.ours_is_back,
     ),
 )

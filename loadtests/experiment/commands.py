@@ -63,10 +63,14 @@ def _add_experiment(commands: Commands) -> None:
         "--overload-seconds",
         type=positive,
         metavar="SECONDS",
-        help="length of an overload, or of a phase of the ramp",
+        help="length of an overload, of a phase of the ramp, or of a trigger (in whole seconds)",
     )
     factor("--overload-repeats", type=count, metavar="N", help="overloads of each variant")
     factor("--budget-seconds", type=positive, metavar="SECONDS", help="time after which no cycle is added")
+    factor("--base", type=positive, metavar="X", help="load before and after a trigger, times the limit")
+    factor("--before-seconds", type=count, metavar="N", help="whole seconds before a trigger")
+    factor("--after-seconds", type=count, metavar="N", help="whole seconds that a case is watched after it")
+    factor("--retries", type=count, metavar="N", help="of clients that retry, for each request at most")
     factor("--accept-batch", type=count, metavar="N", help="connections accepted per turn of the loop")
     factor("--backlog", type=count, metavar="N", help="size of the kernel's accept queue")
     factor("--loop", choices=("uvloop", "asyncio"), help="event loop of the service")

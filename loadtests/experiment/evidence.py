@@ -13,6 +13,7 @@ from typing import Final
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.ledger import Ledger
 from loadtests.experiment.plan import Plan
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.statistics import Estimate, Region, geometric
 
@@ -28,6 +29,9 @@ SATURATED: Final = 1.1
 SAME_DEMAND: Final = Region(0.9, 1 / 0.9)
 """Equal units should cost the same CPU everywhere; within this region they do, and U stands for
 throughput."""
+
+UP: Final = 0.8
+"""Least share of the base load that a case answers before its trigger; with less it was never up."""
 
 Figure = Callable[[Block], float]
 
@@ -75,6 +79,7 @@ class Evidence:
         self.alpha = ALPHA / (max(claims, 1) * len(self.plan.looks))
         self._blocks = summary.blocks
         self._phases = summary.phases
+        self._recoveries = summary.recoveries
 
     def blocks(self, variant: str, parts: tuple[str, ...] = ("cycle", "ramp")) -> dict[int, Block]:
         """The blocks of a variant that may be judged, by cycle."""
@@ -153,9 +158,27 @@ class Evidence:
         invalid = next((p.invalid_because[0] for p in found if p.invalid_because), "none was measured")
         raise UnusableError(f"{variant} has no valid overload phase: {invalid}")
 
+    def recovery(self, case: str) -> Recovery:
+        """The last measurement of a case that may be judged.
+
+        Raises:
+            UnusableError: there is none, or the design did not stand the base load; the message says why.
+        """
+        found = [one for one in self._recoveries if one.case == case]
+        valid = [one for one in found if not one.void_because]
+        if not found:
+            raise UnusableError(f"{case} was not measured")
+        if not valid:
+            raise UnusableError(f"{case} is void: {found[-1].void_because[0]}")
+        last = valid[-1]
+        if last.before_per_second < UP * last.base_per_second:
+            up, base = last.before_per_second, last.base_per_second
+            raise UnusableError(f"{case} answered {up:.0f} of {base:.0f} requests/s before the trigger")
+        return last
+
 
 def ledger(summary: Summary) -> Ledger:
-    """The sum of the ledgers of all blocks and phases, void and invalid ones too."""
+    """The sum of the ledgers of all blocks, phases and cases of ours, void and invalid ones too."""
     return Ledger.total(book for _, book in _books(summary))
 
 
@@ -180,4 +203,5 @@ def _books(summary: Summary) -> list[tuple[str, Ledger]]:
         for block in summary.blocks
         if block.ledger is not None
     ]
-    return blocks + [(phase.id, phase.ledger) for phase in summary.phases]
+    cases = [(one.case, one.ledger) for one in summary.recoveries if one.ledger is not None]
+    return [*blocks, *((phase.id, phase.ledger) for phase in summary.phases), *cases]

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from loadtests.experiment.blocks import Block
+from loadtests.experiment.recovery_figure import recovery
 from loadtests.experiment.results import PhaseResult, Summary, Timeline
 from loadtests.pages.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, STYLE, VERMILION, svg
 
@@ -41,6 +42,7 @@ def as_svg(summary: Summary) -> dict[str, str]:
 def _figures(summary: Summary) -> list[tuple[str, Figure]]:
     drawings: tuple[tuple[str, Callable[[Summary], Figure | None]], ...] = (
         ("cycles", cycles),
+        ("recovery", recovery),
         ("queues", queues),
         ("ramp", ramp),
         ("latency", latency),

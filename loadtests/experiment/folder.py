@@ -6,6 +6,7 @@
     blocks.json        all blocks so far, void ones too
     phases/ID/         raw.json (the order and the readings), load.json (the samples)
     kills.json         what clients saw of a killed worker
+    recoveries.json    what came after the trigger, all cases so far
     NAME.log           the log of the service of that variant
     summary.json       the figures that follow from these, without the samples
     verdict.txt, report.html, *.png, *.svg   what report.py draws from the summary
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from loadtests.exits import UsageError
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.plan import Plan
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, PhaseResult, Raw, Status, Summary, phase_result, stretches
 from loadtests.files import by_line, write_whole
 from loadtests.load.facts import GeneratorFacts
@@ -116,6 +118,7 @@ class RunFolder:
             blocks=(*self._list("blocks.json", tuple[Block, ...]), *cut),
             phases=tuple(results),
             kills=self._list("kills.json", tuple[Kill, ...]),
+            recoveries=self._list("recoveries.json", tuple[Recovery, ...]),
         )
 
     def summary(self) -> Summary:

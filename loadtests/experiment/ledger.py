@@ -19,10 +19,11 @@ NO_PORTS: Final[frozenset[int]] = frozenset()
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """One phase or block, reconciled. All fields are counts of connections.
+    """One phase or block, reconciled. All fields are counts: an attempt has one connection at most.
 
-    planned = sent + not_sent
-    sent = connected + never_connected (refused, timed out or aborted before the handshake was over)
+    Requests: planned = sent + not_sent
+    Attempts: sent + retried = connected + never_connected (refused, timed out or aborted before the handshake
+    was over)
     connected + carried_over = accepted + kernel_queue + half_open + unexplained
     accepted = completed + active + server_gap
 
@@ -42,13 +43,14 @@ class Ledger:
     active: int
     unexplained: int
     server_gap: int
+    retried: int = 0  # attempts after the first of their request
 
     @property
     def closes(self) -> bool:
         """Whether every connection is accounted for."""
         return (
             self.planned == self.sent + self.not_sent
-            and self.sent == self.connected + self.never_connected
+            and self.sent + self.retried == self.connected + self.never_connected
             and self.unexplained == self.server_gap == self.active == 0
         )
 
@@ -117,4 +119,5 @@ def reconcile(samples: Iterable[Sample], before: Reading, after: Reading, half_o
         active=active,
         unexplained=rest - given_up + carried,
         server_gap=accepted - completed - active,
+        retried=client.attempts - client.sent,
     )

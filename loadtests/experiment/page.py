@@ -24,6 +24,9 @@ CAPTIONS: Final = {
     "everything else alike. Hollow points are void (a neighbour, stolen time) and were measured again.",
     "queues": "Connections under overload. Above: offered, accepted and completed since the phase began; the "
     "shaded area between accepted and completed is in flight. Below: where connections wait.",
+    "recovery": "Each case by itself: answers per second, below them attempts per second. The load is above "
+    "the limit in the shaded seconds only; dotted is the base load before and after them. With retries there "
+    "are more attempts than requests.",
     "ramp": "Offered, accepted and completed per second while the rate rises from phase to phase. Where "
     "completed leaves offered, capacity ends; where accepted leaves completed, the queue stands inside the "
     "service.",
@@ -53,6 +56,8 @@ def render(summary: Summary) -> str:
         variants=tables.variants(summary),
         gains=tables.gains(summary),
         beside=tables.beside(summary),
+        heading=tables.heading(summary.plan),
+        recoveries=tables.recoveries(summary),
         captions=CAPTIONS,
         totals=ledger(summary),
         gaps=ledger_gaps(summary),
@@ -64,7 +69,8 @@ def render(summary: Summary) -> str:
 
 def _outcomes(summary: Summary) -> Counter[str]:
     total = Counter[str]()
-    for outcomes in (*(b.outcomes for b in summary.blocks), *(p.outcomes for p in summary.phases)):
+    of_loads = [*(p.outcomes for p in summary.phases), *(one.outcomes for one in summary.recoveries)]
+    for outcomes in (*(b.outcomes for b in summary.blocks), *of_loads):
         total.update(outcomes)
     return total
 
@@ -72,6 +78,7 @@ def _outcomes(summary: Summary) -> Counter[str]:
 def _cautions(summary: Summary) -> list[str]:
     """What a reader should know before quoting a figure; no sentence occurs twice."""
     cautions = [f"{phase.id} is invalid: {why}" for phase in summary.phases for why in phase.invalid_because]
+    cautions += [f"{one.case} is void: {why}" for one in summary.recoveries for why in one.void_because]
     void = Counter(block.void_because[0] for block in summary.blocks if block.void_because)
     cautions += [f"{count} blocks were void and do not count: {why}." for why, count in void.most_common(5)]
     if summary.environment.load_average > 0.5:

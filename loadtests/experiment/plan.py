@@ -53,6 +53,10 @@ class Factors:
     loop: str = "uvloop"
     slo_seconds: float = 0.5
     timeout_seconds: float = 5.0
+    base: float = 0.6  # load before and after a trigger, times the limit; the trigger itself is an overload
+    before_seconds: int = 4
+    after_seconds: int = 30
+    retries: int = 3  # of clients that retry, for each request at most
     seed: int = 1
 
 
@@ -104,12 +108,50 @@ class Ramp:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One design whose clients retry in one way. `design`: a variant of ours, or one of loadtests/peers."""
+
+    name: str
+    title: str
+    design: str
+    retry: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """A load above the limit between a base load before and after it; each case meets it by itself.
+
+    `variant`: ours; its work and its workers are those of every design. `base`, `peak`: loads, as multiples
+    of the limit, workers / S as measured just before each case. `retries`: of each request at most.
+    """
+
+    variant: str
+    cases: tuple[Case, ...]
+    base: float
+    peak: float
+    before_seconds: int
+    seconds: int
+    after_seconds: int
+    retries: int
+
+    @property
+    def all_seconds(self) -> int:
+        """From the first request of a case to its last."""
+        return self.before_seconds + self.seconds + self.after_seconds
+
+    def segments(self, limit_per_second: float) -> tuple[tuple[float, float], ...]:
+        """The rates and for how many seconds each is offered."""
+        base, peak = (round(times * limit_per_second, 1) for times in (self.base, self.peak))
+        return (base, self.before_seconds), (peak, self.seconds), (base, self.after_seconds)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A whole experiment, as written to plan.json before the first connection.
 
     `measured`: variants with a block in every cycle. `beside`: variants of a few more cycles, which no claim
     needs. `overloaded`, `ramp`, `curve`: variants with open-loop phases. `killed`: variants that lose a
-    worker.
+    worker. `trigger`: cases, each with a design of its own.
     """
 
     preset: str
@@ -122,6 +164,7 @@ class Plan:
     curve: tuple[str, ...] = ()
     killed: tuple[str, ...] = ()
     ramp: Ramp | None = None
+    trigger: Trigger | None = None
 
     def variant(self, name: str) -> Variant:
         """The variant of that name.
@@ -157,6 +200,15 @@ class Plan:
     def overload_seconds(self) -> float:
         """About how long one overload of each variant takes: draining takes half its length."""
         return len(self.overloaded) * self.factors.overload_seconds * 1.5
+
+    def case_seconds(self) -> float:
+        """About how long one case of the trigger takes: a block, a start, the load, and the last to give up,
+        after all their retries or with none.
+        """
+        if self.trigger is None:
+            return 0.0
+        last = (1 + self.trigger.retries / 2) * self.factors.timeout_seconds
+        return self.block_seconds() + 1.5 + self.trigger.all_seconds + last
 
     def seconds_after_cycles(self, beside_cycles: int) -> float:
         """About how long everything after the cycles takes."""

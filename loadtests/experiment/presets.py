@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from loadtests.experiment import metastable
 from loadtests.experiment.plan import DATA, Cost, Factors, Plan, PlanError, Ramp, Variant
 
 PUBLISHED_SHARE: Final = 1 / 5
@@ -223,5 +224,10 @@ PRESETS: Final[Mapping[str, Preset]] = {
         _a_a,
         # Its regions are narrow, so the whole level goes to one look instead of three.
         Factors(cycles=16, more_cycles=0),
+    ),
+    "metastable": Preset(
+        "does an overload go away with what started it? the usual design and clients that retry (6 minutes)",
+        metastable.build,
+        metastable.FACTORS,
     ),
 }

@@ -7,6 +7,7 @@ cycle and phase. Touches the console that it is given. Never judges: it shows wh
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,10 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from loadtests.experiment import tables
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.claims import Rule
 from loadtests.experiment.finding import DID_NOT_HOLD, HELD
-from loadtests.experiment.plan import Plan
+from loadtests.experiment.plan import Case, Plan, Trigger
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import PhaseResult, Summary
 from loadtests.experiment.verdict import judge, rules_for
 
@@ -61,7 +64,8 @@ class Board:
 
     def block(self, block: Block) -> None:
         """Show one measured block."""
-        where = f"cycle {block.cycle}" if block.part == "cycle" else "stock executor and lanes"
+        beside = block.part == "beside" and self._plan.beside
+        where = "stock executor and lanes" if beside else f"cycle {block.cycle}"
         self._advance(self._plan.block_seconds(), f"{where}: {block.variant}")
         if block.void_because:
             self._line(f"  void, measured again: {block.variant}: {block.void_because[0]}")
@@ -91,6 +95,32 @@ class Board:
         if result.invalid_because:
             self._line(f"  invalid: {result.invalid_because[0]}")
 
+    def sending(self, case: Case) -> Callable[[float], None]:
+        """Show how far a case has come; what is returned is told the seconds since its first request."""
+        shown = 0.0
+
+        def tell(elapsed: float) -> None:
+            nonlocal shown
+            self._advance(elapsed - shown, case.title)
+            shown = elapsed
+
+        return tell
+
+    def recovery(self, recoveries: Sequence[Recovery]) -> None:
+        """Show what came after the trigger, of all cases so far."""
+        assert self._plan.trigger is not None
+        self._table = recovery_table(self._plan.trigger, recoveries)
+        self._live.update(self._shown())
+        last = recoveries[-1]
+        if not self._console.is_terminal:
+            (row,) = tables.recovery_rows(self._plan.trigger, [last])
+            self._line(
+                f"case {last.case}: {row.before:.0f}/s before, {row.during:.0f}/s in, {row.after:.0f}/s "
+                f"after the trigger at {row.attempts:.0f} attempts/s: {row.outcome}"
+            )
+        if last.void_because:
+            self._line(f"  void: {last.case}: {last.void_because[0]}")
+
     def _advance(self, seconds: float, doing: str) -> None:
         self._bar.update(self._total, advance=seconds, description=doing)
 
@@ -110,6 +140,8 @@ def expected_seconds(plan: Plan) -> float:
     """About how long the plan takes if no block has to be measured again."""
     seconds = plan.looks[0] * len(plan.measured) * plan.block_seconds() + plan.seconds_after_cycles(4)
     seconds += len(plan.curve) * 8 * 6.0
+    if plan.trigger is not None:
+        seconds += len(plan.trigger.cases) * plan.case_seconds()
     if plan.ramp is not None:
         each = plan.ramp.phase_seconds + 2.0
         seconds += each * len(plan.ramp.rates_per_second) * len(plan.ramp.variants)
@@ -138,4 +170,19 @@ def table(summary: Summary, rules: list[Rule], cycles: int) -> Table:
             f"{region.low:.3g}{high}",
             Text(word, style=STYLES.get(verdict.verdict, "dim")),
         )
+    return made
+
+
+def recovery_table(trigger: Trigger, recoveries: Sequence[Recovery]) -> Table:
+    """The cases so far: answers per second before, in and after the trigger, attempts, and the end."""
+    made = Table(box=None, pad_edge=False, title_justify="left", width=78)
+    load = f"{trigger.base:g}x the limit but for {trigger.seconds} s at {trigger.peak:g}x"
+    made.title = f"Answers per second, {load}"
+    made.add_column("case", no_wrap=True)
+    for heading in ("before", "during", "after", "attempts"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for row in tables.recovery_rows(trigger, recoveries):
+        figures = (row.before, row.during, row.after, row.attempts)
+        made.add_row(row.title, *(f"{figure:.0f}" for figure in figures), row.outcome)
     return made

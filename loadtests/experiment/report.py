@@ -54,7 +54,7 @@ def as_text(summary: Summary) -> str:
 
 def _head(summary: Summary) -> Iterator[str]:
     plan, machine, status = summary.plan, summary.environment, summary.status
-    title = f"Accept All We Can, preset {plan.preset}"
+    title = f"{tables.heading(plan)}, preset {plan.preset}"
     if status.state != "complete":
         title += f": {status.state.upper()}"
     yield title
@@ -96,6 +96,13 @@ def _tables(summary: Summary) -> Iterator[str]:
             yield ""
             yield from _row(f"over {baseline}", "X at equal speed", "= U", "/ S")
         yield from _row(gain.variant, gain.gain.steady, gain.gain.utilisation, gain.gain.demand)
+    if cases := tables.recoveries(summary):
+        yield f"{'answers per second':<28}{'before':>8}{'during':>8}{'after':>8}{'attempts':>10}"
+    for one in cases:
+        yield (
+            f"{one.title:<28}{one.before:>8.0f}{one.during:>8.0f}{one.after:>8.0f}{one.attempts:>10.0f}"
+            f"  {one.outcome}"
+        )
     if beside := tables.beside(summary):
         yield ""
         yield from _wrap(beside)
@@ -121,13 +128,17 @@ def _disturbances(summary: Summary) -> Iterator[str]:
     for phase in summary.phases:
         if phase.invalid_because:
             yield from _wrap(f"Phase {phase.id} is invalid and not judged: {phase.invalid_because[0]}.")
+    for one in summary.recoveries:
+        if one.void_because:
+            yield from _wrap(f"Case {one.case} is void and not judged: {one.void_because[0]}.")
 
 
 def _ledger(summary: Summary) -> Iterator[str]:
     total = ledger(summary)
+    retried = f" + retried {total.retried}" if total.retried else ""
     yield from _wrap(
         f"Ledger: planned {total.planned} = sent {total.sent} + not sent {total.not_sent}; "
-        f"sent = connected {total.connected} + never connected {total.never_connected}; "
+        f"sent{retried} = connected {total.connected} + never connected {total.never_connected}; "
         f"connected + carried over {total.carried_over} = accepted {total.accepted} "
         f"+ in the kernel queue {total.kernel_queue} + half-open {total.half_open}; "
         f"accepted = completed {total.completed} + active {total.active}."

@@ -16,6 +16,7 @@ from loadtests.experiment.blocks import ENDED_EARLY, Block, Inputs, Stretch, blo
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import HalfOpen, Ledger, reconcile
 from loadtests.experiment.plan import Plan
+from loadtests.experiment.recovery import Recovery
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase
@@ -229,3 +230,4 @@ class Summary:
     blocks: tuple[Block, ...]
     phases: tuple[PhaseResult, ...]
     kills: tuple[Kill, ...]
+    recoveries: tuple[Recovery, ...] = ()

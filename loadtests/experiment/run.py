@@ -20,12 +20,14 @@ from loadtests.experiment.blocks import Block
 from loadtests.experiment.calibration import cost_of
 from loadtests.experiment.evidence import PRESSED
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Factors, Plan, Variant
+from loadtests.experiment.plan import Case, Factors, Plan, Variant
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.presets import plan as make_plan
 from loadtests.experiment.progress import Board
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, PhaseResult, Status, Summary
 from loadtests.experiment.testbed import Testbed
+from loadtests.experiment.trigger import Tell
 from loadtests.experiment.verdict import undecided
 from loadtests.neighbours import effective_cores
 
@@ -103,6 +105,9 @@ class Bed(Protocol):
     def kill(self, variant: Variant) -> Kill:
         """Kill one of its workers."""
 
+    def recovery(self, case: Case, just_before: Block, tell: Tell) -> Recovery:
+        """Let a case meet the trigger."""
+
 
 class Experiment:
     """One run, once the plan is made."""
@@ -122,6 +127,7 @@ class Experiment:
         self._clock = clock
         self._blocks: list[Block] = []
         self._kills: list[Kill] = []
+        self._recoveries: list[Recovery] = []
         self._demand: dict[str, float] = {}  # S of the last overload, by variant
 
     def measure(self) -> None:
@@ -152,6 +158,7 @@ class Experiment:
                     if not self._phase("curve", name, load * throughput, CURVE_SECONDS).invalid_because:
                         break
         self._ramp()
+        self._cases(began)
 
     def _cycles(self) -> None:
         """Cycles of all variants up to the first look, then of those that an undecided claim needs."""
@@ -249,6 +256,30 @@ class Experiment:
             for number, rate in enumerate(ramp.rates_per_second):
                 for name in ramp.variants if number % 2 else ramp.variants[::-1]:
                     self._phase("ramp", name, rate, ramp.phase_seconds)
+
+    def _cases(self, began: float) -> None:
+        """Each case of the trigger, S measured just before it; once more if it was void and there is time.
+
+        Raises:
+            InvalidError: not one of them may be judged.
+        """
+        trigger, factors = self._plan.trigger, self._plan.factors
+        if trigger is None:
+            return
+        for number, case in enumerate(trigger.cases, 1):
+            left = (len(trigger.cases) - number + 1) * self._plan.case_seconds()
+            for _ in range(PHASE_TRIES):
+                self._cycle((trigger.variant,), "beside", number)
+                just_before = self._just_measured(trigger.variant)[-1]
+                self._recoveries.append(self._bed.recovery(case, just_before, self._board.sending(case)))
+                self._folder.write("recoveries.json", tuple[Recovery, ...], tuple(self._recoveries))
+                self._board.recovery(self._recoveries)
+                spent = self._clock() - began
+                if not self._recoveries[-1].void_because or spent + left > factors.budget_seconds:
+                    break
+        void = [one.void_because[0] for one in self._recoveries if one.void_because]
+        if len(void) == len(self._recoveries):
+            raise InvalidError(f"all {len(void)} cases were void: {_commonest(void)}")
 
 
 def _commonest(reasons: Iterable[str]) -> str:

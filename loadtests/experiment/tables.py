@@ -1,10 +1,14 @@
-"""The tables of a report, as rows: each variant, the factors of each gain, the executor's cost. Pure."""
+"""The tables of a report, as rows: variants, factors of each gain, the executor's cost, cases. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
+from loadtests.experiment.comebacks import outcome
 from loadtests.experiment.evidence import Gain, UnusableError
+from loadtests.experiment.plan import Plan, Trigger
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, Summary
 from loadtests.experiment.verdict import evidence_of
 
@@ -72,6 +76,40 @@ def gains(summary: Summary) -> list[GainRow]:
     return rows
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecoveryRow:
+    """What a case answered per second before, in and after the trigger, its attempts per second after it."""
+
+    title: str
+    before: float
+    during: float
+    after: float
+    attempts: float
+    outcome: str
+
+
+def recoveries(summary: Summary) -> list[RecoveryRow]:
+    """All cases that were measured, void ones too, in the order in which they ran."""
+    trigger = summary.plan.trigger
+    return recovery_rows(trigger, summary.recoveries) if trigger is not None else []
+
+
+def recovery_rows(trigger: Trigger, found: Iterable[Recovery]) -> list[RecoveryRow]:
+    """A row for each of these; a void one says so."""
+    titles = {case.name: case.title for case in trigger.cases}
+    return [
+        RecoveryRow(
+            title=titles[one.case],
+            before=one.before_per_second,
+            during=one.during_per_second,
+            after=one.after_per_second,
+            attempts=one.attempts_after_per_second,
+            outcome="void" if one.void_because else outcome(one),
+        )
+        for one in found
+    ]
+
+
 def beside(summary: Summary) -> str | None:
     """The cost of the stock executor beside the lanes, in one or two sentences; None if not measured."""
     if not summary.plan.beside:
@@ -98,3 +136,8 @@ def beside(summary: Summary) -> str | None:
 
 def _killed(kill: Kill) -> str:
     return f"{kill.failed} requests failed and the longest took {kill.longest_seconds * 1e3:.0f} ms"
+
+
+def heading(plan: Plan) -> str:
+    """The experiment that a plan belongs to."""
+    return "Accept All We Can" if plan.trigger is None else "The failure that does not go away"

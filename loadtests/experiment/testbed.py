@@ -18,18 +18,20 @@ from typing import Final, Literal, Self
 import psutil
 
 from loadtests.experiment.blocks import ENDED_EARLY, NO_SPEED, Block, Stretch, block
-from loadtests.experiment.child import ServiceChild
+from loadtests.experiment.child import DesignChild, ServiceChild
 from loadtests.experiment.counters import Watch, listen_overflows, read, settled
 from loadtests.experiment.folder import RunFolder
 from loadtests.experiment.ledger import HalfOpen, reconcile
-from loadtests.experiment.plan import Plan, Variant
+from loadtests.experiment.plan import Case, Plan, Variant
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, PhaseResult, Raw, phase_result
 from loadtests.experiment.speed import Speed
+from loadtests.experiment.trigger import Tell, TriggerBench
 from loadtests.load.generator import Generator, read_samples
 from loadtests.load.histogram import Quantiles
 from loadtests.load.phase import Phase, Target
 from loadtests.load.port_state import half_open_ports
-from loadtests.load.sample import OK
+from loadtests.load.sample import OK, requests
 from loadtests.neighbours import Neighbours
 
 SPARE_SECONDS: Final = 0.1
@@ -133,7 +135,7 @@ class Testbed:
             spoilt.append(NO_SPEED)
             self._workers[variant.name] = self._warm_up(variant, service)
         outcomes: dict[str, int] = {}
-        for sample in samples:
+        for sample in requests(samples):
             outcomes[sample.label] = outcomes.get(sample.label, 0) + 1
         stretch = Stretch(
             before=before,
@@ -184,6 +186,20 @@ class Testbed:
                     )
                     self._folder.write_raw(raw)
         return phase_result(self.plan, raw, samples, facts)
+
+    def recovery(self, case: Case, just_before: Block, tell: Tell) -> Recovery:
+        """Measure one case of the trigger, with rates by the block that was measured just before.
+
+        A design of loadtests/peers is started for its case alone and killed after it: it would go on for
+        minutes with work that nobody waits for any more.
+        """
+        bench = TriggerBench(self.plan, self._generator, self.neighbours, self._folder.path / "block.json")
+        if case.design in self._services:
+            service, workers = self._services[case.design], self._workers[case.design]
+            return bench.measure(case, service, workers, just_before, tell)
+        variant = self.plan.variant(just_before.variant)
+        with DesignChild(case.design, variant, self._folder.log_of(case.name)) as design:
+            return bench.measure(case, design, self._warm_up(variant, design), just_before, tell)
 
     def kill(self, variant: Variant) -> Kill:
         """Kill one worker of a saturated variant, and record what its clients see."""

@@ -30,13 +30,16 @@ class Verdict:
 
 
 def rules_for(summary: Summary) -> list[Rule]:
-    """The rules that a plan can decide: it measures blocks, or overloads, of all variants that they need."""
+    """The rules that a plan can decide: it measures blocks, or overloads, of all variants that they need;
+    or it has these cases.
+    """
     plan = summary.plan
     ramped = plan.ramp.variants if plan.ramp is not None else ()
+    cases = [case.name for case in plan.trigger.cases] if plan.trigger is not None else []
     return [
         rule
         for rule in RULES
-        if set(rule.needs) <= {*ramped, *(plan.measured if rule.by_interval else plan.overloaded)}
+        if set(rule.needs) <= {*ramped, *cases, *(plan.measured if rule.by_interval else plan.overloaded)}
     ]
 
 

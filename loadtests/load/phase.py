@@ -28,13 +28,16 @@ METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 class Phase:
     """One load against one URL: an offered rate, or clients in a closed loop. Can be written as JSON.
 
-    Exactly one of `rate` and `clients` is given; schedule.py says what each measures. Raises `ValueError`
-    with one sentence that names the field at fault.
+    Exactly one of `rate`, `segments` and `clients` is given; schedule.py says what each measures. Raises
+    `ValueError` with one sentence that names the field at fault.
     """
 
     url: str
     duration_seconds: float  # for how long requests are sent
     rate: float | None = None  # requests per second
+    # (requests per second, seconds) one after the other, instead of one rate; what is tried again goes on
+    # into the next.
+    segments: tuple[tuple[float, float], ...] = ()
     clients: int | None = None  # each with one request under way
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
@@ -55,7 +58,9 @@ class Phase:
     def __post_init__(self) -> None:
         for name in ("duration_seconds", "timeout_seconds"):
             _check_positive(name, getattr(self, name))
-        if (self.rate is None) == (self.clients is None):
+        if self.segments:
+            self._check_segments()
+        elif (self.rate is None) == (self.clients is None):
             raise ValueError("a load is either a rate or a number of clients: give exactly one of the two")
         if self.rate is not None:
             _check_positive("rate", self.rate)
@@ -104,9 +109,22 @@ class Phase:
     @property
     def workload(self) -> str:
         """The load in words: `100/s poisson`, or `closed loop, 8 clients`."""
+        if self.segments:
+            parts = ", ".join(f"{rate:g}/s for {seconds:g} s" for rate, seconds in self.segments)
+            return f"{parts}, {self.arrivals}"
         if self.rate is not None:
             return f"{self.rate:g}/s {self.arrivals}"
         return f"closed loop, {self.clients} client{'' if self.clients == 1 else 's'}"
+
+    def _check_segments(self) -> None:
+        if self.rate is not None or self.clients is not None:
+            raise ValueError("segments have rates of their own: give neither a rate nor clients")
+        for rate, seconds in self.segments:
+            _check_positive("the rate of a segment", rate)
+            _check_positive("the length of a segment", seconds)
+        total = math.fsum(seconds for _, seconds in self.segments)
+        if not math.isclose(total, self.duration_seconds):
+            raise ValueError(f"segments of {total:g} s in all do not fill {self.duration_seconds:g} s")
 
     def _check_clients(self, clients: int) -> None:
         if clients < 1:
@@ -139,7 +157,8 @@ class Phase:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Build a phase from its `to_json` form; unknown fields raise `TypeError`."""
         pairs = tuple((name, value) for name, value in fields.get("headers", ()))
-        return cls(**{**fields, "headers": pairs})
+        segments = tuple((rate, seconds) for rate, seconds in fields.get("segments", ()))
+        return cls(**{**fields, "headers": pairs, "segments": segments})
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

@@ -145,6 +145,11 @@ def intended_offsets(rate: float, duration: float, arrivals: str, seed: int) -> 
 
 def offsets_of(phase: Phase) -> list[float]:
     """Return the intended starts of an open phase, in seconds from its start; none of a closed one."""
-    if phase.rate is None:
-        return []
-    return intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)
+    if phase.rate is not None:
+        return intended_offsets(phase.rate, phase.duration_seconds, phase.arrivals, phase.seed)
+    offsets, begin = [], 0.0
+    for number, (rate, seconds) in enumerate(phase.segments):
+        part = intended_offsets(rate, seconds, phase.arrivals, phase.seed + number)
+        offsets += [begin + offset for offset in part]
+        begin += seconds
+    return offsets

@@ -70,7 +70,7 @@ LOOK = """(() => {
 
 @pytest.mark.parametrize(
     ("preset", "scheme"),
-    [("controlled", "light"), ("accept-all-we-can", "dark"), ("threads", "light")],
+    [("controlled", "light"), ("accept-all-we-can", "dark"), ("threads", "light"), ("metastable", "dark")],
 )
 def test_a_browser_shows_verdicts_and_figures_and_asks_for_nothing_else(
     tmp_path: Path, preset: str, scheme: str

@@ -75,11 +75,13 @@ def once(preset: str, seed: int, kind: str, folder: Path) -> Summary:
 
 def row_of(summary: Summary) -> dict[str, Any]:
     """What one run said."""
+    void = [bool(block.void_because) for block in summary.blocks]
+    void += [bool(case.void_because) for case in summary.recoveries]
     row: dict[str, Any] = {
         "state": summary.status.state,
         "seconds": round(summary.status.seconds),
-        "void": sum(bool(block.void_because) for block in summary.blocks),
-        "blocks": len(summary.blocks),
+        "void": sum(void),
+        "blocks": len(void),
     }
     if summary.status.state == "invalid":
         return {**row, "because": summary.status.invalid_because}

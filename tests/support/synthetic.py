@@ -15,11 +15,13 @@ from typing import Any, Final, Literal
 from loadtests.experiment.blocks import Block, Inputs
 from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import Ledger
-from loadtests.experiment.plan import DATA, Cost, Factors, Plan, Variant
+from loadtests.experiment.plan import DATA, Case, Cost, Factors, Plan, Trigger, Variant
 from loadtests.experiment.presets import DIGEST, PRESETS, plan
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import STRETCHES, Kill, PhaseResult, Status, Summary, Timeline
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.histogram import Quantiles
+from loadtests.load.results import ClientLedger
 from loadtests.load.sample import Sample
 from loadtests.machine import Environment
 
@@ -193,6 +195,53 @@ def phase_of(
     )
 
 
+# After how many seconds without the trigger each case is back; None: never.
+BACK: Final[Mapping[str, int | None]] = {
+    "pool-none": 15,
+    "pool-immediate": None,
+    "pool-backoff": None,
+    "pool-budget": 22,
+    "pool-retry-after": None,
+    "bounded-immediate": 0,
+    "offloop-immediate": 0,
+}
+
+
+def recovery_of(trigger: Trigger, case: Case, back: int | None) -> Recovery:
+    """A case that answers nothing until it is back; up to four attempts for each request until then."""
+    base, peak, rest = 120, 600, trigger.after_seconds
+    down = rest if back is None else min(back, rest)
+    retried = base if case.retry == "none" else 4 * base
+    parts = ((trigger.before_seconds, base), (trigger.seconds, 30), (down, 0), (rest - down, base))
+    sent = ((trigger.before_seconds, base), (trigger.seconds, 3 * peak), (down, retried), (rest - down, base))
+    requests = base * (trigger.before_seconds + rest) + peak * trigger.seconds
+    attempts = sum(seconds * rate for seconds, rate in sent)
+    client = ClientLedger(
+        **dict.fromkeys((field.name for field in fields(ClientLedger)), 0)
+        | {"planned": requests, "sent": requests, "attempts": attempts, "connected": attempts}
+        | {"connections": attempts, "answered": attempts}
+    )
+    whole = {"planned": requests, "sent": requests, "retried": attempts - requests}
+    served = dict.fromkeys(("connected", "accepted", "completed"), attempts)
+    return Recovery(
+        case=case.name,
+        limit_per_second=200.0,
+        base_per_second=float(base),
+        peak_per_second=float(peak),
+        before_seconds=trigger.before_seconds,
+        seconds=trigger.seconds,
+        answered=tuple(rate for seconds, rate in parts for _ in range(seconds)),
+        attempts=tuple(rate for seconds, rate in sent for _ in range(seconds)),
+        loads=(0.58, 0.62),
+        lateness_p99_seconds=0.001,
+        outcomes={"ok": requests},
+        attempt_outcomes={"ok": attempts},
+        client=client,
+        ledger=books(**whole, **served) if case.design == trigger.variant else None,
+        inputs=QUIET,
+    )
+
+
 def speed(cycle: int) -> float:
     """How much slower than usual the machine is."""
     return 1 + 0.2 * math.sin(cycle)
@@ -257,6 +306,12 @@ def summary_of(made: Plan, *, cycles: int | None = None) -> Summary:
             phases.append(phase_of(made.variant(name), "curve", len(phases) + 1, pressure=load))
     blocks = _blocks(made, made.measured, "cycle", cycles or made.factors.cycles)
     blocks += _blocks(made, made.beside, "beside", 4)
+    trigger = made.trigger
+    recoveries = (
+        tuple(recovery_of(trigger, case, BACK[case.name]) for case in trigger.cases)
+        if trigger is not None
+        else ()
+    )
     kills = tuple(
         Kill(variant=name, answered=600, failed=number, longest_seconds=0.1, usual_p99_seconds=0.04)
         for number, name in enumerate(made.killed)
@@ -268,6 +323,7 @@ def summary_of(made: Plan, *, cycles: int | None = None) -> Summary:
         blocks=(*blocks, *cut),
         phases=tuple(phases),
         kills=kills,
+        recoveries=recoveries,
     )
 
 
@@ -288,6 +344,17 @@ def with_phases(summary: Summary, variant: str, only: int | None = None, **chang
     chosen = set(of_variant if only is None else of_variant[only : only + 1])
     changed = tuple(replace(phase, **changes) if phase.id in chosen else phase for phase in summary.phases)
     return replace(summary, phases=changed)
+
+
+def with_recovery(summary: Summary, case: str, **changes: Any) -> Summary:
+    """The same run in which a case came back after `back` seconds, or with other changes of its figures."""
+    trigger = summary.plan.trigger
+    assert trigger is not None
+    (which,) = [one for one in trigger.cases if one.name == case]
+    back = changes.pop("back", BACK[case])
+    made = replace(recovery_of(trigger, which, back), **changes)
+    changed = tuple(made if one.case == case else one for one in summary.recoveries)
+    return replace(summary, recoveries=changed)
 
 
 def faster(factor: float) -> Callable[[Block], Block]:

@@ -9,10 +9,20 @@ import pytest
 
 from loadtests.experiment.claims import RULES
 from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
+from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.queues import STANDS
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import Verdict, answer, judge, rules_for, undecided
-from tests.support.synthetic import costlier, faster, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.synthetic import (
+    costlier,
+    faster,
+    plan_of,
+    quick,
+    summary_of,
+    with_blocks,
+    with_phases,
+    with_recovery,
+)
 
 Change = Callable[[Summary], Summary]
 
@@ -57,6 +67,21 @@ def both(*changes: Change) -> Change:
 
     return change
 
+
+def recovered(case: str, **changes: object) -> Change:
+    """A case came back after another time, or not at all, or its seconds went another way."""
+    return lambda summary: with_recovery(summary, case, **changes)
+
+
+def no_recovery(summary: Summary) -> Summary:
+    return replace(summary, recoveries=())
+
+
+# Answers in each second of a case: 4 s before the trigger, 3 s of it, 30 s after it.
+UP: tuple[int, ...] = (120, 120, 120, 120, 30, 30, 30)
+FLICKER = (*UP, *(0,) * 10, 120, *(0,) * 19)
+HALF = (*UP, *(0,) * 29, 60)
+LESS = (*UP, *(59,) * 30)
 
 STRADDLES = " straddles "
 DISAGREE = "The overload phases do not agree"
@@ -224,6 +249,67 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
             (disturbed("inline-more"), INCONCLUSIVE, "No cycle has a block of both"),
         ],
     ),
+    (
+        "metastable",
+        "stays_down",
+        HELD,
+        [
+            (recovered("pool-immediate", back=29), DID_NOT_HOLD, "answered again"),
+            (recovered("pool-immediate", answered=FLICKER), DID_NOT_HOLD, "answered again"),
+            (recovered("pool-immediate", answered=HALF), DID_NOT_HOLD, "answered again"),
+            (recovered("pool-immediate", answered=LESS), HELD, "given up"),
+            (recovered("pool-immediate", void_because=("late",)), INCONCLUSIVE, "immediate is void: late"),
+            (recovered("pool-immediate", answered=(90,) * 37), INCONCLUSIVE, "answered 90 of 120"),
+            (no_recovery, INCONCLUSIVE, "ool-immediate was not measured"),
+        ],
+    ),
+    (
+        "metastable",
+        "retries_keep_it_down",
+        HELD,
+        [
+            (recovered("pool-immediate", back=29), DID_NOT_HOLD, "Retries did not keep"),
+            (recovered("pool-none", back=None), DID_NOT_HOLD, "without retries, too"),
+            (recovered("pool-none", void_because=("late",)), INCONCLUSIVE, "none is void: late"),
+        ],
+    ),
+    *(
+        (
+            "metastable",
+            rule,
+            usual,
+            [
+                (recovered(case, back=29), HELD, "have to spare"),
+                (recovered(case, back=None), DID_NOT_HOLD, "still down at the end"),
+                (
+                    both(recovered(case, back=5), recovered("pool-immediate", back=29)),
+                    INCONCLUSIVE,
+                    "nothing to prevent",
+                ),
+                (recovered(case, void_because=("late",)), INCONCLUSIVE, "is void: late"),
+            ],
+        )
+        for rule, case, usual in (
+            ("budget_suffices", "pool-budget", HELD),
+            ("backoff_suffices", "pool-backoff", DID_NOT_HOLD),
+            ("retry_after_suffices", "pool-retry-after", DID_NOT_HOLD),
+        )
+    ),
+    *(
+        (
+            "metastable",
+            rule,
+            HELD,
+            [
+                (recovered(case, back=1), HELD, "no queue"),
+                (recovered(case, back=2), DID_NOT_HOLD, "later than that"),
+                (recovered(case, back=None), DID_NOT_HOLD, "later than that"),
+                (recovered(case, answered=FLICKER), DID_NOT_HOLD, "later than that"),
+                (recovered(case, void_because=("late",)), INCONCLUSIVE, "is void: late"),
+            ],
+        )
+        for rule, case in (("bounded_is_back", "bounded-immediate"), ("ours_is_back", "offloop-immediate"))
+    ),
 ]
 CASES = [
     pytest.param(preset, rule, change, verdict, why, id=f"{rule}-{number}")
@@ -298,6 +384,7 @@ def test_with_one_core_there_is_nothing_to_scale_to() -> None:
         ("batches", 1),
         ("threads", 2),
         ("a-a", 3),
+        ("metastable", 7),
     ],
 )
 def test_a_preset_is_judged_by_the_claims_it_can_decide_in_their_order(preset: str, count: int) -> None:
@@ -307,9 +394,9 @@ def test_a_preset_is_judged_by_the_claims_it_can_decide_in_their_order(preset: s
     assert said == [rule.claim for rule in RULES if rule in rules_for(summary)]
 
 
-@pytest.mark.parametrize("preset", ["quick", "controlled", "accept-all-we-can", "batches", "threads", "a-a"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_without_data_everything_is_inconclusive_and_nothing_breaks(preset: str) -> None:
-    summary = replace(summary_of(plan_of(preset)), blocks=(), phases=(), kills=())
+    summary = replace(summary_of(plan_of(preset)), blocks=(), phases=(), kills=(), recoveries=())
     verdicts = judge(summary)
     assert len(verdicts) == len(rules_for(summary)) > 0
     for verdict in verdicts:
@@ -340,6 +427,6 @@ def test_the_5_2_cannot_be_explained_from_a_run_without_the_blocks() -> None:
     assert "cannot be said from this run: no cycle has a block of both executor-1-fifth and inline" in said
 
 
-@pytest.mark.parametrize("preset", ["accept-all-we-can", "batches", "threads", "a-a"])
+@pytest.mark.parametrize("preset", ["accept-all-we-can", "batches", "threads", "a-a", "metastable"])
 def test_the_5_2_are_no_question_of_other_presets(preset: str) -> None:
     assert answer(summary_of(plan_of(preset))) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtests.experiment.counters import Reading
@@ -78,7 +80,7 @@ def test_every_connection_has_a_name(
 
 def assert_balanced(found: Ledger) -> None:
     assert found.planned == found.sent + found.not_sent
-    assert found.sent == found.connected + found.never_connected
+    assert found.sent + found.retried == found.connected + found.never_connected
     assert found.connected + found.carried_over == (
         found.accepted + found.kernel_queue + found.half_open + found.unexplained
     )
@@ -122,6 +124,23 @@ def test_what_was_never_connected_is_no_connection() -> None:
     assert (found.planned, found.sent, found.not_sent) == (90, 87, 3)
     assert (found.connected, found.never_connected) == (80, 7)
     assert found.closes
+
+
+def test_a_request_that_is_tried_again_is_planned_once_and_connected_as_often_as_it_was_tried() -> None:
+    # One is refused and then answered; one gives up three times, the second time without a connection.
+    tries = [
+        sample(0.0, outcome="status", port=1001)._replace(status=503, request=1, last=False),
+        sample(0.0, port=1002)._replace(request=1, attempt=2),
+        sample(0.0, 1.0, "timeout", port=1003)._replace(request=2, last=False),
+        sample(0.0, 1.0, "timeout", connected=False)._replace(request=2, attempt=2, last=False),
+        sample(0.0, 1.0, "timeout", port=1004)._replace(request=2, attempt=3),
+    ]
+    found = reconcile(tries, reading(), served(4), HalfOpen())
+    assert (found.planned, found.sent, found.retried) == (2, 2, 3)
+    assert (found.connected, found.never_connected, found.accepted) == (4, 1, 4)
+    assert found.closes
+    assert_balanced(found)
+    assert not replace(found, retried=2).closes
 
 
 def test_books_are_added_up_class_by_class() -> None:

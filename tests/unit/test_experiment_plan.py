@@ -18,6 +18,9 @@ from loadtests.experiment.presets import ALL_AT_ONCE, DIGEST, PLANTED, PRESETS, 
 from loadtests.experiment.progress import expected_seconds
 from loadtests.experiment.statistics import geometric
 from loadtests.experiment.verdict import evidence_of, rules_for
+from loadtests.load.phase import RETRY_POLICIES
+from loadtests.peers.plan import TITLES
+from service.config.settings import Settings
 from service.config.sources import read_settings
 from tests.support.synthetic import COSTS, plan_of, quick, summary_of
 
@@ -71,12 +74,13 @@ def test_every_preset_makes_a_plan_that_hangs_together(preset: str, cores: float
     known = {variant.name for variant in made.variants}
     ramped = made.ramp.variants if made.ramp is not None else ()
     used = {*made.measured, *made.beside, *made.overloaded, *made.curve, *made.killed, *ramped}
+    used |= {made.trigger.variant} if made.trigger is not None else set()
     assert used == known
     assert len(known) == len(made.variants) == len({variant.title for variant in made.variants})
     for variant in made.variants:
         assert 1 <= variant.workers <= max(cores, 1)
         assert variant.work_units > 0
-    assert (made.measured != ()) != (made.ramp is not None)
+    assert [made.measured != (), made.ramp is not None, made.trigger is not None].count(True) == 1
 
 
 @pytest.mark.parametrize("cores", CORES)
@@ -128,8 +132,11 @@ def test_the_risk_of_a_wrong_verdict_is_shared_out_over_claims_and_looks(preset:
     assert alpha * max(claims, 1) * len(summary.plan.looks) == pytest.approx(ALPHA)
 
 
-# A ramp needs no look: it has 88 stretches.
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in ("batches", "accept-all-we-can")])
+# A ramp needs no look: it has 88 stretches. Batches and cases are not judged by intervals.
+NO_LOOK = ("batches", "accept-all-we-can", "metastable")
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in NO_LOOK])
 def test_the_first_look_comes_when_exact_intervals_can_be_finite(preset: str) -> None:
     made = plan_of(preset)
     assert made.ramp is None
@@ -145,6 +152,40 @@ def test_quick_takes_less_than_three_minutes() -> None:
     made = plan_of("quick")
     assert expected_seconds(made) < 180
     assert made.factors.budget_seconds < 180
+
+
+def test_metastable_takes_less_than_six_minutes_with_a_void_case_and_its_start_and_end() -> None:
+    made = plan_of("metastable")
+    assert expected_seconds(made) + made.case_seconds() + 15 < 360
+    assert made.factors.budget_seconds + 15 <= 360
+
+
+def test_a_trigger_goes_from_below_the_limit_above_it_and_back() -> None:
+    trigger = plan_of("metastable").trigger
+    assert trigger is not None
+    assert trigger.segments(200.0) == ((120.0, 4), (600.0, 3), (120.0, 30))
+    assert trigger.all_seconds == 37
+
+
+def test_the_cases_are_the_usual_design_with_every_way_to_retry_and_two_more_with_the_worst() -> None:
+    trigger = plan_of("metastable").trigger
+    assert trigger is not None
+    assert [(case.design, case.retry) for case in trigger.cases] == [
+        *(("pool", policy) for policy in RETRY_POLICIES),
+        ("bounded", "immediate"),
+        ("offloop", "immediate"),
+    ]
+    assert {case.design for case in trigger.cases} <= TITLES.keys()
+
+
+def test_offloop_meets_the_trigger_as_it_is_by_default() -> None:
+    made = plan_of("metastable")
+    (ours,) = made.variants
+    assert made.trigger is not None
+    assert ours.name == made.trigger.variant == "offloop"
+    assert ours.protected
+    for field in ("offload", "accept_batch", "backlog", "loop"):
+        assert getattr(ours, field) == Settings.model_fields[field].default
 
 
 def test_offloaded_requests_did_a_fifth_of_the_work_in_the_post() -> None:
@@ -204,3 +245,16 @@ def test_titles_never_hold_an_exponent(ms: float, said: str) -> None:
 def test_factors_that_measure_nothing_are_refused_in_a_sentence(factors: Factors, why: str) -> None:
     with pytest.raises(PlanError, match=why):
         plan("quick", 2, COSTS, factors)
+
+
+@pytest.mark.parametrize(
+    ("factors", "why"),
+    [
+        ({"overload_seconds": 2.5}, "whole seconds, not 2.5"),
+        ({"base": 1.0}, "not from 1x to 3x"),
+        ({"overload": 0.9}, "not from 0.6x to 0.9x"),
+    ],
+)
+def test_a_trigger_that_is_none_is_refused_in_a_sentence(factors: dict[str, float], why: str) -> None:
+    with pytest.raises(PlanError, match=why):
+        plan_of("metastable", **factors)

@@ -31,7 +31,11 @@ def spoilt(summary: Summary) -> Summary:
                 invalid_because=(f"the load generator was busy for 91% of its core; {REASON}",))
         for phase in summary.phases
     )  # fmt: skip
-    return replace(summary, blocks=blocks, phases=phases)
+    recoveries = tuple(
+        replace(one, void_because=(REASON,), attempts=(12_345,) * len(one.attempts))
+        for one in summary.recoveries
+    )
+    return replace(summary, blocks=blocks, phases=phases, recoveries=recoveries)
 
 
 def shown(summary: Summary, *, terminal: bool, width: int = 80) -> str:
@@ -49,6 +53,10 @@ def shown(summary: Summary, *, terminal: bool, width: int = 80) -> str:
                 board.cycle(cycle, replace(summary, blocks=so_far))
         for phase in summary.phases:
             board.phase(phase)
+        for number in range(1, len(summary.recoveries) + 1):
+            assert plan.trigger is not None
+            board.sending(plan.trigger.cases[number - 1])(37.0)
+            board.recovery(summary.recoveries[:number])
     return stream.getvalue()
 
 
@@ -77,6 +85,8 @@ def test_a_log_file_gets_plain_lines(preset: str) -> None:
     void = [block for block in summary.blocks if block.void_because and block.cycle <= summary.plan.looks[0]]
     assert text.count("void, measured again") == len(void)
     assert text.count("  invalid: ") == len(summary.phases)
+    assert len(re.findall(r"^case [\w-]+: ", text, re.MULTILINE)) == len(summary.recoveries)
+    assert text.count("  void: ") == len(summary.recoveries)
 
 
 def test_a_line_of_a_log_file_is_never_broken() -> None:
@@ -94,6 +104,16 @@ def test_the_table_stays_on_the_screen_when_all_is_measured() -> None:
     for rule in rules_for(summary_of(plan_of("quick"))):
         assert not rule.by_interval or rule.short in last
     assert "in flight" not in last
+
+
+def test_the_cases_stay_on_the_screen_with_how_they_ended() -> None:
+    summary = summary_of(plan_of("metastable"))
+    text = CONTROL.sub("", shown(summary, terminal=True))
+    last = text[text.rindex("Answers per second, 0.6x the limit but for 3 s at 3x") :]
+    assert summary.plan.trigger is not None
+    for case in summary.plan.trigger.cases:
+        assert case.title in last
+    assert re.search(r"process pool, immediate +120 +30 +0 +480 +down for 30 s", last)
 
 
 @pytest.mark.parametrize(("factor", "word"), [(1.0, "does not hold"), (1.5, "held"), (1.268, "open")])

@@ -20,7 +20,7 @@ from loadtests.experiment.results import Status, Summary
 from loadtests.experiment.verdict import answer, judge
 from loadtests.pages.drawing import COLOURS
 from tests.support.html import read
-from tests.support.synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases
+from tests.support.synthetic import books, plan_of, quick, summary_of, with_blocks, with_phases, with_recovery
 
 STATES = {
     "complete": Status(state="complete", seconds=150.0),
@@ -40,6 +40,7 @@ FIGURES = {
     "batches": {"queues", "cpu"},
     "threads": {"cycles", "cpu"},
     "a-a": {"cycles", "cpu"},
+    "metastable": {"recovery"},
 }
 
 
@@ -69,6 +70,10 @@ def spoilt(summary: Summary) -> Summary:
             lateness_p99_seconds=None,
             goodput_per_second=0.0,
         )
+    if summary.recoveries:
+        why = ("the generator was late",)
+        book = books(unexplained=1)
+        summary = with_recovery(summary, "offloop-immediate", void_because=why, ledger=book)
     return summary
 
 
@@ -77,6 +82,7 @@ def cut_off(summary: Summary, kept: int) -> Summary:
         summary,
         blocks=summary.blocks[:kept],
         phases=summary.phases[:kept],
+        recoveries=summary.recoveries[:kept],
         kills=(),
         status=STATES["interrupted"],
     )
@@ -143,6 +149,24 @@ def test_only_books_and_machine_make_a_run_invalid_not_its_verdicts() -> None:
     assert not report.is_invalid(cut_off(quick(), 5))
     assert report.is_invalid(replace(quick(), status=STATES["invalid"]))
     assert report.is_invalid(with_phases(quick(), "inline", 0, ledger=books(unexplained=1)))
+
+
+def test_a_void_case_is_told_and_its_books_are_kept() -> None:
+    text = report.as_text(spoilt(summary_of(plan_of("metastable"))))
+    assert re.search(r"^offloop, immediate .* void$", text, re.MULTILINE)
+    assert "Case offloop-immediate is void and not judged: the generator was late." in text
+    assert "offloop-immediate: connections 1 unexplained" in text
+
+
+def test_the_cases_of_a_trigger_are_told_with_how_they_ended_and_how_often_was_retried() -> None:
+    text = report.as_text(summary_of(plan_of("metastable")))
+    assert text.startswith("The failure that does not go away, preset metastable\n")
+    told = {row[0]: row[1:] for row in (re.split(" {2,}", line) for line in text.splitlines())}
+    assert told["process pool, no retries"] == ["120", "30", "60", "120", "back after 15 s"]
+    assert told["process pool, immediate"] == ["120", "30", "0", "480", "down for 30 s"]
+    assert told["offloop, immediate"] == ["120", "30", "120", "120", "back at once"]
+    assert "sent + retried 3600 = connected" in " ".join(text.split())
+    assert "retried" not in report.as_text(quick())
 
 
 def test_gains_are_over_the_first_variant_with_the_same_kind_of_work() -> None:

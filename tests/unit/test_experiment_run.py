@@ -15,10 +15,12 @@ from rich.console import Console
 from loadtests.experiment import calibration, report, run
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.folder import RunFolder
-from loadtests.experiment.plan import Factors, Plan, Variant
-from loadtests.experiment.progress import Board
+from loadtests.experiment.plan import Case, Factors, Plan, Variant
+from loadtests.experiment.presets import PRESETS
+from loadtests.experiment.progress import Board, expected_seconds
+from loadtests.experiment.recovery import Recovery
 from loadtests.experiment.results import Kill, PhaseResult, Status
-from loadtests.experiment.run import BESIDE_CYCLES, FEW_VOID, TRIES, Experiment, InvalidError
+from loadtests.experiment.run import BESIDE_CYCLES, FEW_VOID, PHASE_TRIES, TRIES, Experiment, InvalidError
 from loadtests.machine import Environment
 from tests.support.synthetic import (
     COSTS,
@@ -27,6 +29,7 @@ from tests.support.synthetic import (
     faster,
     phase_of,
     plan_of,
+    recovery_of,
     scatter,
     share_of_work,
     speed,
@@ -64,6 +67,7 @@ class FakeBed:
         self.tries: list[tuple[str, int]] = []
         self.phases: list[tuple[str, str, float]] = []
         self.killed: list[str] = []
+        self.cases: list[tuple[str, Block]] = []
 
     def block(self, variant: Variant, part: Literal["cycle", "beside"], cycle: int) -> Block:
         self.tries.append((variant.name, cycle))
@@ -87,6 +91,13 @@ class FakeBed:
         pressure = self.pressure(len(self.phases))
         made = phase_of(variant, kind, len(self.phases), pressure=pressure, seconds=seconds)
         return replace(made, invalid_because=self.invalid(len(self.phases)))
+
+    def recovery(self, case: Case, just_before: Block, tell: Callable[[float], None]) -> Recovery:
+        assert self.plan.trigger is not None
+        self.cases.append((case.name, just_before))
+        self.now += self.plan.case_seconds() - self.plan.block_seconds()
+        tell(self.plan.trigger.all_seconds)
+        return replace(recovery_of(self.plan.trigger, case, 0), void_because=self.invalid(len(self.cases)))
 
     def kill(self, variant: Variant) -> Kill:
         self.killed.append(variant.name)
@@ -291,6 +302,41 @@ def test_a_ramp_goes_on_rising_and_gives_each_rate_to_both_variants(tmp_path: Pa
     assert [name for _, name, _ in bed.phases[:4]] == ["executor-1", "inline", "inline", "executor-1"]
 
 
+def test_each_case_meets_its_trigger_with_s_as_measured_just_before(tmp_path: Path) -> None:
+    plan = plan_of("metastable")
+    bed = measured(tmp_path, plan)
+    assert plan.trigger is not None
+    assert [name for name, _ in bed.cases] == [case.name for case in plan.trigger.cases]
+    assert bed.tries == [("offloop", number) for number in range(1, 8)]
+    kept = RunFolder(tmp_path).build()
+    assert [block for _, block in bed.cases] == list(kept.blocks)
+    assert [one.case for one in kept.recoveries] == [case.name for case in plan.trigger.cases]
+    assert bed.now - 1000.0 == pytest.approx(expected_seconds(plan))
+
+
+def test_a_void_case_is_measured_again_while_there_is_time(tmp_path: Path) -> None:
+    plan = plan_of("metastable")
+
+    def third_and_the_one_after_it(number: int) -> tuple[str, ...]:
+        return ("late",) if number in (3, 4) else ()
+
+    bed = measured(tmp_path, plan, invalid=third_and_the_one_after_it)
+    assert [name for name, _ in bed.cases].count("pool-backoff") == PHASE_TRIES == 2
+    assert len(bed.cases) == 8
+    assert [one.case for one in RunFolder(tmp_path).build().recoveries].count("pool-backoff") == 2
+
+
+def test_a_void_case_is_left_when_the_others_would_not_have_time(tmp_path: Path) -> None:
+    plan = plan_of("metastable", budget_seconds=expected_seconds(plan_of("metastable")))
+    bed = measured(tmp_path, plan, invalid=lambda number: ("late",) if number == 3 else ())
+    assert len(bed.cases) == 7
+
+
+def test_a_run_without_one_case_to_judge_is_invalid_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match=r"^all \d+ cases were void: late$"):
+        measured(tmp_path, plan_of("metastable"), invalid=lambda _: ("late",))
+
+
 class Interruption:
     """Ctrl-C in the n-th block."""
 
@@ -337,6 +383,18 @@ def test_a_run_leaves_its_plan_its_status_and_a_summary(tmp_path: Path) -> None:
     assert folder.summary() == summary == folder.build()
     assert folder.read("plan.json", Plan) == summary.plan == plan_of("a-a", cycles=2, more_cycles=0)
     assert len(summary.blocks) == 6
+
+
+@pytest.mark.usefixtures("beds")
+def test_a_run_of_cases_leaves_them_in_its_folder_and_its_summary(tmp_path: Path) -> None:
+    summary = run.run(
+        "metastable", PRESETS["metastable"].factors, tmp_path / "run", Console(file=io.StringIO())
+    )
+    folder = RunFolder(tmp_path / "run")
+    assert summary.status.state == "complete"
+    assert folder.summary() == summary == folder.build()
+    assert len(summary.recoveries) == len(summary.blocks) == 7
+    assert not report.is_invalid(summary)
 
 
 @pytest.mark.usefixtures("beds")

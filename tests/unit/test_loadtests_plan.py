@@ -21,10 +21,14 @@ def make(**changes: Any) -> Phase:
 def test_a_phase_survives_its_json_form() -> None:
     phase = make(headers=(("X-A", "1"),), source="127.0.0.2", arrivals="poisson", body="{}", method="POST")
     assert Phase.from_json(json.loads(json.dumps(phase.to_json()))) == phase
+    phase = make(rate=None, segments=((10.0, 0.5), (30.0, 1.5)))
+    assert Phase.from_json(json.loads(json.dumps(phase.to_json()))) == phase
 
 
 def test_a_load_says_what_it_is() -> None:
     assert make(arrivals="poisson").workload == "10/s poisson"
+    segments = make(rate=None, segments=((10, 0.5), (30, 1.5)))
+    assert segments.workload == "10/s for 0.5 s, 30/s for 1.5 s, constant"
     assert make(rate=None, clients=1).workload == "closed loop, 1 client"
     assert make(rate=None, clients=8).workload == "closed loop, 8 clients"
 
@@ -38,6 +42,11 @@ def test_a_load_says_what_it_is() -> None:
         ({"timeout_seconds": float("inf")}, "timeout_seconds must be"),
         ({"rate": None}, "give exactly one of the two"),
         ({"clients": 3}, "give exactly one of the two"),
+        ({"segments": ((10, 2),)}, "give neither a rate nor clients"),
+        ({"rate": None, "clients": 1, "segments": ((10, 2),)}, "give neither a rate nor clients"),
+        ({"rate": None, "segments": ((10, 1), (0, 1))}, "the rate of a segment must be a positive number"),
+        ({"rate": None, "segments": ((10, -2),)}, "the length of a segment must be"),
+        ({"rate": None, "segments": ((10, 1), (20, 2))}, "segments of 3 s in all do not fill 2 s"),
         ({"rate": None, "clients": 0}, "clients must be at least 1, not 0"),
         ({"rate": None, "clients": 9, "max_in_flight": 8}, "9 clients are more than max_in_flight 8"),
         ({"rate": None, "clients": 1, "arrivals": "poisson"}, "arrivals 'poisson' need a rate"),

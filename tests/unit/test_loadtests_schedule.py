@@ -1,10 +1,12 @@
 """When requests are meant to start."""
 
 import math
+from typing import Any
 
 import pytest
 
-from loadtests.load.schedule import RETRY_SECONDS, ClosedClients, OpenSchedule, intended_offsets
+from loadtests.load.phase import Phase
+from loadtests.load.schedule import RETRY_SECONDS, ClosedClients, OpenSchedule, intended_offsets, offsets_of
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,29 @@ def test_a_closed_client_that_was_refused_comes_back_after_a_pause() -> None:
     clients.on_ended(1.0, stood=False)
     assert clients.take(1.0 + RETRY_SECONDS / 2) is None
     assert clients.take(1.0 + RETRY_SECONDS) == 1.0 + RETRY_SECONDS
+
+
+def segments(*parts: tuple[float, float], **fields: Any) -> Phase:
+    url, seconds = "http://127.0.0.1:1/", sum(length for _, length in parts)
+    return Phase(url=url, segments=parts, duration_seconds=seconds, **fields)
+
+
+def test_segments_follow_each_other_each_with_the_constant_gaps_of_its_own_rate() -> None:
+    assert offsets_of(segments((2, 1.5), (10, 0.3), (1, 2))) == pytest.approx(
+        [0, 0.5, 1.0, 1.5, 1.6, 1.7, 1.8, 2.8]
+    )
+
+
+def test_random_arrivals_of_two_segments_of_one_rate_do_not_repeat() -> None:
+    offsets = offsets_of(segments((50, 10), (50, 10), arrivals="poisson", seed=7))
+    first = intended_offsets(50, 10, "poisson", seed=7)
+    assert offsets[: len(first)] == first
+    again = [offset - 10 for offset in offsets[len(first) :]]
+    assert again != pytest.approx(first[: len(again)])
+    assert all(0 < offset < 10 for offset in again)
+
+
+def test_a_load_of_one_rate_is_one_segment_and_a_closed_one_has_no_moments() -> None:
+    one = Phase(url="http://127.0.0.1:1/", rate=20, duration_seconds=2)
+    assert offsets_of(one) == offsets_of(segments((20, 2)))
+    assert offsets_of(Phase(url=one.url, clients=1, duration_seconds=2)) == []

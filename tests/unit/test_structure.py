@@ -17,9 +17,9 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 
 # What decides by what it is told, and never by the clock.
 TIMELESS = (
-    *("statistics", "plan", "presets", "ledger", "blocks", "results"),
-    *("evidence", "amounts", "queues", "finding", "claims", "verdict", "tables"),
-    *("folder", "figures", "page", "report", "progress"),
+    *("statistics", "plan", "presets", "metastable", "ledger", "blocks", "results", "recovery"),
+    *("evidence", "amounts", "queues", "comebacks", "finding", "claims", "verdict", "tables"),
+    *("folder", "figures", "recovery_figure", "page", "report", "progress"),
 )
 
 # Where argv and the environment come in.
@@ -67,6 +67,7 @@ OWNERS = {
     "matplotlib": {
         *("loadtests/pages/drawing.py", "loadtests/load/figures.py", "loadtests/experiment/figures.py"),
         *("loadtests/capacity/figure.py", "loadtests/peers/figure.py"),
+        "loadtests/experiment/recovery_figure.py",
     },
     "jinja2": {"loadtests/pages/frame.py"},
     "locust": {"loadtests/scripts"},

@@ -330,3 +330,22 @@ def test_a_request_that_was_dropped_with_its_kept_connection_is_sent_again_on_an
     assert ended[:3] == [("ok", 1), ("dropped", 1), ("ok", 2)]
     *whole, _ = requests(by_start(loop))  # the run was stopped during the last one
     assert {sample.label for sample in whole} == {"ok"}
+
+
+def test_what_failed_in_one_segment_of_a_load_is_sent_again_in_the_next() -> None:
+    segments = ((20.0, 0.05), (40.0, 0.1))
+    with ScriptedServer(lambda connection: server.hold(connection)) as server:
+        loop = drive(
+            server.url,
+            rate=None,
+            segments=segments,
+            duration_seconds=0.15,
+            timeout_seconds=0.06,
+            retries=1,
+            retry="immediate",
+        )
+        until(lambda: len(server.requests) == 10)
+    firsts = sorted(sample.intended - loop.started for sample in loop.samples if sample.attempt == 1)
+    assert firsts == pytest.approx([0, 0.05, 0.075, 0.1, 0.125])
+    (again,) = [sample for sample in loop.samples if (sample.request, sample.attempt) == (1, 2)]
+    assert moments(again)[0] - loop.started >= 0.06, "it is a request of the first, and no part of the rate"

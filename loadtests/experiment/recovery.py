@@ -1,0 +1,190 @@
+"""What came after a trigger: goodput and attempts of one case, second by second. Pure.
+
+Knows when a case is back, when it stays down, and which inputs make it void. Its results never do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from loadtests.experiment.blocks import Block, Inputs, generator_share, inputs
+from loadtests.experiment.ledger import Ledger
+from loadtests.experiment.plan import Case, Plan, Trigger
+from loadtests.load.facts import GeneratorFacts
+from loadtests.load.phase import Phase
+from loadtests.load.results import ClientLedger
+from loadtests.load.sample import OK, Sample, requests
+from loadtests.load.summary import summarise
+from loadtests.neighbours import Usage
+
+DOWN: Final = 0.5
+"""Of the goodput before the trigger: with less, a design is down."""
+
+LEAST_LOAD: Final = 0.45
+MOST_LOAD: Final = 0.8
+"""The base load, as a share of what the workers can do. With less no queue could stand, with more there is no
+room to work one off; it moves with S, which the machine changes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """One case, measured once.
+
+    `limit_per_second`: workers / S just before. `answered`: requests that got the expected answer, whichever
+    attempt it was, in each second from the first request on; the last one ends with the last request due.
+    `attempts`: sent in each of these seconds. `loads`: base load x S / workers before and after the trigger,
+    with S at the speed that the workers' cores had meanwhile. `client`: the clients' books; `ledger`: these
+    and the service's reconciled, of ours alone, for the others count nothing.
+    """
+
+    case: str
+    limit_per_second: float
+    base_per_second: float
+    peak_per_second: float
+    before_seconds: int
+    seconds: int
+    answered: tuple[int, ...]
+    attempts: tuple[int, ...]
+    loads: tuple[float, float]
+    lateness_p99_seconds: float | None
+    outcomes: dict[str, int]  # of requests
+    attempt_outcomes: dict[str, int]
+    client: ClientLedger
+    ledger: Ledger | None
+    inputs: Inputs
+    void_because: tuple[str, ...] = ()
+
+    @property
+    def before_per_second(self) -> float:
+        """Goodput before the trigger; the first second is left out if there is another, for it warms up."""
+        return mean(self.answered[: self.before_seconds][-max(self.before_seconds - 1, 1) :])
+
+    @property
+    def during_per_second(self) -> float:
+        """Goodput in the trigger."""
+        return mean(self.answered[self.before_seconds : self._gone])
+
+    @property
+    def after_per_second(self) -> float:
+        """Goodput after the trigger has gone."""
+        return mean(self.answered[self._gone :])
+
+    @property
+    def attempts_after_per_second(self) -> float:
+        """Attempts after the trigger has gone."""
+        return mean(self.attempts[self._gone :])
+
+    @property
+    def stays_down(self) -> bool:
+        """Whether it is down in every second after the trigger."""
+        return not any(self._up)
+
+    @property
+    def back_seconds(self) -> int | None:
+        """After how many seconds without the trigger it is up and stays so; None if it is down at the end."""
+        up = self._up
+        down = [second for second, is_up in enumerate(up, 1) if not is_up]
+        back = down[-1] if down else 0
+        return back if back < len(up) else None
+
+    @property
+    def after_seconds(self) -> int:
+        """For how long it was watched after the trigger."""
+        return len(self.answered) - self._gone
+
+    @property
+    def _gone(self) -> int:
+        return self.before_seconds + self.seconds
+
+    @property
+    def _up(self) -> list[bool]:
+        return [count >= DOWN * self.before_per_second for count in self.answered[self._gone :]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of one case.
+
+    `just_before`: a block that saturated the workers, for S and for the speed of their cores then.
+    `piece_seconds`: the speed of the cores before and after the trigger (speed.py); None: not measured.
+    `spoilt`: what went wrong in measuring it.
+    """
+
+    just_before: Block
+    phase: Phase
+    samples: Sequence[Sample]
+    facts: GeneratorFacts
+    before: Usage
+    after: Usage
+    piece_seconds: tuple[float | None, float | None]
+    ledger: Ledger | None = None
+    spoilt: Sequence[str] = ()
+
+
+def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Recovery:
+    """One case from its samples, and whether it may be judged."""
+    facts, just_before = measured.facts, measured.just_before
+    client = summarise(measured.samples, facts, measured.phase)
+    used = inputs(measured.before, measured.after, plan.cores, generator_share(facts))
+    base, peak = measured.phase.segments[0][0], measured.phase.segments[1][0]
+    share = base * just_before.demand_seconds / just_before.workers
+    before, after = (
+        share * slowness(just_before.piece_seconds, seconds) for seconds in measured.piece_seconds
+    )
+    begin, count = facts.started_monotonic, trigger.all_seconds
+    ended = [s.finished for s in requests(measured.samples) if s.outcome == OK and s.finished is not None]
+    sent = [sample.started for sample in measured.samples if sample.started is not None]
+    return Recovery(
+        case=case.name,
+        limit_per_second=just_before.workers / just_before.demand_seconds,
+        base_per_second=base,
+        peak_per_second=peak,
+        before_seconds=trigger.before_seconds,
+        seconds=trigger.seconds,
+        answered=by_second(ended, begin, count),
+        attempts=by_second(sent, begin, count),
+        loads=(before, after),
+        lateness_p99_seconds=client.lateness_seconds.p99,
+        outcomes=client.outcomes,
+        attempt_outcomes=client.attempt_outcomes,
+        client=client.ledger,
+        ledger=measured.ledger,
+        inputs=used,
+        void_because=tuple(
+            dict.fromkeys(
+                [*client.invalid_because, *used.faults(), *measured.spoilt, *load_faults(before, after)]
+            )
+        ),
+    )
+
+
+def slowness(before: float | None, meanwhile: float | None) -> float:
+    """How many times as long a fixed piece of work takes as it did before; 1 where that was not measured."""
+    return meanwhile / before if before and meanwhile else 1.0
+
+
+def load_faults(*loads: float) -> list[str]:
+    """Why a case is void for its base load, at most one sentence."""
+    return [
+        f"the machine's speed changed: the base load was {load:.2f} of the limit, not within "
+        f"{LEAST_LOAD:g} to {MOST_LOAD:g}"
+        for load in loads
+        if not LEAST_LOAD <= load <= MOST_LOAD
+    ][:1]
+
+
+def by_second(moments: Iterable[float], begin: float, count: int) -> tuple[int, ...]:
+    """How many of these moments lie in each of so many seconds; what is outside does not count."""
+    found = [0] * count
+    for moment in moments:
+        second = int(moment - begin) if moment >= begin else -1
+        if 0 <= second < count:
+            found[second] += 1
+    return tuple(found)
+
+
+def mean(counts: Sequence[int]) -> float:
+    """Per second; 0 if there is none."""
+    return sum(counts) / len(counts) if counts else 0.0
