@@ -46,6 +46,7 @@ from service.web.connection import HandOver, Tls
 from service.web.deadlines import ARRIVE_SECONDS, LEAVE_SECONDS, Stage
 from service.web.drain import Drain
 from service.web.early_reject import EarlyReject
+from service.web.priority import Ranks
 from service.web.supervisor import Supervisor
 from service.work import body
 
@@ -102,7 +103,12 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     admin_address = await _start_admin(blueprint, stack) if blueprint.admin else ""
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
-    offloader = Offloader(offload, settings.deadline, settings.trusted_peers)
+    ranks = Ranks(
+        {one.route: one.urgency for one in settings.route_urgency},
+        settings.trust_priority,
+        by_client=settings.client_share < 1,
+    )
+    offloader = Offloader(offload, settings.deadline, settings.trusted_peers, ranks)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
     runner = Runner(
         complete(served, blueprint.ready, metrics, settings.request_log),
@@ -138,7 +144,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         metrics,
     )
     stack.callback(supervisor.close)
-    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
+    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics, ranks)
     clients = ClientLimit(settings.max_connections_per_client, connection_limit)
     hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
@@ -221,7 +227,7 @@ async def _start_offload(
                 factory,
             ),
             blueprint.metrics,
-            Admission(workers, settings.queue_wait, cost, settings.deadline),
+            Admission(workers, settings.queue_wait, cost, settings.deadline, settings.client_share),
             settings.task_attempts,
             settings.max_queue_bytes,
         )
