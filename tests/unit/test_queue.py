@@ -220,6 +220,7 @@ async def test_one_that_was_passed_for_longer_than_it_may_wait_leaves_first() ->
     await bench.submit(*named(0, "d"))
     assert bench.waits == [*"dbc"], "there is room"
     first.submitted -= 1
+    assert bench.offload._queue.room.leaving(7) is None, "not for one of its own"
     await bench.submit(*named(0, "e"))
     assert bench.waits == [*"dec"]
     assert [*await bench.refused()] == ["b"]
