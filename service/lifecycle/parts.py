@@ -22,7 +22,7 @@ from metrics.admin import Admin, Probe
 from metrics.instruments import Metrics
 from service import __version__
 from service.app import data
-from service.app.loading import StartError, load_application, load_executor, load_work
+from service.app.loading import StartError, check_routes, load_application, load_executor, load_work
 from service.app.middleware import complete
 from service.app.offloader import Offloader
 from service.app.query import Binding
@@ -110,6 +110,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     )
     offloader = Offloader(offload, settings.deadline, settings.trusted_peers, ranks)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
+    check_routes(served, settings)
     runner = Runner(
         complete(served, blueprint.ready, metrics, settings.request_log),
         shutdown_timeout=0.1,

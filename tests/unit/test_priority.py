@@ -5,7 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from aiohttp import web
 
+from service.app.loading import StartError, check_routes
+from service.config.settings import Settings
 from service.offload.task import Rank
 from service.web.priority import Ranks, urgency_in
 
@@ -112,3 +115,18 @@ def test_where_all_are_alike_nothing_is_looked_at() -> None:
     assert ranks.of("/data", "10.0.0.1", lambda: pytest.fail("it was asked")) == Rank()
     by_route = Ranks({"/data": 0})
     assert by_route.of("/data", "10.0.0.1", lambda: pytest.fail("it was asked")) == Rank(0)
+
+
+@pytest.mark.parametrize("route", ["/data", "/users/{name}", "/api/{version}/data"])
+def test_an_urgency_may_be_given_to_any_route_and_to_nothing_else(route: str) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        raise NotImplementedError
+
+    api, app = web.Application(), web.Application()
+    api.router.add_get("/{version:v[0-9]}/data", handler)
+    app.router.add_get("/data", handler)
+    app.router.add_get(r"/users/{name}", handler)
+    app.add_subapp("/api", api)
+    check_routes(app, Settings.model_validate({"route_urgency": f"{route}=1"}))
+    with pytest.raises(StartError, match=f"names {route}/, which is no route"):
+        check_routes(app, Settings.model_validate({"route_urgency": f"/data=1,{route}/=1"}))

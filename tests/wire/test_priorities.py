@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
+from service.app.loading import StartError
 from service.app.offloader import Offloader
 from service.offload import admission
 from service.web.early_reject import EarlyReject, Verdict
@@ -187,3 +188,8 @@ async def test_one_that_leaves_while_it_waits_gives_its_share_back(start: Start)
     await at_the_gate(service, greedy)
     work.gate.set()
     assert [status_of(one) for one in await asyncio.gather(*service.clients)] == [200, 200]
+
+
+async def test_an_urgency_for_what_is_no_route_ends_the_start(start: Start) -> None:
+    with pytest.raises(StartError, match="--route-urgency names /first,"):
+        await start(route_urgency="/data=1,/first=2")
