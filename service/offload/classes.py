@@ -28,15 +28,12 @@ class TaskClass:
         """How many tasks and places each client has, of those whose share is bounded; one with none is
         forgotten."""
 
-    def enter(self, client: Client | None) -> None:
-        """Count a task or a place of `client`; None: whose share is not bounded."""
-        if client is not None:
-            self.held[client] = self.held.get(client, 0) + 1
+    def enter(self, client: Client) -> None:
+        """Count a task or a place of `client`."""
+        self.held[client] = self.held.get(client, 0) + 1
 
-    def leave(self, client: Client | None) -> None:
+    def leave(self, client: Client) -> None:
         """A task or a place that was counted does not wait any more."""
-        if client is None:
-            return
         left = self.held[client] - 1
         if left:
             self.held[client] = left
@@ -57,13 +54,15 @@ class Place:
         self._kept_in = kept_in
         self._client = client
         kept_in.places.add(self)
-        kept_in.enter(client)
+        if client is not None:
+            kept_in.enter(client)
 
     def release(self) -> None:
         """Keep it no more; only the first call changes anything."""
         if self in self._kept_in.places:
             self._kept_in.places.remove(self)
-            self._kept_in.leave(self._client)
+            if self._client is not None:
+                self._kept_in.leave(self._client)
 
 
 class Classes:
@@ -76,7 +75,9 @@ class Classes:
     def __init__(self, begun: Callable[[TaskClass], object]) -> None:
         self._begun = begun
         self._of: dict[int, TaskClass] = {}
-        self._in_order: tuple[TaskClass, ...] = ()  # the most urgent first
+        self.in_order: tuple[TaskClass, ...] = ()
+        """The most urgent first."""
+        self._tasks: tuple[OrderedDict[Task, None], ...] = ()  # of each of these
         self._count = 0
         self.of(USUAL.urgency)
 
@@ -86,41 +87,42 @@ class Classes:
 
     def __iter__(self) -> Iterator[Task]:
         """All tasks: the most urgent class first, within a class the first that came."""
-        return itertools.chain.from_iterable([one.tasks for one in self._in_order])
+        return itertools.chain.from_iterable(self._tasks)
 
     def of(self, urgency: int) -> TaskClass:
         """The class of this urgency."""
         found = self._of.get(urgency)
         if found is None:
             found = self._of[urgency] = TaskClass(urgency)
-            self._in_order = tuple(self._of[one] for one in sorted(self._of))
+            self.in_order = tuple(self._of[one] for one in sorted(self._of))
+            self._tasks = tuple(one.tasks for one in self.in_order)
             self._begun(found)
         return found
 
-    def up_to(self, urgency: int) -> list[TaskClass]:
-        """The classes that come before a task of this urgency, its own included."""
-        return [one for one in self._in_order if one.urgency <= urgency]
-
     def least_urgent(self) -> TaskClass | None:
         """The last class in which a task waits."""
-        for one in reversed(self._in_order):
+        for one in reversed(self.in_order):
             if one.tasks:
                 return one
         return None
 
     def add(self, task: Task, *, first: bool = False) -> None:
         """Add a task at the end of its class, or as its first."""
-        one = self.of(task.rank.urgency)
+        urgency, client = task.rank
+        one = self._of.get(urgency) or self.of(urgency)
         one.tasks[task] = None
         if first:
             one.tasks.move_to_end(task, last=False)
-        one.enter(task.rank.client)
+        if client is not None:
+            one.enter(client)
         self._count += 1
 
     def remove(self, task: Task) -> None:
         """The task waits no more; nothing changes if it does not wait."""
-        one = self.of(task.rank.urgency)
+        urgency, client = task.rank
+        one = self._of[urgency]
         if task in one.tasks:
             del one.tasks[task]
-            one.leave(task.rank.client)
+            if client is not None:
+                one.leave(client)
             self._count -= 1

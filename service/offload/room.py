@@ -59,14 +59,19 @@ class Room:
             held = self._classes.of(rank.urgency).held.get(rank.client, 0)
             if held + 1 > self._admission.most_of_a_client():
                 return 1
-        before = self._classes.up_to(rank.urgency)
         running = self._pool.running
-        waiting = sum([len(one.tasks) + (len(one.places) if with_places else 0) for one in before])
+        waiting, oldest = self._pool.in_flight - running, 0.0
+        for one in self._classes.in_order:
+            if one.urgency > rank.urgency:
+                break
+            waiting += len(one.tasks) + (len(one.places) if with_places else 0)
+            if (first := self._first(one)) is not None:
+                oldest = max(oldest, now - first.submitted)
         return self._admission.retry_after(
-            waiting=waiting + self._pool.in_flight - running,
+            waiting=waiting,
             running=running,
             up=self._pool.up,
-            oldest=max([self._waited(self._first(one), now) for one in before], default=0.0),
+            oldest=oldest,
             deadline=deadline,
             waited=waited,
         )
@@ -82,7 +87,7 @@ class Room:
         if least is None or least.urgency <= urgency:
             return None
         first = self._first(least)
-        waited = self._waited(first, time.monotonic())
+        waited = time.monotonic() - first.submitted if first is not None else 0.0
         running = self._pool.running
         retry_after = self._admission.retry_after(
             waiting=self.waiting - 1, running=running, up=self._pool.up, oldest=waited
@@ -94,7 +99,7 @@ class Room:
         return next(reversed(least.tasks)), retry_after
 
     def _first(self, one: TaskClass) -> Task | None:
-        return next((task for task in one.tasks if self._counts(task)), None)
-
-    def _waited(self, task: Task | None, now: float) -> float:
-        return now - task.submitted if task is not None else 0.0
+        for task in one.tasks:
+            if self._counts(task):
+                return task
+        return None

@@ -132,7 +132,7 @@ class Bench:
             self.workers.finishes()
         await self.offload.stop()
         await asyncio.gather(*self.callers.values(), return_exceptions=True)
-        for one in self.offload._queue._classes._in_order:
+        for one in self.offload._queue._classes.in_order:
             assert (dict(one.tasks), one.places, one.held) == ({}, set(), {})
         assert len(self.offload._queue) == 0
 
@@ -364,7 +364,7 @@ class Story:
         assert len(self.queue) == len(waiting)
         assert self.queue.room.waiting <= 7 + 2, "and what dead workers have given back"
         assert not any(task.outcome.done() for task in self.queue._classes)
-        for one in self.queue._classes._in_order:
+        for one in self.queue._classes.in_order:
             held = Counter(task.rank.client for task in one.tasks)
             held.update(place._client for place in one.places)
             del held[None]
@@ -376,7 +376,7 @@ class Story:
             place.release()
         while self.workers.has:
             self.workers.finishes()
-        for one in self.queue._classes._in_order:
+        for one in self.queue._classes.in_order:
             assert (dict(one.tasks), one.places, one.held) == ({}, set(), {})
         assert all(task.outcome.done() for task in self.tasks)
         told = Counter[int](task.rank.urgency for task in self.tasks)

@@ -65,7 +65,7 @@ async def ask(service: Running, head: str = "", path: str = "/data", source: str
 def waiting(service: Running) -> dict[int, int]:
     """How many tasks wait, by urgency."""
     classes = service.service.parts.offload._queue._classes
-    return {one.urgency: len(one.tasks) for one in classes.up_to(7) if one.tasks}
+    return {one.urgency: len(one.tasks) for one in classes.in_order if one.tasks}
 
 
 async def at_the_gate(service: Running, *clients: tuple[str, str, str]) -> list[asyncio.Task[bytes]]:
