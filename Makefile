@@ -103,6 +103,9 @@ io-processes: $(READY) ## gunicorn under load: kill, HUP, USR2, max-requests, wr
 replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and what they carry (4 minutes, needs haproxy)
 	$(BIN)/python -m tests.proofs.replicas
 
+priorities: $(READY) ## Under overload the urgent are answered, and one greedy client costs the others nothing (3 minutes)
+	$(BIN)/python -m tests.proofs.priorities $(ARGS)
+
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 

@@ -148,6 +148,13 @@ CATALOGUE = (
         "Is there a queue inside the service?",
     ),
     Row(
+        "offload_waiting",
+        "gauge",
+        "Tasks that no worker has yet, by urgency: 0 is served first, 7 last, 3 is the usual one.",
+        "Who waits: those that matter most, or the others?",
+        ("urgency",),
+    ),
+    Row(
         "offload_queue_limit",
         "gauge",
         "Most tasks that may wait, at the service time measured last; +Inf: unbounded.",
@@ -203,6 +210,13 @@ CATALOGUE = (
         "quarantined (not run, because the same call has killed workers).",
         "How do tasks end?",
         ("outcome",),
+    ),
+    Row(
+        "offload_tasks_by_urgency_total",
+        "counter",
+        "The tasks of offload_tasks_total by urgency, too: 0 is served first, 7 last, 3 is the usual one.",
+        "Whose requests are answered, and whose are refused?",
+        ("urgency", "outcome"),
     ),
     Row(
         "offload_worker_restarts_total",

@@ -220,6 +220,14 @@ class Metrics:
         self.task_cpu = self._histogram("offload_task_cpu_seconds")
         tasks = self._counter("offload_tasks_total")
         self.tasks = {outcome: tasks.labels(outcome) for outcome in TaskOutcome}
+        by_urgency = self._counter("offload_tasks_by_urgency_total")
+
+        @functools.cache
+        def tasks_of(urgency: int, outcome: TaskOutcome) -> Counter:
+            return by_urgency.labels(str(urgency), outcome)
+
+        self._tasks_of = tasks_of
+        self._waiting = self._gauge("offload_waiting")
         restarts = self._counter("offload_worker_restarts_total")
         self.restarts = {reason: restarts.labels(reason) for reason in RestartReason}
 
@@ -232,6 +240,17 @@ class Metrics:
         self._answers(method if method in METHODS else "OTHER", route or "OTHER", status).inc()
         if seconds is not None:
             self._durations(route or "OTHER", status).observe(seconds)
+
+    def task(self, outcome: TaskOutcome, urgency: int) -> None:
+        """Count one task, of an urgency from 0 to 7."""
+        self.tasks[outcome].inc()
+        self._tasks_of(urgency, outcome).inc()
+
+    def watch_waiting(self, urgency: int, count: Callable[[], int]) -> Gauge:
+        """Read at every scrape how many tasks of this urgency wait; `count` may be called from any thread."""
+        gauge = self._waiting.labels(str(urgency))
+        gauge.set_function(count)
+        return gauge
 
     def handshake(self, outcome: str, seconds: float) -> None:
         """Count one TLS handshake, `ok` or `failed`."""

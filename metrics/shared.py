@@ -113,6 +113,13 @@ class SharedMetrics(Metrics):
         """Publish `service_info` as a gauge, which it is on the wire; an `Info` has no file."""
         self._gauge("service_info").labels(version, offload, loop).set(1)
 
+    def watch_waiting(self, urgency: int, count: Callable[[], int]) -> Gauge:
+        """See `Metrics`. A gauge with labels has a function for each of their values."""
+        gauge = super().watch_waiting(urgency, count)
+        assert isinstance(gauge, SampledGauge)
+        self._sampled.append(gauge)
+        return gauge
+
     def sample(self) -> None:
         """Write down the values of all functions."""
         for instrument in self._sampled:

@@ -39,6 +39,7 @@ Around it:
                 supervised_pool.py: workers that die are replaced;
                 fork_server.py: where worker processes come from, and what if it does not answer;
                 quarantine.py: a call that kills them is not run for a while; task.py: one call on its way;
+                classes.py: which of them wait, the most urgent first; room.py: is there room for more?
                 outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
                 forkserver_signals.py: a fork server that survives signals to the whole group
     net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
@@ -46,6 +47,7 @@ Around it:
                 certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
+                priority.py: how urgent a request is;
                 responses.py: those written without aiohttp; conformance.py: versions, hosts, codings that
                 aiohttp lets pass
     app/        loading.py: the work, application, executor and certificates that the settings name;

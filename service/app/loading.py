@@ -52,6 +52,18 @@ def load_application(settings: Settings, offloader: Offloader) -> web.Applicatio
     return made
 
 
+def check_routes(app: web.Application, settings: Settings) -> None:
+    """See that `settings.route_urgency` names routes that there are, those of sub-applications included.
+
+    Raises:
+        StartError: it names another.
+    """
+    routes = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
+    for one in settings.route_urgency:
+        if one.route not in routes:
+            raise StartError(f"--route-urgency names {one.route}, which is no route of the application")
+
+
 def load_executor(settings: Settings) -> Callable[[], Any] | None:
     """The factory that `settings.executor` names, None without one. It is called when the workers start.
 

@@ -15,11 +15,14 @@ from multidict import istr
 
 from service.net.addresses import Network, is_in
 from service.offload.offload import Offload
+from service.offload.task import USUAL, Rank
+from service.web.priority import Ranks
 from service.web.protocol import Protocol
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+PRIORITY: Final = istr("Priority")
 CLIENTS_DEADLINES: Final = (
     (istr("Request-Timeout"), 1.0, "seconds"),
     # Envoy sets it to what is left of the route's time limit, and to 1 when nothing is; without a limit it
@@ -35,12 +38,20 @@ class Offloader:
     Args:
         deadline: seconds that a request may take at most.
         trusted: the networks whose clients may end their work before that.
+        ranks: where each request stands in the queue.
     """
 
-    def __init__(self, offload: Offload, deadline: float, trusted: tuple[Network, ...] = ()) -> None:
+    def __init__(
+        self,
+        offload: Offload,
+        deadline: float,
+        trusted: tuple[Network, ...] = (),
+        ranks: Ranks | None = None,
+    ) -> None:
         self._offload = offload
         self._deadline = deadline
         self._trusted = trusted
+        self._ranks = ranks or Ranks()
         self.always: set[str] = set()
         """Paths whose every GET needs a worker, for the application to name while it is made: under overload
         such a request is refused before it is parsed (web/early_reject.py), which is cheaper."""
@@ -57,7 +68,7 @@ class Offloader:
         deadline = self._deadline_of(request)
         # To end a task is to kill its worker, which costs more than most requests: if a header were enough,
         # anybody could keep all workers from working. So others get their 504, and the task may go on.
-        ends_early = deadline < self._deadline and self._trusts(request)
+        ends_early = deadline < self._deadline and is_in(_host_of(request), self._trusted)
         return await self._offload.submit(
             functools.partial(function, **kwargs) if kwargs else function,
             *args,
@@ -66,6 +77,7 @@ class Offloader:
             arrived=driver.arrived if driver is not None else None,
             is_wanted=driver.is_wanted if driver is not None else None,
             place=driver.place if driver is not None else None,
+            rank=self._rank_of(request),
         )
 
     def _deadline_of(self, request: web.Request) -> float:
@@ -83,8 +95,18 @@ class Offloader:
             deadline = min(deadline, number * unit)
         return deadline
 
-    def _trusts(self, request: web.Request) -> bool:
-        """Whether the other end of the connection is trusted: not `request.remote`, which an application may
-        have set to what a header says."""
-        peer = request.transport and request.transport.get_extra_info("peername")
-        return isinstance(peer, tuple) and is_in(peer[0], self._trusted)
+    def _rank_of(self, request: web.Request) -> Rank:
+        if self._ranks.are_alike:
+            return USUAL
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else None
+        return self._ranks.of(
+            route, _host_of(request), lambda: ",".join(request.headers.getall(PRIORITY, ()))
+        )
+
+
+def _host_of(request: web.Request) -> str:
+    """The address at the other end of the connection; empty if that has none. Not `request.remote`, which an
+    application may have set to what a header says."""
+    peer = request.transport and request.transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""

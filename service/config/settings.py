@@ -22,6 +22,8 @@ from service.config.types import (
     PerClient,
     Port,
     Positive,
+    RouteUrgencies,
+    RouteUrgency,
     Seconds,
     SecondsOrOff,
 )
@@ -109,6 +111,25 @@ class Settings(BaseModel):
         (),
         description="Networks of clients that are trusted, such as 10.0.0.0/8,::1. What counts is the "
         "address at the other end of the connection. Only their own deadlines (see --deadline) end a worker.",
+    )
+    route_urgency: RouteUrgencies = Field(
+        (),
+        description="Urgency of the requests of a route, such as /data=1,/report/{id}=5. 0 is served first, "
+        "7 last; other routes have 3. Under overload the least urgent are refused first.",
+    )
+    trust_priority: Networks = Field(
+        (),
+        description="Networks of clients, such as 10.0.0.0/8,::1, whose Priority header (RFC 9218, u=0 to "
+        "u=7) counts, before --route-urgency. As with --trusted-peers the address at the other end of the "
+        "connection decides.",
+    )
+    client_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Most that one client (an IPv4 address, or an IPv6 /64) may have of the tasks that may "
+        "wait, in each urgency; one at least. A further request gets 503. 1: no bound, for a service whose "
+        "clients come through a balancer.",
     )
     task_attempts: int = Field(
         2,
@@ -220,14 +241,22 @@ class Settings(BaseModel):
     )
 
     # Of two validators before the type, the one that is defined last runs first: keywords are known by now.
-    @field_validator("trusted_peers", mode="before")
+    @field_validator("trusted_peers", "trust_priority", mode="before")
     @classmethod
     def _as_networks(cls, value: Any) -> Any:
-        written = value if isinstance(value, list | tuple) else str(value).split(",")  # TOML has lists
         try:
-            return tuple(ip_network(str(one).strip()) for one in written)
+            return tuple(ip_network(one) for one in _listed(value))
         except ValueError as error:  # it says what is wrong with which
             raise ValueError(f"must be networks with commas between them or none: {error}") from error
+
+    @field_validator("route_urgency", mode="before")
+    @classmethod
+    def _as_urgencies(cls, value: Any) -> Any:
+        read = tuple(RouteUrgency.read(one) for one in _listed(value))
+        twice = [one.route for one in read if sum(one.route == other.route for other in read) > 1]
+        if twice:
+            raise ValueError(f"must name a route once, not twice: {twice[0]}")
+        return read
 
     @field_validator("*", mode="before")
     @classmethod
@@ -272,6 +301,11 @@ class Settings(BaseModel):
         if client_ca is not None and about.data.get("tls_cert", True) is None:
             raise ValueError("needs --tls-cert and --tls-key")
         return client_ca
+
+
+def _listed(value: Any) -> list[str]:
+    """What is typed with commas, or is a list in TOML."""
+    return [str(one).strip() for one in (value if isinstance(value, list | tuple) else str(value).split(","))]
 
 
 def keywords_of(name: str) -> tuple[Keyword, ...]:

@@ -44,6 +44,13 @@ WORDING = {
 }
 """pydantic's error types whose own message is for programmers, and one for operators."""
 
+LISTS = {
+    "trusted_peers": "network,...",
+    "route_urgency": "route=urgency,...",
+    "trust_priority": "network,...",
+}
+"""What is typed with commas; pydantic would show the Python type."""
+
 
 class _Sources(BaseSettings, Settings):
     """The schema that pydantic-settings reads sources by. It is never instantiated."""
@@ -172,8 +179,7 @@ def _add_setting(parser: argparse.ArgumentParser, *names: str, **how: Any) -> ar
     name, default = how["dest"], "none"
     if name in Settings.model_fields:
         default = shown_default(name)
-        # Of a tuple pydantic would show the Python type.
-        kind = "network,..." if how["metavar"].startswith("tuple[") else how["metavar"]
+        kind = LISTS.get(name, how["metavar"])
         how["metavar"] = "|".join([kind, *(keyword.text for keyword in keywords_of(name))])
     how["help"] = f"{_Sources.model_fields[name].description} (default: {default})"
     return parser.add_argument(*names, **how)

@@ -1,4 +1,4 @@
-"""The types of settings: numbers with their bounds, words that stand for one, networks.
+"""The types of settings: numbers with their bounds, words that stand for one, networks, urgencies.
 
 Knows pydantic's annotations. Reads nothing.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -37,6 +38,34 @@ SecondsOrOff = Annotated[float, Keyword("off", math.inf), Field(gt=0)]
 """A bound in seconds. The keyword "off" is infinity: no bound."""
 
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], Keyword("none", ())]
+"""Typed with commas between them."""
+
+
+@dataclass(frozen=True)
+class RouteUrgency:
+    """The urgency, 0 to 7, of the requests of one route."""
+
+    route: str
+    urgency: int
+
+    @classmethod
+    def read(cls, typed: str) -> Self:
+        """As `str` writes it.
+
+        Raises:
+            ValueError: it is not of that form; a sentence for an operator.
+        """
+        found = re.fullmatch(r"(/[^\s,]*)=([0-7])", typed)
+        if found is None:
+            raise ValueError(f"must be ROUTE=URGENCY, /data=0 to /data=7, or none, not {typed!r:.80}")
+        return cls(found[1], int(found[2]))
+
+    def __str__(self) -> str:
+        """As it is typed."""
+        return f"{self.route}={self.urgency}"
+
+
+RouteUrgencies = Annotated[tuple[RouteUrgency, ...], Keyword("none", ())]
 """Typed with commas between them."""
 
 

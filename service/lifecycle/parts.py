@@ -22,7 +22,7 @@ from metrics.admin import Admin, Probe
 from metrics.instruments import Metrics
 from service import __version__
 from service.app import data
-from service.app.loading import StartError, load_application, load_executor, load_work
+from service.app.loading import StartError, check_routes, load_application, load_executor, load_work
 from service.app.middleware import complete
 from service.app.offloader import Offloader
 from service.app.query import Binding
@@ -46,6 +46,7 @@ from service.web.connection import HandOver, Tls
 from service.web.deadlines import ARRIVE_SECONDS, LEAVE_SECONDS, Stage
 from service.web.drain import Drain
 from service.web.early_reject import EarlyReject
+from service.web.priority import Ranks
 from service.web.supervisor import Supervisor
 from service.work import body
 
@@ -102,8 +103,14 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     admin_address = await _start_admin(blueprint, stack) if blueprint.admin else ""
     offload = await _start_offload(blueprint, stopping, stack, work, cost)
-    offloader = Offloader(offload, settings.deadline, settings.trusted_peers)
+    ranks = Ranks(
+        {one.route: one.urgency for one in settings.route_urgency},
+        settings.trust_priority,
+        by_client=settings.client_share < 1,
+    )
+    offloader = Offloader(offload, settings.deadline, settings.trusted_peers, ranks)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
+    check_routes(served, settings)
     runner = Runner(
         complete(served, blueprint.ready, metrics, settings.request_log),
         shutdown_timeout=0.1,
@@ -138,7 +145,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         metrics,
     )
     stack.callback(supervisor.close)
-    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics)
+    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics, ranks)
     clients = ClientLimit(settings.max_connections_per_client, connection_limit)
     hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
@@ -221,7 +228,7 @@ async def _start_offload(
                 factory,
             ),
             blueprint.metrics,
-            Admission(workers, settings.queue_wait, cost, settings.deadline),
+            Admission(workers, settings.queue_wait, cost, settings.deadline, settings.client_share),
             settings.task_attempts,
             settings.max_queue_bytes,
         )

@@ -31,7 +31,7 @@ LAST_PROBE_SECONDS: Final = 10.0
 
 
 class Admission:
-    """First in, first out, as long as the wait is short.
+    """A request is admitted as long as its wait is short; what it waits for is in room.py.
 
     Why predict the wait instead of bounding the number: the same bound is too long for tasks of 40 ms and too
     short for tasks of 0.5 ms. The wait is what a client feels, and it can be told before it is suffered.
@@ -43,6 +43,7 @@ class Admission:
         longest: what no task is expected to exceed, however long one took: the longest deadline there is.
             A worker that cannot be killed may be kept for longer than that. But an expectation above every
             deadline admits no request, so nothing would be measured any more, and it would stay so for ever.
+        client_share: most that one client may have of the tasks that may wait, from 0 to 1 and at least one.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Admission:
         queue_wait: float = math.inf,
         seconds: float | None = None,
         longest: float = math.inf,
+        client_share: float = 1.0,
     ) -> None:
         self.workers = workers
         self.queue_wait = queue_wait
+        self._client_share = client_share
         self._longest = longest
         self.seconds = seconds
         """Service demand: seconds that a task keeps a worker from the next, with what the hand-over, a slow
@@ -113,6 +116,10 @@ class Admission:
             return math.inf
         possible = self.queue_wait * self.workers / self.seconds if self.seconds else MOST_WAITING
         return max(self.workers, min(MOST_WAITING, int(possible)))
+
+    def most_of_a_client(self) -> float:
+        """Of these, tasks that one client may have in its class."""
+        return max(1.0, self._client_share * self.most_waiting())
 
     def tasks_per_worker(self) -> int:
         """How many tasks a worker may have: one that runs, and what it does in `AHEAD_SECONDS`."""

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
+from service.offload.classes import Place
 from service.offload.errors import (
     QuarantinedError,
     RejectedError,
@@ -24,31 +25,13 @@ from service.offload.errors import (
 from service.offload.pool import Pool, PoolObserver
 from service.offload.quarantine import Standing
 from service.offload.queue import TaskQueue
-from service.offload.task import Task
+from service.offload.task import USUAL, Rank, Task
 from service.offload.worker_main import failure_of
 
 T = TypeVar("T")
 
 ATTEMPTS: Final = 2
 """How often a task is tried if its worker dies under it. A task that has killed two is no accident."""
-
-
-class Place:
-    """The place in the queue of a request that is on its way: nobody else is admitted for it.
-
-    Its connection gives it back: when the request submits its task, when it is answered without one, or when
-    the connection ends. A set of places, and no count, because several of these may happen, in any order.
-    """
-
-    __slots__ = ("_kept",)
-
-    def __init__(self, kept: set[Place]) -> None:
-        self._kept = kept
-        kept.add(self)
-
-    def release(self) -> None:
-        """Keep it no more; only the first call changes anything."""
-        self._kept.discard(self)
 
 
 class Offload:
@@ -75,10 +58,9 @@ class Offload:
         self._metrics = metrics
         self._most_bytes = most_bytes
         self._arguments = 0  # bytes of those whose callers have no answer yet
-        self._expected: set[Place] = set()  # of requests that the gate let through
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.admission.most_waiting)
-        metrics.offload_predicted_wait.set_function(self._queue.predicted_wait)
+        metrics.offload_predicted_wait.set_function(self._queue.room.predicted_wait)
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_bytes.set_function(lambda: self.bytes)
         metrics.offload_running.set_function(lambda: self.running)
@@ -97,7 +79,7 @@ class Offload:
     @property
     def waiting(self) -> int:
         """Tasks submitted and not yet running, whether a worker has them already or none."""
-        return self._queue.waiting
+        return self._queue.room.waiting
 
     @property
     def bytes(self) -> int:
@@ -148,6 +130,7 @@ class Offload:
         arrived: float | None = None,
         is_wanted: Callable[[], bool] | None = None,
         place: Place | None = None,
+        rank: Rank = USUAL,
     ) -> T:
         """Run `function(*args)` on a worker and return its result.
 
@@ -159,37 +142,41 @@ class Offload:
             arrived: when the request came, by `time.monotonic()`; None: now.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
             place: the one that `expect` kept for it: the task takes it.
+            rank: where it stands in the queue.
 
         Raises:
-            RejectedError: admission refused; TooLargeError: the arguments never fit; ExpiredError: the
-            deadline passed; UnwantedError: see `is_wanted`; WorkerLostError: workers died; QuarantinedError:
-            the same call has killed workers; WorkError: `function` raised.
+            RejectedError: admission refused, or the task has left the queue for one that is more urgent;
+            TooLargeError: the arguments never fit; ExpiredError: the deadline passed; UnwantedError: see
+            `is_wanted`; WorkerLostError: workers died; QuarantinedError: the same call has killed workers;
+            WorkError: `function` raised.
         """
         now = time.monotonic()
         arrived = now if arrived is None else arrived
         if place is not None:
             place.release()
-        retry_after = self._retry_after(now, deadline, now - arrived)
+        retry_after = self._retry_after(now, deadline, now - arrived, rank)
         if retry_after is not None:
-            self.reject()
+            self.reject(rank)
             raise RejectedError(retry_after)
         loop = asyncio.get_running_loop()
         try:
             packed = self._pool.pack(function, args)
         except Exception as error:
-            self._metrics.tasks[TaskOutcome.FAILED].inc()
+            self._metrics.task(TaskOutcome.FAILED, rank.urgency)
             raise WorkError(*failure_of(error)) from None
         size = len(packed) if isinstance(packed, bytes) else 0
         if size > self._most_bytes:
-            self._metrics.tasks[TaskOutcome.FAILED].inc()
+            self._metrics.task(TaskOutcome.FAILED, rank.urgency)
             raise TooLargeError(f"the arguments have {size} bytes, {self._most_bytes} are allowed")
         limit = max(deadline, limit)
-        task = Task(packed, now, loop.create_future(), is_wanted, size, arrived + deadline, arrived + limit)
+        task = Task(
+            packed, now, loop.create_future(), is_wanted, size, arrived + deadline, arrived + limit, rank=rank
+        )
         if self._queue.standing(task) is Standing.HELD:
-            self._metrics.tasks[TaskOutcome.QUARANTINED].inc()
+            self._metrics.task(TaskOutcome.QUARANTINED, rank.urgency)
             raise QuarantinedError("the same call killed workers")
         if self.bytes + size > self._most_bytes:
-            self.reject()
+            self.reject(rank)
             raise RejectedError(1)
         if deadline < math.inf:
             task.timer = loop.call_later(arrived + deadline - now, self._queue.expire, task)
@@ -219,28 +206,34 @@ class Offload:
         """Whether any task waits that no worker has yet, or none is handed over. If not, none is refused."""
         return bool(self._queue) or not self._pool.healthy
 
-    def retry_after(self, deadline: float = math.inf, arrived: float | None = None) -> int | None:
+    def retry_after(
+        self, deadline: float = math.inf, arrived: float | None = None, rank: Rank = USUAL
+    ) -> int | None:
         """What `submit` would say now: None, or the seconds after which to ask again. For the arguments see
         there."""
         now = time.monotonic()
         waited = 0.0 if arrived is None else now - arrived
-        return self._retry_after(now, deadline, waited, len(self._expected))
+        return self._retry_after(now, deadline, waited, rank, with_places=True)
 
-    def expect(self) -> Place:
+    def expect(self, rank: Rank = USUAL) -> Place:
         """A request that would be admitted is on its way: its place is kept until it is released.
 
         It counts as waiting from now on. Else all that come in one instant would be let through for one
         place, and all but one of them refused after they have been parsed.
         """
-        return Place(self._expected)
+        return self._queue.expect(rank)
 
-    def reject(self) -> None:
+    def reject(self, rank: Rank = USUAL) -> None:
         """Count a request that is refused."""
-        self._metrics.tasks[TaskOutcome.REJECTED].inc()
+        self._metrics.task(TaskOutcome.REJECTED, rank.urgency)
 
-    def _retry_after(self, now: float, deadline: float, waited: float, expected: int = 0) -> int | None:
-        """What the breaker says, then admission; `expected` requests are on their way."""
+    def _retry_after(
+        self, now: float, deadline: float, waited: float, rank: Rank, *, with_places: bool = False
+    ) -> int | None:
+        """What the breaker says, then admission; see `Room`."""
         if self._queue.closed:
             return 1
         retry_after = self._pool.retry_after(now)
-        return retry_after or self._queue.retry_after(now, deadline, waited, expected)
+        return retry_after or self._queue.room.retry_after(
+            now, deadline, waited, rank, with_places=with_places
+        )

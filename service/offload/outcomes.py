@@ -32,7 +32,7 @@ class Outcomes:
     def settle(self, task: Task, outcome: TaskOutcome, error: Exception) -> None:
         """There is no result."""
         if not task.outcome.done():
-            self._metrics.tasks[outcome].inc()
+            self._metrics.task(outcome, task.rank.urgency)
             task.outcome.set_exception(error)
 
     def failed(self, task: Task, failure: Failure) -> None:
@@ -78,5 +78,5 @@ class Outcomes:
     def _completed(self, task: Task, result: Any) -> None:
         task.forget_deadline()
         if not task.outcome.done():
-            self._metrics.tasks[TaskOutcome.COMPLETED].inc()
+            self._metrics.task(TaskOutcome.COMPLETED, task.rank.urgency)
             task.outcome.set_result(result)

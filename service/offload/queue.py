@@ -3,8 +3,10 @@
 Keeps no worker alive itself (pool.py) and decides about no number itself (admission.py). It observes its
 pool: workers with room are handed tasks, outcomes settle them, and tasks of a dead worker are tried again.
 
-First in, first out. With the wait bounded at the entrance, a task in the queue is still wanted when its
-turn comes, and the order that is fair is also the one that wastes nothing.
+The most urgent first (classes.py), and within a class first in, first out. With the wait bounded at the
+entrance, a task in the queue is still wanted when its turn comes, and the order that is fair is also the one
+that wastes nothing. A class waits for its own and for more urgent ones alone. One that is less urgent is
+passed, again and again: so whoever is passed leaves before it has waited for nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,16 +21,19 @@ import structlog
 
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
+from service.offload.classes import Classes, Place
 from service.offload.errors import (
     ExpiredError,
     QuarantinedError,
+    RejectedError,
     UnwantedError,
     WorkerLostError,
 )
 from service.offload.outcomes import Outcomes
 from service.offload.pool import Pool, PoolObserver
 from service.offload.quarantine import HELD_SECONDS, KILLS, Quarantine, Standing
-from service.offload.task import Task
+from service.offload.room import Room
+from service.offload.task import Rank, Task
 from service.offload.worker_main import LATE, Done
 
 log = structlog.get_logger("offloop.workers")
@@ -64,44 +68,13 @@ class TaskQueue:
         self.closed = False
         self._metrics = metrics
         self._attempts = attempts
-        self._tasks: OrderedDict[Task, None] = OrderedDict()
+        self._classes = Classes(lambda one: metrics.watch_waiting(one.urgency, lambda: len(one.tasks)))
         self._quarantine = Quarantine(max(KILLS, attempts))
+        self.room = Room(self._classes, self.pool, self.admission, self._counts)
 
     def __len__(self) -> int:
         """Tasks that no worker has yet."""
-        return len(self._tasks)
-
-    @property
-    def waiting(self) -> int:
-        """Tasks that do not run yet, whether a worker has them already or none."""
-        return len(self._tasks) + self.pool.in_flight - self.pool.running
-
-    def retry_after(self, now: float, deadline: float, waited: float, expected: int) -> int | None:
-        """See `Admission.retry_after`; `expected` tasks more than those here count as waiting."""
-        # Others pass a suspected task, so that it waits for long says nothing about them.
-        passing = self.pool.passing
-        counted = (task for task in self._tasks if not passing or self.standing(task) is Standing.GOOD)
-        first = next(counted, None)
-        running = self.pool.running
-        return self.admission.retry_after(
-            waiting=expected + len(self._tasks) + self.pool.in_flight - running,
-            running=running,
-            up=self.pool.up,
-            oldest=now - first.submitted if first is not None else 0.0,
-            deadline=deadline,
-            waited=waited,
-        )
-
-    def predicted_wait(self) -> float:
-        """Seconds that a task which came now would wait; may be called from any thread.
-
-        What the first in the queue has waited already is left out: another thread cannot look at it without a
-        lock, which every task would have to take.
-        """
-        running = self.pool.running
-        return self.admission.wait(
-            waiting=max(0, len(self._tasks) + self.pool.in_flight - running), running=running, up=self.pool.up
-        )
+        return len(self._classes)
 
     def standing(self, task: Task) -> Standing:
         """What is known of a task.
@@ -115,18 +88,34 @@ class TaskQueue:
         passed_by = known is Standing.SUSPECTED and self.pool.passing
         return Standing.GOOD if passed_by and not task.kills else known
 
+    def _counts(self, task: Task) -> bool:
+        # Others pass a suspected task, so that it waits for long says nothing about them.
+        return not self.pool.passing or self.standing(task) is Standing.GOOD
+
     # What callers do.
 
     def put(self, task: Task) -> None:
-        """Append a task; it is handed over as soon as a worker has room."""
-        self._tasks[task] = None
+        """Append a task to its class; it is handed over as soon as a worker has room.
+
+        If the queue is too long with it, one that is less urgent leaves (room.py).
+        """
+        self._classes.add(task)
         self.dispatch()
+        if (found := self.room.leaving(task.rank.urgency)) is not None:
+            other, retry_after = found
+            self._classes.remove(other)
+            other.forget_deadline()
+            self.outcomes.settle(other, TaskOutcome.REJECTED, RejectedError(retry_after))
+
+    def expect(self, rank: Rank) -> Place:
+        """See `Offload.expect`."""
+        return Place(self._classes.of(rank.urgency), rank.client)
 
     def expire(self, task: Task) -> None:
         """The deadline has passed: the caller gets an error. A task that has started keeps its worker until
         it ends, or its limit has passed as well: then the pool may kill the worker."""
         self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError("the deadline passed"))
-        self._tasks.pop(task, None)
+        self._classes.remove(task)
         if not task.in_flight:
             return
         left = task.limit - time.monotonic()
@@ -140,24 +129,25 @@ class TaskQueue:
     def drop(self, task: Task) -> None:
         """The caller has left. On a worker the task keeps its limit, so that it cannot run for ever."""
         if task.outcome.cancelled():  # else it was counted a moment before its caller left
-            self._metrics.tasks[TaskOutcome.CANCELLED].inc()
+            self._metrics.task(TaskOutcome.CANCELLED, task.rank.urgency)
             if not task.in_flight:
-                self._tasks.pop(task, None)
+                self._classes.remove(task)
                 task.forget_deadline()
 
     def close(self) -> None:
         """Hand over no more, and fail what waits."""
         self.closed = True
-        while self._tasks:
-            self.lost([self._tasks.popitem()[0]], 0)
+        for task in list(self._classes):
+            self._classes.remove(task)
+            self.lost([task], 0)
 
     # What the pool reports.
 
     def dispatch(self) -> None:
         """See `PoolObserver`."""
-        while self._tasks and not self.closed and (chosen := self._next()) is not None:
+        while self._classes and not self.closed and (chosen := self._next()) is not None:
             task, opening = chosen
-            del self._tasks[task]
+            self._classes.remove(task)
             if opening is None:
                 task.forget_deadline()
                 self.outcomes.settle(
@@ -193,7 +183,7 @@ class TaskQueue:
                 self.outcomes.failed(task, done.failure)
 
     def lost(self, tasks: list[Task], tried: int, *, blamed: bool = True) -> None:
-        """See `PoolObserver`. Each goes back to the head of the queue, unless it has used up its attempts."""
+        """See `PoolObserver`. Each goes back to the head of its class, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
             task.in_flight = False
             if number < tried:
@@ -201,8 +191,7 @@ class TaskQueue:
                 if blamed:
                     self._blame(task)
             if not self.closed and not task.outcome.done() and task.kills < self._attempts:
-                self._tasks[task] = None
-                self._tasks.move_to_end(task, last=False)
+                self._classes.add(task, first=True)
                 continue
             task.forget_deadline()
             why = "the workers stop" if self.closed else f"workers died under it, {task.kills} times"
@@ -215,7 +204,7 @@ class TaskQueue:
         """The task whose turn it is, and where it goes, None if it is not to run. None: nobody's turn."""
         most = self.admission.tasks_per_worker()
         passed = False
-        for task in self._tasks:
+        for task in self._classes:
             standing = self.standing(task)
             if standing is Standing.HELD:
                 return task, None

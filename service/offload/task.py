@@ -6,10 +6,27 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from service.offload.quarantine import name_of
 from service.offload.worker_main import Packed
+
+Client = str | bytes
+"""Whose connections, and so whose tasks, are counted together; see `client_limit.Client`."""
+
+
+class Rank(NamedTuple):
+    """Where a request stands in the queue.
+
+    urgency: 0 is served first, 7 last, and 3 is that of a request of which nothing is known (RFC 9218, 4.1).
+    client: whose share of the queue it takes; None: its client's share is not bounded.
+    """
+
+    urgency: int = 3
+    client: Client | None = None
+
+
+USUAL: Final = Rank()
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +45,7 @@ class Task:
     in_flight: bool = False  # a worker has it
     sent: float = 0.0  # when it was handed over
     call: bytes | None = None  # its name, once somebody has asked
+    rank: Rank = USUAL
 
     @property
     def name(self) -> bytes:

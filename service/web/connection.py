@@ -26,7 +26,7 @@ from metrics.instruments import ConnectionEnd, Metrics
 from service.net import tcp
 from service.net.client_limit import ClientLimit
 from service.net.connection_limit import Permit
-from service.offload.offload import Place
+from service.offload.classes import Place
 from service.web.deadlines import Stage
 from service.web.early_reject import Verdict
 from service.web.identity import connection_ids
@@ -59,12 +59,14 @@ class Tls:
 class Record:
     """Owns one accepted socket and its permit until the connection's end, and counts that end once."""
 
-    __slots__ = ("_client", "_clients", "_metrics", "_permit", "arrived", "place", "socket")
+    __slots__ = ("_client", "_clients", "_metrics", "_permit", "arrived", "host", "place", "socket")
 
     def __init__(
         self, sock: socket.socket, permit: Permit, clients: ClientLimit, host: str, metrics: Metrics
     ) -> None:
         self.socket = sock
+        self.host = host
+        """The address of its peer; empty if that has none."""
         self._clients = clients
         self._client = clients.enter(host)
         self._permit = permit
@@ -109,7 +111,7 @@ class HandOver:
         tls: Tls | None,
         clients: ClientLimit,
         metrics: Metrics,
-        check: Callable[[socket.socket, float | None], Verdict | Place] = lambda *_: Verdict.PASSED,
+        check: Callable[[socket.socket, float | None, str], Verdict | Place] = lambda *_: Verdict.PASSED,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
@@ -168,7 +170,7 @@ class HandOver:
             await asyncio.wait(self._under_way, timeout=1.0)
 
     def _checked(self, record: Record) -> Verdict:
-        verdict = self._check(record.socket, record.arrived)
+        verdict = self._check(record.socket, record.arrived, record.host)
         if not isinstance(verdict, Verdict):
             record.place = verdict
             return Verdict.PASSED

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from metrics.instruments import ConnectionEnd
 from service.net import tcp
-from service.offload.offload import Place
+from service.offload.classes import Place
 from service.web import responses
 from service.web.deadlines import Deadlines, Stage
 from service.web.exchange import PENDING, TABLE, TIMED, Action, Event, State

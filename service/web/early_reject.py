@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import re
 import socket
 import time
 from collections.abc import Collection
@@ -21,7 +22,9 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from metrics.instruments import Metrics
-from service.offload.offload import Place
+from service.offload.classes import Place
+from service.offload.task import Rank
+from service.web.priority import Ranks
 from service.web.responses import plain
 
 MOST_BYTES: Final = 4096
@@ -30,6 +33,10 @@ NOW: Final = int(socket.MSG_DONTWAIT)  # an accepted socket blocks until a trans
 PEEK: Final = int(socket.MSG_PEEK) | NOW
 WITH_THE_END: Final = int(getattr(socket, "MSG_MORE", 0)) | NOW  # answer and end in one packet, on Linux
 END: Final = b"\r\n\r\n"
+PRIORITY: Final = re.compile(rb"\r\npriority:([^\r\n]*)", re.IGNORECASE)
+
+LEAST_URGENT: Final = Rank(7)
+"""Of a request that has not come yet: if it would be admitted, so would any other."""
 
 
 @functools.lru_cache(maxsize=64)  # one per second and what it says; made anew, it would cost 10 us
@@ -51,13 +58,13 @@ class Gate(Protocol):
     def is_queueing(self) -> bool:
         """Whether any request may be refused at present: if not, none need be checked."""
 
-    def retry_after(self, deadline: float, arrived: float | None) -> int | None:
+    def retry_after(self, deadline: float, arrived: float | None, rank: Rank) -> int | None:
         """Seconds for `Retry-After`; None: a request that `arrived` then, due in `deadline`, is admitted."""
 
-    def expect(self) -> Place:
+    def expect(self, rank: Rank) -> Place:
         """A request that would be admitted is on its way: its place, to be released by its connection."""
 
-    def reject(self) -> None:
+    def reject(self, rank: Rank) -> None:
         """A request has been refused."""
 
 
@@ -67,39 +74,52 @@ class EarlyReject:
     Args:
         paths: those whose every GET needs a worker.
         deadline: seconds within which a request must be answered.
+        ranks: where each request stands in the queue.
     """
 
-    def __init__(self, paths: Collection[str], gate: Gate, deadline: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        paths: Collection[str],
+        gate: Gate,
+        deadline: float,
+        metrics: Metrics,
+        ranks: Ranks | None = None,
+    ) -> None:
         self._paths = {path.encode(): path for path in paths}
         self._gate = gate
         self._deadline = deadline
         self._metrics = metrics
+        self._ranks = ranks or Ranks()
 
-    def __call__(self, sock: socket.socket, arrived: float | None = None) -> Verdict | Place:
+    def __call__(self, sock: socket.socket, arrived: float | None = None, host: str = "") -> Verdict | Place:
         """Check what has arrived, and answer it if it is to be refused.
 
         Args:
             arrived: when, by `time.monotonic()`; None: now.
+            host: of the peer; empty if it has no address.
 
         Returns:
             The place of a request that would be admitted, else the verdict.
         """
         if not self._paths or not self._gate.is_queueing():
             return Verdict.PASSED
-        seconds = self._gate.retry_after(self._deadline, arrived)
         try:
-            path = self._recognise(sock.recv(MOST_BYTES, PEEK))
+            head = sock.recv(MOST_BYTES, PEEK)
+            path = self._recognise(head)
             if path is None:
                 return Verdict.PASSED
+            rank = self._ranks.of(path, host, functools.partial(_priority_in, head))
+            seconds = self._gate.retry_after(self._deadline, arrived, rank)
             if seconds is None:
-                return self._gate.expect()
+                return self._gate.expect(rank)
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
             sock.send(_refusal(seconds, int(time.time())), WITH_THE_END)
         except BlockingIOError:
+            seconds = self._gate.retry_after(self._deadline, arrived, LEAST_URGENT)
             return Verdict.PASSED if seconds is None else Verdict.SILENT
         except OSError:  # gone: the HTTP server knows what to do
             return Verdict.PASSED
-        self._gate.reject()
+        self._gate.reject(rank)
         self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, None)  # nobody looked at a clock
         return Verdict.REFUSED
 
@@ -117,3 +137,8 @@ class EarlyReject:
         if b"\r\ntransfer-encoding:" in low or b"\r\nexpect:" in low or low.count(b"\r\nhost:") != 1:
             return None
         return self._paths.get(target.partition(b"?")[0])
+
+
+def _priority_in(head: bytes) -> str:
+    """The Priority header of a request; several are one (RFC 9110, 5.3)."""
+    return ",".join(value.decode("latin-1") for value in PRIORITY.findall(head))

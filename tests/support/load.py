@@ -68,9 +68,13 @@ class Load:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def summary(self) -> dict[str, Any]:
+        """The summary, when all are over."""
+        return _summary(self._process, self._seconds, self._out)
+
     def outcomes(self) -> dict[str, int]:
         """What became of every request, when all are over."""
-        return dict(_summary(self._process, self._seconds, self._out)["outcomes"])
+        return dict(self.summary()["outcomes"])
 
 
 def accepted(child: Child) -> float:

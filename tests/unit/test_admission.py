@@ -96,6 +96,22 @@ def test_the_queue_is_bounded_before_anything_is_known_and_however_short_tasks_a
         assert admission.most_waiting() == MOST_WAITING
 
 
+@pytest.mark.parametrize(
+    ("share", "seconds", "queue_wait", "most"),
+    [
+        (1.0, 0.04, 0.2, 10),
+        (0.25, 0.04, 0.2, 2.5),
+        (0.01, 0.04, 0.2, 1),
+        (0.5, 4, 0.2, 1),
+        (0.5, 1, math.inf, math.inf),
+    ],
+)
+def test_a_client_has_a_share_of_the_tasks_that_may_wait_and_one_at_least(
+    share: float, seconds: float, queue_wait: float, most: float
+) -> None:
+    assert Admission(2, queue_wait, seconds, client_share=share).most_of_a_client() == pytest.approx(most)
+
+
 def test_the_service_time_follows_what_is_measured() -> None:
     admission = Admission(2, queue_wait=0.2)
     admission.observe(0.4, 0.3, 10)

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 
 from metrics.catalogue import BY_NAME, CATALOGUE
 from metrics.exposition import parse, total
-from metrics.instruments import ConnectionEnd, Metrics
+from metrics.instruments import ConnectionEnd, Metrics, TaskOutcome
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -69,6 +69,21 @@ def test_a_request_whose_duration_nobody_knows_is_counted_and_has_none() -> None
     values = scrape(metrics)
     assert values["http_requests_total{method=GET,route=/data,status=503}"] == 1
     assert total(values, "http_request_duration_seconds_count") == 0
+
+
+def test_a_task_is_counted_by_its_outcome_and_by_its_urgency_as_well() -> None:
+    metrics = Metrics()
+    metrics.task(TaskOutcome.REJECTED, 7)
+    metrics.task(TaskOutcome.REJECTED, 0)
+    metrics.watch_waiting(7, lambda: 5)
+    values = scrape(metrics)
+    assert values["offload_tasks_total{outcome=rejected}"] == 2
+    by = "offload_tasks_by_urgency_total{outcome=rejected,urgency="
+    assert {name: value for name, value in values.items() if "urgency=" in name} == {
+        by + "0}": 1,
+        by + "7}": 1,
+        "offload_waiting{urgency=7}": 5,
+    }
 
 
 def test_the_whole_catalogue_is_published() -> None:

@@ -37,6 +37,13 @@ WRONG = {
         "10.0.0.0/8,10.0.0.1/8",
         "must be networks with commas between them or none: 10.0.0.1/8 has host bits set",
     ),
+    "route_urgency": ("/data=8", "must be ROUTE=URGENCY, /data=0 to /data=7, or none, not '/data=8'"),
+    "trust_priority": (
+        "everybody",
+        "must be networks with commas between them or none: 'everybody' does not appear to be an IPv4 or "
+        "IPv6 network",
+    ),
+    "client_share": ("1.5", "must be at most 1, not '1.5'"),
     "task_attempts": ("11", "must be at most 10, not '11'"),
     "worker_max_tasks": ("null", "must be a whole number or none, not 'null'"),
     "worker_max_memory": ("1 GiB", "must be a whole number or none, not '1 GiB'"),
@@ -226,6 +233,40 @@ def test_networks_are_typed_with_commas_or_listed_in_the_file(
     assert [str(one) for one in read_settings(["--config", str(config)]).trusted_peers] == read_as
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("'none'", {}),
+        ("[]", {}),
+        ("'/data=0, /users/{id}=7'", {"/data": 0, "/users/{id}": 7}),
+        ("['/a=b=1']", {"/a=b": 1}),
+    ],
+)
+def test_urgencies_are_typed_with_commas_or_listed_in_the_file(
+    written: str, read_as: dict[str, int], config: Path
+) -> None:
+    config.write_text(f"route_urgency = {written}")
+    found = read_settings(["--config", str(config)]).route_urgency
+    assert {one.route: one.urgency for one in found} == read_as
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("data=1", "not 'data=1'"),
+        ("/data", "not '/data'"),
+        ("/data=", "not '/data='"),
+        ("/data=-1", "not '/data=-1'"),
+        ("/data=1,", "not ''"),
+        ("/data=1 /b=2", "not '/data=1 /b=2'"),
+        ("/a=1,/b=2,/a=1", "must name a route once, not twice: /a"),
+    ],
+)
+def test_what_is_no_urgency_of_a_route_is_told(typed: str, said: str) -> None:
+    (line,) = told("--route-urgency", typed)
+    assert line.endswith(said)
+
+
 @pytest.mark.parametrize("written", ["[1]", "1", "[[]]", "['10.0.0.0/33']"])
 def test_what_is_no_network_is_none_of_the_trusted(written: str, config: Path) -> None:
     config.write_text(f"trusted_peers = {written}")
@@ -322,9 +363,10 @@ def test_each_setting_is_listed_with_its_value_and_where_it_is_from(
         ["--queue-wait", "off", "--deadline", "inf", "--work-ms", "1e-5", "--max-connections", "7"],
         ["--tls-cert", "/my own/cert.pem", "--tls-key", "/a/path/that/is/longer/than/its/column/key.pem"],
         ["--trusted-peers", "10.0.0.0/8,fd00::/8, 192.0.2.1"],
+        ["--route-urgency", "/data=1, /users/{id}=7", "--trust-priority", "::1", "--client-share", "0.25"],
         ["--app", "a:b", "--work-units", "5", "--fd", "3", "--workers", "9", "--request-log", "0.25"],
     ],
-    ids=["defaults", "words", "paths", "networks", "numbers"],
+    ids=["defaults", "words", "paths", "networks", "urgencies", "numbers"],
 )
 def test_what_is_listed_can_be_typed(argv: list[str]) -> None:
     reading = read(argv)

@@ -174,6 +174,7 @@ def test_what_functions_answer_is_sampled_until_the_end(
     monkeypatch.setattr(shared, "SAMPLE_SECONDS", 0.001)
     metrics, depth = start(), [1]
     metrics.offload_depth.set_function(lambda: depth[0])
+    metrics.watch_waiting(3, lambda: depth[0])
     metrics.watch_backlog(lambda: (5, 128))
     sampler = Sampler(metrics)
     until(lambda: scrape(folder)["offload_queue_depth"] == 1)
@@ -181,6 +182,7 @@ def test_what_functions_answer_is_sampled_until_the_end(
     sampler.close()
     found = scrape(folder)
     assert found["offload_queue_depth"] == 2
+    assert found["offload_waiting{urgency=3}"] == 2
     assert found["listener_backlog_connections"] == 5
 
 

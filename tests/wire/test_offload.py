@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -17,8 +18,8 @@ from aiohttp import web
 from metrics.exposition import total
 from service.app.offloader import Offloader
 from service.offload import admission
+from service.offload.classes import Place
 from service.offload.lane_pool import LanePool
-from service.offload.offload import Place
 from service.web import connection, early_reject
 from service.web.early_reject import Verdict
 from tests import work
@@ -260,10 +261,8 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     looks: list[Verdict | Place] = []
     check = early_reject.EarlyReject.__call__
 
-    def checked(
-        self: early_reject.EarlyReject, sock: socket.socket, arrived: float | None
-    ) -> Verdict | Place:
-        looks.append(check(self, sock, arrived))
+    def checked(self: early_reject.EarlyReject, sock: socket.socket, *told: Any) -> Verdict | Place:
+        looks.append(check(self, sock, *told))
         return looks[-1]
 
     monkeypatch.setattr(early_reject.EarlyReject, "__call__", checked)

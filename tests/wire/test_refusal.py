@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
 from metrics.instruments import Metrics
-from service.offload.offload import Place
+from service.offload.classes import Place, TaskClass
+from service.offload.task import Rank
 from service.web.early_reject import EarlyReject, Verdict
+from service.web.priority import Ranks
 
 GET = b"GET /data?n=1 HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
-PLACE = Place(set())
+PLACE = Place(TaskClass(3))
 
 
 class Gate:
@@ -24,20 +27,24 @@ class Gate:
     def __init__(self, retry_after: int | None, *, at_capacity: bool = True) -> None:
         self.at_capacity, self.says = at_capacity, retry_after
         self.deadlines = set[tuple[float, float | None]]()
+        self.ranks = set[Rank]()
         self.expected = self.rejected = 0
 
     def is_queueing(self) -> bool:
         return self.at_capacity
 
-    def retry_after(self, deadline: float, arrived: float | None) -> int | None:
+    def retry_after(self, deadline: float, arrived: float | None, rank: Rank) -> int | None:
+        self.ranks.add(rank)
         self.deadlines.add((deadline, arrived))
         return self.says
 
-    def expect(self) -> Place:
+    def expect(self, rank: Rank) -> Place:
+        self.ranks.add(rank)
         self.expected += 1
         return PLACE
 
-    def reject(self) -> None:
+    def reject(self, rank: Rank) -> None:
+        self.ranks.add(rank)
         self.rejected += 1
 
 
@@ -110,6 +117,30 @@ def test_everybody_else_takes_the_long_way_with_all_that_was_sent(
     assert (gate.expected, gate.rejected, refused(metrics)) == (expected, 0, {})
     if sent:
         assert served.recv(1000) == sent
+
+
+@pytest.mark.parametrize("says", [7, None])
+@pytest.mark.parametrize(
+    ("host", "said", "urgency"),
+    [
+        ("10.0.0.1", b"Priority: u=1", 1),
+        ("10.0.0.1", b"priority:u=1;x, i ", 1),
+        ("10.0.0.1", b"PRIORITY: i\r\nA: b\r\npriority: u=0", 0),  # two are one
+        ("10.0.0.1", b"Priority: u=8", 5),
+        ("10.0.0.1", b"Priority:", 5),
+        ("10.0.0.1", b"X-Priority: u=1", 5),
+        ("192.0.2.1", b"Priority: u=1", 5),
+    ],
+)
+def test_the_rank_is_that_of_the_route_or_what_a_trusted_client_says(
+    pair: tuple[socket.socket, socket.socket], host: str, said: bytes, urgency: int, says: int | None
+) -> None:
+    client, served = pair
+    arrived(client, served, GET.replace(b"Host: t", b"Host: t\r\n" + said))
+    gate = Gate(says)
+    ranks = Ranks({"/data": 5}, (ip_network("10.0.0.0/8"),), by_client=True)
+    EarlyReject(["/data"], gate, 3.0, Metrics(), ranks)(served, None, host)
+    assert gate.ranks == {Rank(urgency, host)}
 
 
 def test_a_client_that_has_reset_is_left_to_others(pair: tuple[socket.socket, socket.socket]) -> None:

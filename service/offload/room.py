@@ -1,0 +1,105 @@
+"""Whether there is room in the queue: for a request that comes, and still for the last of those in it.
+
+Knows what waits (classes.py), what workers have (pool.py), and what admission says to such numbers. Changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from service.offload.admission import Admission
+from service.offload.classes import Classes, TaskClass
+from service.offload.pool import Pool
+from service.offload.task import Rank, Task
+
+
+class Room:
+    """What a task has before it: its own and more urgent classes, and what workers have already.
+
+    Args:
+        counts: whether how long a task has waited says something about those behind it.
+    """
+
+    def __init__(
+        self, classes: Classes, pool: Pool[Any], admission: Admission, counts: Callable[[Task], bool]
+    ) -> None:
+        self._classes = classes
+        self._pool = pool
+        self._admission = admission
+        self._counts = counts
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that do not run yet, whether a worker has them already or none."""
+        return len(self._classes) + self._pool.in_flight - self._pool.running
+
+    def predicted_wait(self) -> float:
+        """Seconds that a task of the least urgent class which came now would wait; may be called from any
+        thread.
+
+        What the first in the queue has waited already is left out: another thread cannot look at it without a
+        lock, which every task would have to take.
+        """
+        running = self._pool.running
+        waiting = max(0, len(self._classes) + self._pool.in_flight - running)
+        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up)
+
+    def retry_after(
+        self, now: float, deadline: float, waited: float, rank: Rank, *, with_places: bool
+    ) -> int | None:
+        """See `Admission.retry_after`.
+
+        Args:
+            with_places: requests that are on their way count as waiting.
+        """
+        if rank.client is not None:
+            held = self._classes.of(rank.urgency).held.get(rank.client, 0)
+            if held + 1 > self._admission.most_of_a_client():
+                return 1
+        running = self._pool.running
+        waiting, oldest = self._pool.in_flight - running, 0.0
+        for one in self._classes.in_order:
+            if one.urgency > rank.urgency:
+                break
+            waiting += len(one.tasks) + (len(one.places) if with_places else 0)
+            if (first := self._first(one)) is not None:
+                oldest = max(oldest, now - first.submitted)
+        return self._admission.retry_after(
+            waiting=waiting,
+            running=running,
+            up=self._pool.up,
+            oldest=oldest,
+            deadline=deadline,
+            waited=waited,
+        )
+
+    def leaving(self, urgency: int) -> tuple[Task, int] | None:
+        """Who has to leave for a task of this urgency that has come, and its `Retry-After`.
+
+        None: all are as urgent, or the last in the queue waits for no longer than it may. Else it is the
+        first of the least urgent class if it has waited for longer than it may already: it was passed, and
+        would be again. Else it is the last, which would wait for longest.
+        """
+        least = self._classes.least_urgent()
+        if least is None or least.urgency <= urgency:
+            return None
+        first = self._first(least)
+        waited = time.monotonic() - first.submitted if first is not None else 0.0
+        running = self._pool.running
+        retry_after = self._admission.retry_after(
+            waiting=self.waiting - 1, running=running, up=self._pool.up, oldest=waited
+        )
+        if retry_after is None:
+            return None
+        if first is not None and waited > self._admission.queue_wait:
+            return first, retry_after
+        return next(reversed(least.tasks)), retry_after
+
+    def _first(self, one: TaskClass) -> Task | None:
+        for task in one.tasks:
+            if self._counts(task):
+                return task
+        return None

@@ -1,0 +1,402 @@
+"""The queue, over workers that do as they are told: who comes first, who leaves, and exact counts."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+
+from metrics.exposition import parse
+from metrics.instruments import Metrics, TaskOutcome
+from service.offload.admission import Admission
+from service.offload.classes import Place
+from service.offload.errors import RejectedError
+from service.offload.offload import Offload
+from service.offload.pool import PoolObserver
+from service.offload.queue import TaskQueue
+from service.offload.task import Rank, Task
+from service.offload.worker_main import Done
+
+SECONDS = 0.1
+DONE = Done("result", None, 0, SECONDS, 0, 0)
+
+
+class Workers:
+    """A pool whose tasks stay where they are until a test says what became of them."""
+
+    kind = "told"
+    passing = healthy = True
+    stuck = False
+    overdue = 0
+    trouble = ""
+
+    def __init__(self, observer: PoolObserver[Task], count: int = 1) -> None:
+        self._observer = observer
+        self.count = self.up = count
+        self.has: list[Task] = []
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.has)
+
+    @property
+    def running(self) -> int:
+        return min(len(self.has), self.count)
+
+    def retry_after(self, now: float) -> None:
+        pass
+
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], /) -> Any:
+        return function, args
+
+    def unpack(self, result: Any, /) -> Any:
+        return result
+
+    async def start(self, packed: Any, *, try_out: bool) -> None:
+        pass
+
+    def available(self, most: int, *, suspected: bool) -> Any:  # noqa: ARG002  # a pool's signature
+        return self if len(self.has) < self.count * most else None
+
+    def send(self, _opening: Any, task: Task, *_: Any) -> None:
+        self.has.append(task)
+
+    def expire(self, task: Task) -> bool:  # noqa: ARG002  # a pool's signature
+        return True
+
+    async def stop(self, seconds: float) -> int:  # noqa: ARG002  # a pool's signature
+        return 0
+
+    def finishes(self) -> None:
+        """The task that runs for longest."""
+        self._observer.finished([(self.has.pop(0), DONE)], SECONDS)
+        self._observer.dispatch()
+
+    def dies(self) -> None:
+        """What it has is lost, and comes again."""
+        lost, self.has = self.has, []
+        self._observer.lost(lost, 1)
+
+
+class Bench:
+    """An offload whose workers have one task each, while so many wait at most."""
+
+    def __init__(self, most: float = 4, workers: int = 1, client_share: float = 1.0) -> None:
+        self.metrics = Metrics()
+        self.made: list[Workers] = []
+        # The last of them waits for one less, and for half of those that run.
+        wait = (most - 1 + workers / 2 + 0.1) * SECONDS / workers
+        admission = Admission(workers, wait, SECONDS, client_share=client_share)
+        self._count = workers
+        self.offload = Offload(self._make, self.metrics, admission)
+        self.callers: dict[str, asyncio.Task[str]] = {}
+        (self.workers,) = self.made
+
+    def _make(self, observer: PoolObserver[Task]) -> Workers:
+        self.made.append(Workers(observer, self._count))
+        return self.made[-1]
+
+    async def submit(self, *wanted: tuple[str, Rank]) -> None:
+        for name, rank in wanted:
+            self.callers[name] = asyncio.create_task(self.offload.submit(str, name, rank=rank))
+            await asyncio.sleep(0)
+
+    @property
+    def waits(self) -> list[str]:
+        """Who waits, in the order in which they will be handed over."""
+        return [task.packed[1][0] for task in self.offload._queue._classes]
+
+    async def refused(self) -> dict[str, int]:
+        """Who got 503, and when they are to ask again."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = {}
+        for name, caller in self.callers.items():
+            if caller.done() and isinstance(error := caller.exception(), RejectedError):
+                found[name] = error.retry_after
+        return found
+
+    def counted(self) -> dict[str, float]:
+        values = parse(generate_latest(self.metrics.registry).decode())
+        return {name: value for name, value in values.items() if "urgency" in name and value}
+
+    async def end(self) -> None:
+        while self.workers.has:
+            self.workers.finishes()
+        await self.offload.stop()
+        await asyncio.gather(*self.callers.values(), return_exceptions=True)
+        for one in self.offload._queue._classes.in_order:
+            assert (dict(one.tasks), one.places, one.held) == ({}, set(), {})
+        assert len(self.offload._queue) == 0
+
+
+def named(urgency: int, names: str, client: str | None = None) -> list[tuple[str, Rank]]:
+    return [(name, Rank(urgency, client)) for name in names]
+
+
+async def test_the_most_urgent_come_first_and_in_a_class_those_that_came_first() -> None:
+    bench = Bench(most=20)
+    await bench.submit(*named(3, "ab"), *named(7, "c"), *named(0, "d"), *named(3, "e"), *named(0, "f"))
+    assert bench.waits == [*"dfbec"], "a runs"
+    bench.workers.finishes()
+    assert bench.waits == [*"fbec"]
+    bench.workers.dies()
+    assert bench.workers.has[0].packed[1][0] == "d", "at the head of its class, and so the next"
+    await bench.submit(*named(0, "g"))
+    bench.workers.dies()
+    assert bench.waits == [*"gbec"], "d has used up its attempts, and f is tried"
+    await bench.end()
+
+
+async def test_one_that_was_lost_is_passed_by_the_more_urgent_and_not_by_its_own() -> None:
+    bench = Bench(most=20)
+    await bench.submit(*named(3, "abc"), *named(0, "d"))
+    bench.workers.dies()
+    assert bench.waits == [*"abc"]
+    assert bench.workers.has[0].packed[1][0] == "d"
+    await bench.end()
+
+
+async def test_a_class_waits_for_its_own_and_for_more_urgent_ones_alone() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(3, "abcde"))
+    say = bench.offload.retry_after
+    assert [say(rank=Rank(urgency)) for urgency in (0, 2, 3, 7)] == [None, None, 1, 1]
+    bench.offload._queue.admission.seconds = 10 * SECONDS
+    assert say(deadline=2, rank=Rank(0)) is None
+    assert say(deadline=2, rank=Rank(3)) is not None, "it would be late"
+    await bench.end()
+
+
+async def test_how_long_the_first_has_waited_counts_for_its_class_and_for_less_urgent_ones() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(3, "abc"))
+    say = bench.offload.retry_after
+    assert [say(rank=Rank(urgency)) for urgency in (0, 3, 7)] == [None, None, None]
+    for task in bench.offload._queue._classes:
+        task.submitted -= 1
+    assert [say(rank=Rank(urgency)) for urgency in (0, 3, 7)] == [None, 1, 1]
+    await bench.end()
+
+
+async def test_the_last_of_the_least_urgent_leaves_when_the_queue_is_too_long() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(3, "ab"), *named(7, "cd"), *named(5, "e"))
+    assert bench.waits == [*"becd"]
+    assert not await bench.refused()
+    await bench.submit(*named(0, "f"))
+    assert bench.waits == [*"fbec"]
+    await bench.submit(*named(1, "g"), *named(1, "h"))
+    assert bench.waits == [*"fghb"]
+    assert set(await bench.refused()) == {*"dce"}
+    assert min((await bench.refused()).values()) >= 1
+    await bench.submit(*named(3, "i"))
+    assert bench.waits == [*"fghb"], "none leaves for one that is not more urgent"
+    assert set(await bench.refused()) == {*"dcei"}
+    counted = bench.counted()
+    assert counted == {
+        "offload_waiting{urgency=0}": 1,
+        "offload_waiting{urgency=1}": 2,
+        "offload_waiting{urgency=3}": 1,
+        "offload_tasks_by_urgency_total{outcome=rejected,urgency=7}": 2,
+        "offload_tasks_by_urgency_total{outcome=rejected,urgency=5}": 1,
+        "offload_tasks_by_urgency_total{outcome=rejected,urgency=3}": 1,
+    }
+    assert bench.metrics.registry.get_sample_value("offload_tasks_total", {"outcome": "rejected"}) == 4
+    await bench.end()
+
+
+async def test_one_that_was_passed_for_longer_than_it_may_wait_leaves_first() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(3, "a"), *named(7, "bc"))
+    first = next(iter(bench.offload._queue._classes))
+    await bench.submit(*named(0, "d"))
+    assert bench.waits == [*"dbc"], "there is room"
+    first.submitted -= 1
+    assert bench.offload._queue.room.leaving(7) is None, "not for one of its own"
+    await bench.submit(*named(0, "e"))
+    assert bench.waits == [*"dec"]
+    assert [*await bench.refused()] == ["b"]
+    await bench.end()
+
+
+async def test_one_for_each_worker_may_wait_however_long_it_does() -> None:
+    bench = Bench(most=4, workers=2)
+    await bench.submit(*named(3, "ab"), *named(7, "c"))
+    next(iter(bench.offload._queue._classes)).submitted -= 1
+    await bench.submit(*named(0, "d"))
+    assert bench.waits == [*"dc"]
+    assert not await bench.refused()
+    await bench.submit(*named(0, "e"))
+    assert bench.waits == [*"de"]
+    assert [*await bench.refused()] == ["c"]
+    await bench.end()
+
+
+async def test_without_a_bound_on_the_wait_no_one_leaves() -> None:
+    bench = Bench(most=math.inf, client_share=0.01)
+    await bench.submit(*named(7, "abc", "one"), *named(0, "d"))
+    assert bench.waits == [*"dbc"]
+    await bench.end()
+
+
+async def test_places_count_in_their_class() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(3, "ab"))
+    places = [bench.offload.expect(Rank(3)) for _ in range(3)]
+    say = bench.offload.retry_after
+    assert [say(rank=Rank(urgency)) for urgency in (2, 3, 4)] == [None, 1, 1]
+    for place in places * 2:
+        place.release()
+    assert say(rank=Rank(4)) is None
+    await bench.end()
+
+
+async def test_a_client_has_its_share_of_each_class_and_one_at_least() -> None:
+    bench = Bench(most=4, client_share=0.7)
+    await bench.submit(*named(3, "a"), *named(3, "bcd", "greedy"), *named(3, "e", "other"))
+    assert bench.waits == [*"bce"]
+    assert await bench.refused() == {"d": 1}
+    await bench.submit(*named(0, "f", "greedy"))
+    assert bench.waits == [*"fbce"], "in another class it has another"
+    bench.workers.finishes()
+    bench.workers.finishes()
+    await bench.submit(*named(3, "g", "greedy"))
+    assert bench.waits == [*"ceg"], "what a worker has does not wait"
+    await bench.end()
+    small = Bench(most=4, client_share=0.01)
+    await small.submit(*named(3, "a"), *named(3, "bc", "greedy"))
+    assert small.waits == ["b"]
+    await small.end()
+
+
+async def test_the_place_of_a_request_takes_from_its_clients_share() -> None:
+    bench = Bench(most=4, client_share=0.7)
+    await bench.submit(*named(3, "a"))
+    greedy, other = Rank(3, "greedy"), Rank(3, b"other")
+    first, others = bench.offload.expect(greedy), bench.offload.expect(other)
+    assert bench.offload.retry_after(rank=greedy) is None
+    second = bench.offload.expect(greedy)
+    assert bench.offload.retry_after(rank=greedy) == 1
+    assert bench.offload.retry_after(rank=other) is None
+    caller = asyncio.create_task(bench.offload.submit(str, "b", place=first, rank=greedy))
+    await asyncio.sleep(0)
+    assert bench.waits == ["b"], "it was promised"
+    assert bench.offload.retry_after(rank=greedy) == 1
+    second.release()
+    assert bench.offload.retry_after(rank=greedy) is None
+    others.release()
+    bench.callers["b"] = caller
+    await bench.end()
+
+
+CLIENTS = st.sampled_from([None, "one", "other"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 7), CLIENTS),
+        st.tuples(st.just("keep"), st.integers(0, 7), CLIENTS),
+        st.tuples(st.sampled_from(["release", "expire", "drop"]), st.integers(0, 50)),
+        st.tuples(st.sampled_from(["finish", "die"])),
+    ),
+    max_size=60,
+)
+
+
+class Story:
+    """What happens to a queue in front of two workers, step by step, with its promises checked after each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.metrics = Metrics()
+        made: list[Workers] = []
+
+        def make(observer: PoolObserver[Task]) -> Workers:
+            made.append(Workers(observer, 2))
+            return made[0]
+
+        self.queue = TaskQueue(make, self.metrics, Admission(2, 0.36, SECONDS), 2)  # seven may wait
+        (self.workers,) = made
+        self.tasks: list[Task] = []
+        self.places: list[Place] = []
+        self.begun = time.monotonic()
+
+    def put(self, urgency: int, client: str | None) -> None:
+        rank = Rank(urgency, client)
+        if self.queue.room.retry_after(self.begun, math.inf, 0.0, rank, with_places=False) is None:
+            submitted = self.begun + len(self.tasks) * 1e-3
+            self.tasks.append(Task((str, ()), submitted, self.loop.create_future(), None, rank=rank))
+            self.queue.put(self.tasks[-1])
+
+    def keep(self, urgency: int, client: str | None) -> None:
+        self.places.append(self.queue.expect(Rank(urgency, client)))
+
+    def release(self, number: int) -> None:
+        for place in self.places[number : number + 1]:
+            place.release()
+
+    def expire(self, number: int) -> None:
+        for task in self.tasks[number : number + 1]:
+            if not task.in_flight:
+                self.queue.expire(task)
+
+    def drop(self, number: int) -> None:
+        for task in self.tasks[number : number + 1]:
+            if task.outcome.cancel():
+                self.queue.drop(task)
+
+    def finish(self) -> None:
+        if self.workers.has:
+            self.workers.finishes()
+
+    def die(self) -> None:
+        self.workers.dies()
+
+    def check(self) -> None:
+        waiting = [(task.rank.urgency, task.submitted) for task in self.queue._classes]
+        assert waiting == sorted(waiting)
+        assert len(self.queue) == len(waiting)
+        assert self.queue.room.waiting <= 7 + 2, "and what dead workers have given back"
+        assert not any(task.outcome.done() for task in self.queue._classes)
+        for one in self.queue._classes.in_order:
+            held = Counter(task.rank.client for task in one.tasks)
+            held.update(place._client for place in one.places)
+            del held[None]
+            assert one.held == held
+
+    def end(self) -> None:
+        self.queue.close()
+        for place in self.places:
+            place.release()
+        while self.workers.has:
+            self.workers.finishes()
+        for one in self.queue._classes.in_order:
+            assert (dict(one.tasks), one.places, one.held) == ({}, set(), {})
+        assert all(task.outcome.done() for task in self.tasks)
+        told = Counter[int](task.rank.urgency for task in self.tasks)
+        for urgency, count in told.items():
+            labels = ({"urgency": str(urgency), "outcome": outcome} for outcome in TaskOutcome)
+            of = self.metrics.registry.get_sample_value
+            assert sum(of("offload_tasks_by_urgency_total", one) or 0 for one in labels) == count
+        for task in self.tasks:
+            if not task.outcome.cancelled():
+                task.outcome.exception()  # else the loop complains that nobody has asked
+
+
+@given(STEPS)
+def test_whatever_happens_the_order_holds_and_every_count_is_exact(steps: list[tuple[Any, ...]]) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        story = Story(loop)
+        for name, *arguments in steps:
+            getattr(story, name)(*arguments)
+            story.check()
+        story.end()
+    finally:
+        loop.close()
