@@ -20,10 +20,11 @@ from loadtests.exits import UsageError
 from loadtests.experiment.child import ServiceChild
 from loadtests.load.generator import Generator
 from loadtests.neighbours import effective_cores
+from loadtests.peers import cargo
 from loadtests.peers.block import Block
 from loadtests.peers.contenders import Contender, Contenders
 from loadtests.peers.measure import Bench, Sender
-from loadtests.peers.plan import FEWEST_PAIRS, TITLES, Load, Plan, Work
+from loadtests.peers.plan import FEWEST_PAIRS, IN_RUST, TITLES, Load, Plan, Work
 from loadtests.peers.results import Results
 
 WARM_SECONDS: Final = 1.5
@@ -33,7 +34,13 @@ in time, within the second that clients wait, until f / (f - 1) seconds after th
 MOST_TRIES: Final = 3
 """Of one block, until it is not void; a short run, which has no intervals, has one try."""
 
-NEEDED: Final = {"fastapi": ("fastapi", "uvicorn"), "gunicorn": ("gunicorn",)}
+NEEDED: Final = {
+    "loky": ("loky",),
+    "anyio": ("anyio",),
+    "anyio-bounded": ("anyio",),
+    "fastapi": ("fastapi", "uvicorn"),
+    "gunicorn": ("gunicorn",),
+}
 """Packages that some designs need and offloop does not; installed by the extra `peers`."""
 
 
@@ -50,18 +57,19 @@ class Order:
 
 
 def race(order: Order, console: Console) -> Results:
-    """Measure all designs.
+    """Measure all designs, except those that cannot be built here.
 
     Raises:
         UsageError: a design needs a package that is not installed.
         ServiceError: a design could not be started, or is never quiet.
     """
     check_installed(order.designs)
+    skipped = not_built(order.designs, console)
     with tempfile.TemporaryDirectory(prefix="offloop-peers-") as name:
         folder = Path(name)
         plan = Plan(
             cores=max(1, int(effective_cores())),
-            designs=order.designs,
+            designs=tuple(design for design in order.designs if design not in skipped),
             works=tuple(calibrated(work_ms, folder) for work_ms in order.works_ms),
             times=order.times,
             cycles=order.cycles,
@@ -69,9 +77,8 @@ def race(order: Order, console: Console) -> Results:
             measured_seconds=order.measured_seconds,
             seed=order.seed,
         )
-        return Results(
-            dataclasses.asdict(machine.environment()), plan, tuple(_measured(plan, folder, console))
-        )
+        environment = dataclasses.asdict(machine.environment())
+        return Results(environment, plan, tuple(_measured(plan, folder, console)), skipped)
 
 
 def check_installed(designs: Sequence[str]) -> None:
@@ -87,6 +94,20 @@ def check_installed(designs: Sequence[str]) -> None:
                     f"the design {TITLES[design]!r} needs {package}: pip install '.[loadtests,peers]', or "
                     "leave it out with --designs"
                 )
+
+
+def not_built(designs: Sequence[str], console: Console) -> dict[str, str]:
+    """Build what is written in Rust; the designs that cannot be built, each with the reason."""
+    in_rust = [design for design in designs if design in IN_RUST]
+    if not in_rust:
+        return {}
+    if not cargo.program().exists():
+        console.print("building hyper with cargo, once ...")
+    try:
+        cargo.build()
+    except cargo.NotBuiltError as reason:
+        return dict.fromkeys(in_rust, str(reason))
+    return {}
 
 
 def calibrated(work_ms: float, folder: Path) -> Work:
