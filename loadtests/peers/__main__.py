@@ -1,4 +1,4 @@
-"""Serves one of the designs: `python -m loadtests.peers DESIGN PORT WORK UNITS WORKERS`.
+"""Serves one of the designs: `python -m loadtests.peers DESIGN PORT WORK UNITS WORKERS [PROGRAM]`.
 
 Imports what a design needs when it runs: anyio and loky load this file in each worker that they start.
 """
@@ -17,7 +17,7 @@ AS_IT_COMES = ("pool", "inline")
 """With aiohttp's default: a handler goes on when its client has left."""
 
 
-def main(design: str, port: int, name: str, units: int, workers: int) -> None:
+def main(design: str, port: int, name: str, units: int, workers: int, *program: str) -> None:
     """Serve until a signal arrives."""
     if design == "gunicorn":  # "(2 x cores) + 1" workers: gunicorn's documentation, "How Many Workers?"
         application = f"loadtests.peers.designs:wsgi({name!r},{units})"
@@ -30,10 +30,10 @@ def main(design: str, port: int, name: str, units: int, workers: int) -> None:
     if design in IN_RUST:
         from loadtests.peers import cargo
 
-        program = cargo.build()
-        numbers = [units, cargo.rounds(program, work, units), port, workers]
+        (built,) = program
+        numbers = [units, cargo.rounds(built, work, units), port, workers]
         numbers += [designs.MOST_IN_FLIGHT] if design == REFERENCE else []
-        os.execv(program, [str(program), "serve", *map(str, numbers)])
+        os.execv(built, [built, "serve", *map(str, numbers)])
     if design == "fastapi":
         import uvicorn  # in an extra of its own; takes a second that the other designs should not wait
 
@@ -62,4 +62,4 @@ def main(design: str, port: int, name: str, units: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:])

@@ -19,7 +19,6 @@ from typing import Final
 SOURCE: Final = Path(__file__).parent / "hyper"
 FILES: Final = ("Cargo.toml", "src/main.rs")
 CRATES: Final = Path("/usr/share/cargo/registry")
-CACHE: Final = Path.home() / ".cache" / "offloop"
 PACKAGES: Final = "Debian packages cargo, librust-hyper-dev, librust-tokio-dev"
 
 LOOK_SECONDS: Final = 0.2  # for a first guess of the rounds, whose cost is not quite proportional
@@ -30,13 +29,13 @@ class NotBuiltError(Exception):
     """The design cannot be built here; why, in a few words."""
 
 
-def program(cache: Path = CACHE) -> Path:
+def program(cache: Path) -> Path:
     """Where the program is once it is built; each version of the source has its own."""
     digest = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in FILES)).hexdigest()
     return cache / f"hyper-{digest[:12]}"
 
 
-def build(cache: Path = CACHE, crates: Path = CRATES) -> Path:
+def build(cache: Path, crates: Path = CRATES) -> Path:
     """Build the program unless that has been done, and return it.
 
     Raises:
@@ -82,7 +81,7 @@ def _compile(cargo: str, folder: Path, crates: Path) -> Path:
     return folder / "target/release/offloop-hyper"
 
 
-def rounds(built: Path, work: Callable[[int], object], units: int) -> int:
+def rounds(built: str | Path, work: Callable[[int], object], units: int) -> int:
     """How many rounds of the program take the CPU time of `work(units)`, at least `units`.
 
     Both are measured by turns: the same work may take twice the time a few minutes later, but Rust then slows
@@ -97,7 +96,7 @@ def rounds(built: Path, work: Callable[[int], object], units: int) -> int:
 
 
 def _ratios(
-    built: Path, work: Callable[[int], object], units: int, rounds: int, seconds: float
+    built: str | Path, work: Callable[[int], object], units: int, rounds: int, seconds: float
 ) -> Iterator[float]:
     """CPU time of Python over that of Rust, once at least."""
     command = [str(built), "measure", str(units), str(rounds)]

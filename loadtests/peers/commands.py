@@ -78,6 +78,7 @@ def _peers(arguments: Arguments) -> int:
             cycles=arguments.cycles,
             measured_seconds=arguments.seconds,
             seed=arguments.seed,
+            cache=arguments.cache,
         ),
         Console(stderr=True),
     )

@@ -54,6 +54,7 @@ class Order:
     cycles: int
     measured_seconds: float
     seed: int
+    cache: Path  # where a program stays that is built for this
 
 
 def race(order: Order, console: Console) -> Results:
@@ -64,7 +65,7 @@ def race(order: Order, console: Console) -> Results:
         ServiceError: a design could not be started, or is never quiet.
     """
     check_installed(order.designs)
-    skipped = not_built(order.designs, console)
+    skipped = not_built(order.designs, order.cache, console)
     with tempfile.TemporaryDirectory(prefix="offloop-peers-") as name:
         folder = Path(name)
         plan = Plan(
@@ -78,7 +79,8 @@ def race(order: Order, console: Console) -> Results:
             seed=order.seed,
         )
         environment = dataclasses.asdict(machine.environment())
-        return Results(environment, plan, tuple(_measured(plan, folder, console)), skipped)
+        blocks = _measured(plan, folder, cargo.program(order.cache), console)
+        return Results(environment, plan, tuple(blocks), skipped)
 
 
 def check_installed(designs: Sequence[str]) -> None:
@@ -96,15 +98,15 @@ def check_installed(designs: Sequence[str]) -> None:
                 )
 
 
-def not_built(designs: Sequence[str], console: Console) -> dict[str, str]:
+def not_built(designs: Sequence[str], cache: Path, console: Console) -> dict[str, str]:
     """Build what is written in Rust; the designs that cannot be built, each with the reason."""
     in_rust = [design for design in designs if design in IN_RUST]
     if not in_rust:
         return {}
-    if not cargo.program().exists():
+    if not cargo.program(cache).exists():
         console.print("building hyper with cargo, once ...")
     try:
-        cargo.build()
+        cargo.build(cache)
     except cargo.NotBuiltError as reason:
         return dict.fromkeys(in_rust, str(reason))
     return {}
@@ -120,7 +122,7 @@ def calibrated(work_ms: float, folder: Path) -> Work:
     return Work(work_ms=work_ms, work_units=units, s_seconds=cpu_ms / 1e3)
 
 
-def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
+def _measured(plan: Plan, folder: Path, program: Path, console: Console) -> list[Block]:
     """All blocks, void ones too, in the order in which they ran."""
     found: list[Block] = []
     most_tries = MOST_TRIES if plan.cycles >= FEWEST_PAIRS else 1
@@ -131,7 +133,7 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
         sender = Sender(generator, prober, folder)
         bar = progress.add_task("peers", total=plan.block_count)
         for work in plan.works:
-            with Contenders(_designs(plan, work, folder)) as contenders:
+            with Contenders(_designs(plan, work, folder, program)) as contenders:
                 contenders.settle()
                 bench = Bench(plan, contenders, sender)
                 for load in plan.loads(work):
@@ -146,8 +148,8 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
     return found
 
 
-def _designs(plan: Plan, work: Work, folder: Path) -> list[Contender]:
-    return [Contender(name, work.work_units, plan.cores, folder) for name in plan.designs]
+def _designs(plan: Plan, work: Work, folder: Path, program: Path) -> list[Contender]:
+    return [Contender(name, work.work_units, plan.cores, folder, program) for name in plan.designs]
 
 
 def _until_valid(bench: Bench, load: Load, design: str, cycle: int, most_tries: int) -> list[Block]:

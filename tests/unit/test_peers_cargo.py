@@ -44,12 +44,14 @@ def test_each_version_of_the_source_has_a_program_of_its_own(
 def test_what_cannot_be_built_is_left_out_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build() -> Path:
+    def build(_: Path) -> Path:
         raise cargo.NotBuiltError("there is no compiler")
 
     monkeypatch.setattr(cargo, "build", build)
     console = Console(file=io.StringIO())
-    assert race.not_built((OURS, *IN_RUST), console) == dict.fromkeys(IN_RUST, "there is no compiler")
-    assert race.not_built((OURS, "pool"), console) == {}
-    monkeypatch.setattr(cargo, "build", lambda: tmp_path)
-    assert race.not_built((OURS, *IN_RUST), console) == {}
+    assert race.not_built((OURS, *IN_RUST), tmp_path, console) == dict.fromkeys(
+        IN_RUST, "there is no compiler"
+    )
+    assert race.not_built((OURS, "pool"), tmp_path, console) == {}
+    monkeypatch.setattr(cargo, "build", lambda _: tmp_path)
+    assert race.not_built((OURS, *IN_RUST), tmp_path, console) == {}
