@@ -25,6 +25,7 @@ from tests.support.waiting import until
 
 BOUNDED = ("bounded", "loky", "anyio-bounded", REFERENCE)
 BEYOND = 8
+WITH_PROCESSES = ("bounded", "pool", "loky", "anyio", "anyio-bounded", "gunicorn")
 CACHE = Path.home() / ".cache/offloop"  # as the command has it: building takes up to a minute
 
 
@@ -68,6 +69,7 @@ def test_each_design_answers_with_the_same_work_and_ends_with_all_that_it_starte
         (leader,) = children(os.getpid()) - before
         status, _, body = answer(send(contender.url, "/data"))
         assert (status, body) == (200, work.data(500))
+        assert len(children(leader)) >= (2 if design in WITH_PROCESSES else 0)
         status, _, body = answer(send(contender.url, "/healthz"))
         assert (status, body.strip(b'"\n')) == (200, b"ok")
     finally:
@@ -86,7 +88,7 @@ def crowd(url: str, size: int) -> Iterator[list[socket.socket]]:
 def test_a_bounded_design_refuses_what_is_beyond_64_and_has_room_again_once_its_clients_leave(
     design: str, tmp_path: Path
 ) -> None:
-    contender = started(design, 500_000, 1, tmp_path)  # some 0.3 s each: none ends before all have asked
+    contender = started(design, 5_000_000, 1, tmp_path)  # half a second each: none ends before all have asked
     try:
         with crowd(contender.url, MOST_IN_FLIGHT + BEYOND) as clients:
             statuses: list[int] = []
@@ -106,7 +108,7 @@ def test_a_bounded_design_refuses_what_is_beyond_64_and_has_room_again_once_its_
 
 
 def test_what_is_queued_for_clients_that_have_left_is_not_begun_by_bounded_hyper(tmp_path: Path) -> None:
-    contender = started(REFERENCE, 100_000, 1, tmp_path)
+    contender = started(REFERENCE, 1_000_000, 1, tmp_path)
     try:
         before = contender.cpu_seconds
         answer(send(contender.url, "/data"))
@@ -120,8 +122,9 @@ def test_what_is_queued_for_clients_that_have_left_is_not_begun_by_bounded_hyper
         contender.stop(0)
 
 
+@pytest.mark.alone
 def test_a_request_costs_hyper_the_cpu_time_that_it_costs_python(tmp_path: Path) -> None:
-    units, requests = 50_000, 10
+    units, requests = 2_000_000, 5  # a fifth of a second each: /proc counts in hundredths
     contender = started("hyper", units, 1, tmp_path)
     try:
         shares = []
@@ -133,7 +136,7 @@ def test_a_request_costs_hyper_the_cpu_time_that_it_costs_python(tmp_path: Path)
             shares.append((contender.cpu_seconds - before) / spent)
     finally:
         contender.stop(0)
-    assert 0.7 < statistics.mean(shares) < 1.5  # /proc counts in hundredths of a second
+    assert 0.7 < statistics.median(shares) < 1.4
 
 
 def test_the_program_is_built_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

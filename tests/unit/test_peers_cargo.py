@@ -52,6 +52,9 @@ def test_what_cannot_be_built_is_left_out_with_its_reason(
     assert race.not_built((OURS, *IN_RUST), tmp_path, console) == dict.fromkeys(
         IN_RUST, "there is no compiler"
     )
+    asked: list[Path] = []
+    monkeypatch.setattr(cargo, "build", asked.append)
     assert race.not_built((OURS, "pool"), tmp_path, console) == {}
-    monkeypatch.setattr(cargo, "build", lambda _: tmp_path)
+    assert asked == []
     assert race.not_built((OURS, *IN_RUST), tmp_path, console) == {}
+    assert asked == [tmp_path]
