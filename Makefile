@@ -73,7 +73,7 @@ front-door: $(READY) ## Prove the front door with wrk, siege, curl and openssl (
 fuzz: $(READY) ## Send 200,000 malformed requests (10 minutes)
 	$(BIN)/python -m tests.proofs.fuzz $(ARGS)
 
-peers: $(READY) ## Our service beside the usual designs under overload (12 minutes)
+peers: $(READY) ## Our service beside the usual designs under overload (30 minutes)
 	$(BIN)/python -m loadtests peers --json docs/proofs/peers.json $(ARGS)
 
 faults: $(READY) ## Kill workers and the service under load, loop for ever, vanish (3 minutes)

@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         commands,
         "peers",
         _peers,
-        help="compare offloop with the usual designs under overload (12 minutes)",
+        help="compare offloop with the usual designs under overload (30 minutes)",
         description="Start all designs and load them in turn, with the same work and with clients that give "
         "up after 1 s; judge each by its ratio to offloop in the same cycle. Needs the extra `peers`.",
         epilog=EXIT_CODES_HELP,
@@ -40,8 +40,8 @@ def add(commands: Commands) -> None:
         type=several,
         default="3,10",
         metavar="X,X,...",
-        help="loads, as multiples of the limit (cores / S); if the generator can send none of them on time, "
-        "the highest load that it can",
+        help="loads, as multiples of the limit (cores / S); the highest that the generator can send on time "
+        "takes the place of all above it",
     )
     add("--cycles", type=count, default=6, metavar="N", help="blocks of each design; an interval takes 6")
     add("--seconds", type=positive, default=1.5, metavar="SECONDS", help="measured length of a block")
@@ -78,6 +78,7 @@ def _peers(arguments: Arguments) -> int:
             cycles=arguments.cycles,
             measured_seconds=arguments.seconds,
             seed=arguments.seed,
+            cache=arguments.cache,
         ),
         Console(stderr=True),
     )

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 
 from loadtests.experiment.child import ServiceError
 from loadtests.peers import trees
-from loadtests.peers.plan import OURS, TITLES
+from loadtests.peers.plan import IN_RUST, OURS, TITLES
 
 DATA: Final = "service.work:data"
 START_SECONDS: Final = 30.0
@@ -41,10 +41,13 @@ MOST_STARTS: Final = 5  # a design that is then not quiet ends the run
 
 
 class Contender:
-    """One design as a child process."""
+    """One design as a child process. `program`: what cargo.py has built, for a design in Rust."""
 
-    def __init__(self, name: str, work_units: int, workers: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, work_units: int, workers: int, folder: Path, program: Path | None = None
+    ) -> None:
         self.name = name
+        self._program = program
         self._work_units, self._workers = work_units, workers
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +96,8 @@ class Contender:
         if self.name == OURS:
             flags = {"port": port, "admin-port": 0, "work-units": self._work_units, "workers": self._workers}
             return ["service", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
-        return ["loadtests.peers", self.name, str(port), DATA, str(self._work_units), str(self._workers)]
+        command = ["loadtests.peers", self.name, str(port), DATA, str(self._work_units), str(self._workers)]
+        return [*command, str(self._program)] if self.name in IN_RUST else command
 
     def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,16 +1,15 @@
 """The usual designs with which offloop is compared, each as its own documentation shows it.
 
 All answer `/data` with the same work and `/healthz` with a word. The work is given by name, so that nothing
-here imports the service.
+here imports the service. The one that is no Python is in hyper/, see cargo.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MOST_IN_FLIGHT = 64
-"""Of the bounded design: a round number, as is often chosen."""
+"""Of the bounded designs: a round number, as is often chosen."""
 
 Work = Callable[[int], bytes]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def work_of(name: str) -> Work:
@@ -47,32 +47,43 @@ def inline(work: Work, units: int) -> web.Application:
 
 def pool(work: Work, units: int, workers: int) -> web.Application:
     """aiohttp and a ProcessPoolExecutor: asyncio's documentation of run_in_executor."""
-
-    async def data(request: web.Request) -> web.Response:
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(request.app[POOL], work, units)
-        return web.Response(body=body, content_type="application/json")
-
-    return _with_pool(_routes(data), workers)
+    return _with_pool(_routes(_in_pool(work, units)), lambda: ProcessPoolExecutor(workers))
 
 
 def bounded(work: Work, units: int, workers: int) -> web.Application:
     """The same with at most `MOST_IN_FLIGHT` requests; handlers of disconnected clients are cancelled."""
-    in_flight = 0
+    return _with_pool(_routes(_bounded(_in_pool(work, units))), lambda: ProcessPoolExecutor(workers))
 
-    async def data(request: web.Request) -> web.Response:
-        nonlocal in_flight
-        if in_flight >= MOST_IN_FLIGHT:
-            return web.Response(status=503, headers={"Retry-After": "1"})
-        in_flight += 1
-        try:
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(request.app[POOL], work, units)
-        finally:
-            in_flight -= 1
-        return web.Response(body=body, content_type="application/json")
 
-    return _with_pool(_routes(data), workers)
+def loky(work: Work, units: int, workers: int) -> web.Application:
+    """The bounded one with loky's pool; its reusable one ends workers that are idle for 10 s."""
+    from loky import ProcessPoolExecutor as Loky  # in an extra of its own
+
+    return _with_pool(_routes(_bounded(_in_pool(work, units))), lambda: Loky(workers))
+
+
+def anyio(work: Work, units: int, workers: int, *, most_64: bool) -> web.Application:
+    """aiohttp and anyio.to_process: at most `workers` processes, for which any number of requests waits.
+
+    A client that leaves no longer waits, and the process that works for it is killed ("cancellable"). As its
+    documentation shows it, or with the bound of the others.
+    """
+    from anyio import CapacityLimiter, to_process  # in an extra of its own
+
+    limiter = CapacityLimiter(workers)
+
+    async def call() -> bytes:
+        return await to_process.run_sync(work, units, cancellable=True, limiter=limiter)
+
+    async def data(_: web.Request) -> web.Response:
+        return web.Response(body=await call(), content_type="application/json")
+
+    async def start(_: web.Application) -> None:  # all processes, as those of the pools are: not under load
+        await asyncio.gather(*(call() for _ in range(workers)))
+
+    app = _routes(_bounded(data) if most_64 else data)
+    app.on_startup.append(start)
+    return app
 
 
 def fastapi(work: Work, units: int) -> FastAPI:
@@ -104,21 +115,46 @@ def wsgi(name: str, units: int) -> Callable[[dict[str, Any], Callable[..., Any]]
     return application
 
 
-POOL: web.AppKey[ProcessPoolExecutor] = web.AppKey("pool", ProcessPoolExecutor)
+POOL: web.AppKey[Executor] = web.AppKey("pool", Executor)
 
 
-def _routes(data: Callable[[web.Request], Any]) -> web.Application:
+def _routes(data: Handler) -> web.Application:
     app = web.Application()
     app.router.add_get("/data", data)
     app.router.add_get("/healthz", healthz)
     return app
 
 
-def _with_pool(app: web.Application, workers: int) -> web.Application:
-    async def run(app: web.Application, workers: int) -> AsyncIterator[None]:
-        with ProcessPoolExecutor(workers) as executor:
+def _in_pool(work: Work, units: int) -> Handler:
+    async def data(request: web.Request) -> web.Response:
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(request.app[POOL], work, units)
+        return web.Response(body=body, content_type="application/json")
+
+    return data
+
+
+def _bounded(handler: Handler) -> Handler:
+    in_flight = 0
+
+    async def data(request: web.Request) -> web.Response:
+        nonlocal in_flight
+        if in_flight >= MOST_IN_FLIGHT:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        in_flight += 1
+        try:
+            return await handler(request)
+        finally:
+            in_flight -= 1
+
+    return data
+
+
+def _with_pool(app: web.Application, make: Callable[[], Executor]) -> web.Application:
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        with make() as executor:
             app[POOL] = executor
             yield
 
-    app.cleanup_ctx.append(functools.partial(run, workers=workers))
+    app.cleanup_ctx.append(run)
     return app

@@ -14,15 +14,24 @@ from typing import Any, Final, Self
 OURS: Final = "offloop"
 RIVAL: Final = "bounded"
 """The usual design with a bound on requests in flight: the one that offloop must beat."""
+REFERENCE: Final = "hyper-bounded"
+"""The same without Python: what the machine can do."""
 
 TITLES: Final = {
     OURS: "offloop",
     RIVAL: "process pool, 64 max",
     "pool": "aiohttp, process pool",
     "inline": "aiohttp, inline",
+    "loky": "loky, 64 max",
+    "anyio": "anyio.to_process",
+    "anyio-bounded": "anyio, 64 max",
     "fastapi": "FastAPI on uvicorn",
     "gunicorn": "gunicorn, sync",
+    "hyper": "hyper, spawn_blocking",
+    REFERENCE: "hyper, 64 max",
 }
+IN_RUST: Final = ("hyper", REFERENCE)  # built by cargo.py; the others are Python
+
 MOST_PER_SECOND: Final = 3500.0
 """What one generator can offer on time while it shares two cores with the design: at about 190 us of CPU per
 request it uses two thirds of a core. At 4,000/s it uses three quarters: too close to the 80 % at which a
@@ -66,16 +75,16 @@ class Plan:
     seed: int
 
     def loads(self, work: Work) -> tuple[Load, ...]:
-        """Those of the ordered multiples of the limit that can be offered on time.
+        """The ordered multiples of the limit, as far as they can be offered on time.
 
-        If none can, the most that can be offered takes their place: with little work per request that is
-        still an overload, because the rest of a request costs more than its work.
+        The most that can be offered takes the place of all that cannot: with little work per request that
+        is still an overload, because the rest of a request costs more than its work.
         """
         limit = self.cores / work.s_seconds
-        offerable = [times for times in self.times if times * limit <= MOST_PER_SECOND]
+        offerable = dict.fromkeys(min(times, MOST_PER_SECOND / limit) for times in self.times)
         return tuple(
             Load(work_ms=work.work_ms, times=round(times, 3), rate_per_second=round(times * limit, 1))
-            for times in offerable or [MOST_PER_SECOND / limit]
+            for times in offerable
         )
 
     def orders(self, load: Load) -> tuple[tuple[str, ...], ...]:
@@ -115,9 +124,10 @@ def with_ours(designs: Iterable[str]) -> tuple[str, ...]:
 
 
 def _drawn(designs: Sequence[str], draw: random.Random) -> tuple[str, ...]:
-    others = [design for design in designs if design not in (OURS, RIVAL)]
+    others = [design for design in designs if design not in (OURS, RIVAL, REFERENCE)]
     draw.shuffle(others)
-    middle = [OURS, RIVAL] if RIVAL in designs else [OURS]
-    draw.shuffle(middle)
+    middle = [design for design in (RIVAL, OURS, REFERENCE) if design in designs]
+    if draw.random() < 0.5:
+        middle.reverse()
     half = len(others) // 2
     return (*others[:half], *middle, *others[half:])

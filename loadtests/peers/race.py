@@ -20,10 +20,11 @@ from loadtests.exits import UsageError
 from loadtests.experiment.child import ServiceChild
 from loadtests.load.generator import Generator
 from loadtests.neighbours import effective_cores
+from loadtests.peers import cargo
 from loadtests.peers.block import Block
 from loadtests.peers.contenders import Contender, Contenders
 from loadtests.peers.measure import Bench, Sender
-from loadtests.peers.plan import FEWEST_PAIRS, TITLES, Load, Plan, Work
+from loadtests.peers.plan import FEWEST_PAIRS, IN_RUST, TITLES, Load, Plan, Work
 from loadtests.peers.results import Results
 
 WARM_SECONDS: Final = 1.5
@@ -33,7 +34,13 @@ in time, within the second that clients wait, until f / (f - 1) seconds after th
 MOST_TRIES: Final = 3
 """Of one block, until it is not void; a short run, which has no intervals, has one try."""
 
-NEEDED: Final = {"fastapi": ("fastapi", "uvicorn"), "gunicorn": ("gunicorn",)}
+NEEDED: Final = {
+    "loky": ("loky",),
+    "anyio": ("anyio",),
+    "anyio-bounded": ("anyio",),
+    "fastapi": ("fastapi", "uvicorn"),
+    "gunicorn": ("gunicorn",),
+}
 """Packages that some designs need and offloop does not; installed by the extra `peers`."""
 
 
@@ -47,21 +54,23 @@ class Order:
     cycles: int
     measured_seconds: float
     seed: int
+    cache: Path  # where a program stays that is built for this
 
 
 def race(order: Order, console: Console) -> Results:
-    """Measure all designs.
+    """Measure all designs, except those that cannot be built here.
 
     Raises:
         UsageError: a design needs a package that is not installed.
         ServiceError: a design could not be started, or is never quiet.
     """
     check_installed(order.designs)
+    skipped = not_built(order.designs, order.cache, console)
     with tempfile.TemporaryDirectory(prefix="offloop-peers-") as name:
         folder = Path(name)
         plan = Plan(
             cores=max(1, int(effective_cores())),
-            designs=order.designs,
+            designs=tuple(design for design in order.designs if design not in skipped),
             works=tuple(calibrated(work_ms, folder) for work_ms in order.works_ms),
             times=order.times,
             cycles=order.cycles,
@@ -69,9 +78,9 @@ def race(order: Order, console: Console) -> Results:
             measured_seconds=order.measured_seconds,
             seed=order.seed,
         )
-        return Results(
-            dataclasses.asdict(machine.environment()), plan, tuple(_measured(plan, folder, console))
-        )
+        environment = dataclasses.asdict(machine.environment())
+        blocks = _measured(plan, folder, cargo.program(order.cache), console)
+        return Results(environment, plan, tuple(blocks), skipped)
 
 
 def check_installed(designs: Sequence[str]) -> None:
@@ -89,6 +98,20 @@ def check_installed(designs: Sequence[str]) -> None:
                 )
 
 
+def not_built(designs: Sequence[str], cache: Path, console: Console) -> dict[str, str]:
+    """Build what is written in Rust; the designs that cannot be built, each with the reason."""
+    in_rust = [design for design in designs if design in IN_RUST]
+    if not in_rust:
+        return {}
+    if not cargo.program(cache).exists():
+        console.print("building hyper with cargo, once ...")
+    try:
+        cargo.build(cache)
+    except cargo.NotBuiltError as reason:
+        return dict.fromkeys(in_rust, str(reason))
+    return {}
+
+
 def calibrated(work_ms: float, folder: Path) -> Work:
     """Units of work for `work_ms`, and their true CPU time, as the service itself calibrates them."""
     flags = ["--port", "0", "--admin-port", "0", "--log-format", "json", "--offload", "inline"]
@@ -99,7 +122,7 @@ def calibrated(work_ms: float, folder: Path) -> Work:
     return Work(work_ms=work_ms, work_units=units, s_seconds=cpu_ms / 1e3)
 
 
-def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
+def _measured(plan: Plan, folder: Path, program: Path, console: Console) -> list[Block]:
     """All blocks, void ones too, in the order in which they ran."""
     found: list[Block] = []
     most_tries = MOST_TRIES if plan.cycles >= FEWEST_PAIRS else 1
@@ -110,7 +133,7 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
         sender = Sender(generator, prober, folder)
         bar = progress.add_task("peers", total=plan.block_count)
         for work in plan.works:
-            with Contenders(_designs(plan, work, folder)) as contenders:
+            with Contenders(_designs(plan, work, folder, program)) as contenders:
                 contenders.settle()
                 bench = Bench(plan, contenders, sender)
                 for load in plan.loads(work):
@@ -125,8 +148,8 @@ def _measured(plan: Plan, folder: Path, console: Console) -> list[Block]:
     return found
 
 
-def _designs(plan: Plan, work: Work, folder: Path) -> list[Contender]:
-    return [Contender(name, work.work_units, plan.cores, folder) for name in plan.designs]
+def _designs(plan: Plan, work: Work, folder: Path, program: Path) -> list[Contender]:
+    return [Contender(name, work.work_units, plan.cores, folder, program) for name in plan.designs]
 
 
 def _until_valid(bench: Bench, load: Load, design: str, cycle: int, most_tries: int) -> list[Block]:

@@ -52,6 +52,8 @@ def notes(results: Results) -> Iterator[str]:
         )
     if void := sum(row.void for row in rows):
         yield f"{void} of {sum(row.blocks for row in rows)} blocks were void and do not count."
+    for design, reason in results.skipped.items():
+        yield f"Skipped: {TITLES[design]!r}: {reason}."
     if results.invalid:
         yield "INVALID: too many blocks were void; the machine was too busy or the generator too slow."
 

@@ -22,11 +22,12 @@ DIGITS: Final = 5  # significant ones: more than any clock here has
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Results:
-    """The plan, all blocks that were measured, void ones too, and the machine."""
+    """The plan, all blocks that were measured, void ones too, the machine, and why designs were skipped."""
 
     environment: dict[str, Any]
     plan: Plan
     blocks: tuple[Block, ...]
+    skipped: dict[str, str]
 
     @property
     def rows(self) -> list[Row]:
@@ -44,6 +45,7 @@ class Results:
             "state": "invalid" if self.invalid else "ok",
             "environment": self.environment,
             "plan": self.plan.to_json(),
+            "skipped": self.skipped,
             "columns": [*BLOCK, *CONDITIONS],
             "blocks": [_values(block) for block in self.blocks],
         }
@@ -58,7 +60,7 @@ class Results:
             named = dict(zip(content["columns"], values, strict=True))
             conditions = Conditions(**{name: named[name] for name in CONDITIONS})
             blocks.append(Block(**{name: named[name] for name in BLOCK}, conditions=conditions))
-        return cls(content["environment"], Plan.from_json(content["plan"]), tuple(blocks))
+        return cls(content["environment"], Plan.from_json(content["plan"]), tuple(blocks), content["skipped"])
 
 
 def _values(block: Block) -> list[Any]:

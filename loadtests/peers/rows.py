@@ -47,8 +47,11 @@ class Row:
 
 
 def rows_of(plan: Plan, blocks: Sequence[Block]) -> list[Row]:
-    """A row for each load and design, in the plan's order."""
-    loads = [load for work in plan.works for load in plan.loads(work)]
+    """A row for each design under each load that was measured, in the plan's order."""
+    measured = {(block.work_ms, block.times) for block in blocks}
+    loads = [
+        load for work in plan.works for load in plan.loads(work) if (load.work_ms, load.times) in measured
+    ]
     return [_row(plan, load, design, blocks) for load in loads for design in plan.designs]
 
 

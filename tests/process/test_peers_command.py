@@ -30,13 +30,14 @@ sys.stdin.read()
 """
 
 
-def peers(*arguments: str) -> subprocess.Popen[str]:
+def peers(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "loadtests", *SHORT, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env={**os.environ, **variables},
         start_new_session=True,
     )
 
@@ -65,6 +66,18 @@ def test_two_designs_are_measured_told_and_drawn(tmp_path: Path) -> None:
     assert sum("/CPU s" in line for line in err.splitlines()) == len(results.blocks)
     assert max(map(len, (out + err).splitlines())) <= 80
     assert gone(child.pid)
+
+
+def test_a_design_that_cannot_be_built_is_left_out_and_the_reason_told(tmp_path: Path) -> None:
+    file = tmp_path / "peers.json"
+    arguments = ("--designs", "hyper,inline", "--json", str(file))
+    child = peers(*arguments, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))  # no cargo there
+    out, err = child.communicate(timeout=110)
+    assert child.returncode in (0, 3), err
+    results = Results.from_json(json.loads(file.read_text()))
+    assert {block.design for block in results.blocks} == {OURS, "inline"}
+    assert list(results.skipped) == ["hyper"]
+    assert "Skipped: 'hyper, spawn_blocking': cargo is not installed" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from loadtests.peers.plan import MOST_PER_SECOND, OURS, RIVAL, TITLES, Load, Plan, Work, with_ours
+from loadtests.peers.plan import MOST_PER_SECOND, OURS, REFERENCE, RIVAL, TITLES, Load, Plan, Work, with_ours
 
 PLAN = Plan(
     cores=2,
@@ -31,10 +31,18 @@ def test_every_design_has_one_block_in_a_cycle_and_every_other_cycle_mirrors_the
     assert len(set(orders)) > 2  # and not the same two for ever
 
 
-def test_ours_stands_in_the_middle_and_its_rival_beside_it() -> None:
+def test_ours_stands_in_the_middle_between_its_rival_and_the_reference() -> None:
     for order in PLAN.orders(LOAD):
-        assert abs(order.index(OURS) - (len(order) - 1) / 2) <= 1
-        assert abs(order.index(OURS) - order.index(RIVAL)) == 1
+        ours = order.index(OURS)
+        assert abs(ours - (len(order) - 1) / 2) <= 1
+        assert {order[ours - 1], order[ours + 1]} == {RIVAL, REFERENCE}
+
+
+@pytest.mark.parametrize("beside", [RIVAL, REFERENCE])
+def test_one_of_the_two_stands_beside_ours_as_well(beside: str) -> None:
+    designs = (OURS, "pool", "inline", beside)
+    for order in dataclasses.replace(PLAN, designs=designs).orders(LOAD):
+        assert abs(order.index(OURS) - order.index(beside)) == 1
 
 
 def test_the_order_is_the_seeds_and_the_loads_alone() -> None:
@@ -52,11 +60,11 @@ def test_an_odd_number_of_cycles_ends_without_its_mirror(cycles: int) -> None:
     ("cores", "s_seconds", "rates"),
     [
         (2, 0.040, {3: 150, 10: 500}),
-        (2, 0.004, {3: 1500}),  # ten times as much could not be sent on time
+        (2, 0.004, {3: 1500, 7: MOST_PER_SECOND}),  # ten times as much could not be sent on time
         (2, 0.0005, {0.875: MOST_PER_SECOND}),
         (2, 0.001, {1.75: MOST_PER_SECOND}),
         (16, 0.004, {0.875: MOST_PER_SECOND}),
-        (16, 0.040, {3: 1200}),
+        (16, 0.040, {3: 1200, 8.75: MOST_PER_SECOND}),
     ],
 )
 def test_loads_are_those_that_can_be_offered_on_time(
@@ -69,7 +77,7 @@ def test_loads_are_those_that_can_be_offered_on_time(
 
 def test_the_blocks_are_counted_before_they_run() -> None:
     works = (Work(work_ms=40, work_units=50_000, s_seconds=0.04), *PLAN.works)
-    assert dataclasses.replace(PLAN, works=works).block_count == (2 + 1) * 6 * len(TITLES)
+    assert dataclasses.replace(PLAN, works=works).block_count == (2 + 2) * 6 * len(TITLES)
 
 
 def test_a_plan_is_read_back_as_it_was_written() -> None:

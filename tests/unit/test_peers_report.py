@@ -54,7 +54,7 @@ def results(blocks: list[Block], cycles: int = 6) -> Results:
         measured_seconds=2.0,
         seed=1,
     )
-    return Results({"cpu": "one"}, plan, tuple(blocks))
+    return Results({"cpu": "one"}, plan, tuple(blocks), {"hyper": "there is no compiler"})
 
 
 def drifting(cycles: int = 6) -> list[Block]:
@@ -157,6 +157,7 @@ def test_every_figure_is_legible_on_80_columns() -> None:
     assert "process pool, 64 max 240 1.25 (1.25-1.25) 1.25 (1.25-1.25) 250 7" in text
     assert "aiohttp, process pool 24 12.5 (12.5-12.5) > 12.5 (12.5-12.5) 250 7" in text
     assert "1 of 19 blocks were void and do not count" in text
+    assert "Skipped: 'hyper, spawn_blocking': there is no compiler." in text
 
 
 def test_the_table_of_the_docs_has_a_line_for_each_row() -> None:
