@@ -247,7 +247,7 @@ async def test_a_suspect_that_does_not_end_holds_others_up_until_its_deadline(be
     assert (offload.running, offload.waiting) == (0, 0)
     # And whoever was overdue once is forgotten, whether it has ended or was lost.
     await submitted(offload, "fg")
-    late = await submitted(offload, "h", deadline=0.05)
+    late = await submitted(offload, "h", deadline=0.3)
     with pytest.raises(ExpiredError):
         await late["h"]
     executor.breaks()
