@@ -37,10 +37,13 @@ from service.web.identity import (
 )
 from service.web.protocol import Protocol
 from service.web.request_log import is_logged
+from service.web.responses import Spread
 
 log = structlog.get_logger("offloop.app")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], tuple[bool, str]]
+
+_spread = Spread()
 
 CLIENT_CLOSED_REQUEST = 499
 """As in nginx: no client reads it, but the metrics tell what became of the request."""
@@ -136,7 +139,7 @@ def failure(error: OffloadError) -> web.Response:
     deadline, 499 and a closed connection if the client has gone, 500 otherwise.
     """
     if isinstance(error, RejectedError):
-        return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(error.retry_after)})
+        return _error(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_spread(error.retry_after))})
     if isinstance(error, TooLargeError):
         return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     if isinstance(error, ExpiredError):

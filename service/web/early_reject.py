@@ -25,7 +25,7 @@ from metrics.instruments import Metrics
 from service.offload.classes import Place
 from service.offload.task import Rank
 from service.web.priority import Ranks
-from service.web.responses import plain
+from service.web.responses import Spread, plain
 
 MOST_BYTES: Final = 4096
 # As plain numbers: for flags of this type a single `|` costs as much as a system call.
@@ -90,6 +90,7 @@ class EarlyReject:
         self._deadline = deadline
         self._metrics = metrics
         self._ranks = ranks or Ranks()
+        self._spread = Spread()
 
     def __call__(self, sock: socket.socket, arrived: float | None = None, host: str = "") -> Verdict | Place:
         """Check what has arrived, and answer it if it is to be refused.
@@ -113,7 +114,7 @@ class EarlyReject:
             if seconds is None:
                 return self._gate.expect(rank)
             sock.recv(MOST_BYTES, NOW)  # what is left unread at the close would make it a reset
-            sock.send(_refusal(seconds, int(time.time())), WITH_THE_END)
+            sock.send(_refusal(self._spread(seconds), int(time.time())), WITH_THE_END)
         except BlockingIOError:
             seconds = self._gate.retry_after(self._deadline, arrived, LEAST_URGENT)
             return Verdict.PASSED if seconds is None else Verdict.SILENT

@@ -7,11 +7,31 @@ from __future__ import annotations
 
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from service.web.identity import SERVER
+
+GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
+
+
+class Spread:
+    """Spreads what `Retry-After` says: else all who are refused in one instant come back in one instant.
+
+    From what admission says up to twice that, in turns. Multiples of the golden ratio, without their whole
+    part, fill that range evenly however many of them are taken (Weyl), which random numbers do not.
+    """
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def __call__(self, seconds: int) -> int:
+        """Seconds for the next one who is refused, if `seconds` is the least that makes sense."""
+        part = self._turn * GOLDEN_RATIO % 1.0
+        self._turn += 1
+        return seconds + int(part * (seconds + 1))
 
 
 def plain(status: HTTPStatus, *headers: str, at: float | None = None) -> bytes:
