@@ -51,7 +51,7 @@ def fork_server() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
     ours, theirs = socket.socketpair()
-    with ours, theirs, worker_process(0, theirs) as pool:
+    with ours, theirs, worker_process(theirs) as pool:
         pool.submit(os.getpid).result()
     gc.collect()
     gc.freeze()

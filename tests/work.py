@@ -24,6 +24,9 @@ from pydantic import Field
 from service.offload import worker_main as runner
 from service.work import data
 
+NICENESS_AT_IMPORT = os.getpriority(os.PRIO_PROCESS, 0)
+
+
 failing = threading.Event()
 """While set, `fails_on_demand` does."""
 
@@ -67,6 +70,12 @@ def kills_its_worker(units: int) -> bytes:
     if units > 1 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return b"{}"
+
+
+def niceness() -> tuple[int, set[int]]:
+    """That of the process when it imported this module, and those of all its threads now."""
+    threads = [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208  # names are what it takes
+    return NICENESS_AT_IMPORT, {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
 
 
 def works_or_kills(units: int, poison: bool = False) -> bytes:  # the query names it

@@ -36,6 +36,7 @@ from service.offload.worker_main import (
     Packed,
     end_with_parent,
     kill_group,
+    lower,
     prepare,
     serve,
     warm,
@@ -75,10 +76,11 @@ class ProcessLane(Pickled, Lane, asyncio.Protocol):
         self._pid = await self._result(end_with_parent)
         if packed is not None:
             await self._result(warm, packed)
+        await self._result(lower, self._nice)
 
     def _start_process(self, theirs: socket.socket) -> None:
         with theirs:
-            self._executor = worker_process(self._nice, theirs, self._most_result)
+            self._executor = worker_process(theirs, self._most_result)
             self._executor.submit(serve)  # starts the process; it has `theirs` from here on
 
     def send(self, packed: Packed, submitted: float, until: float = math.inf) -> None:
@@ -155,8 +157,8 @@ class ProcessLane(Pickled, Lane, asyncio.Protocol):
         return self.unpack(done.result)
 
 
-def worker_process(nice: int, channel: socket.socket, most_result: float = math.inf) -> ProcessPoolExecutor:
+def worker_process(channel: socket.socket, most_result: float = math.inf) -> ProcessPoolExecutor:
     """An executor with one worker, which `submit` starts."""
     return ProcessPoolExecutor(
-        1, mp_context=forkserver_context(), initializer=prepare, initargs=(nice, channel, most_result)
+        1, mp_context=forkserver_context(), initializer=prepare, initargs=(channel, most_result)
     )

@@ -134,9 +134,9 @@ class StockExecutor(Pickled):
                 self._count,
                 mp_context=forkserver_context(self._context),
                 initializer=prepare_for_executor,
-                initargs=(self._nice, theirs, self._most_result),
+                initargs=(theirs, self._most_result),
             )
-            first = self.pack(arrive, (packed,))
+            first = self.pack(arrive, (packed, self._nice))
             return [self._executor.submit(run_apart, first, time.monotonic()) for _ in range(self._count)]
 
     async def _all_here(self, here: asyncio.StreamReader, arriving: list[asyncio.Future[Done]]) -> None:

@@ -130,7 +130,7 @@ def run_abroad(packed: bytes, most_result: float) -> Done:
     return run_apart(packed, time.monotonic(), most_result=most_result)
 
 
-def prepare(nice: int, channel: socket.socket, most_result: float = math.inf) -> None:
+def prepare(channel: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of a lane, whose tasks come over `channel`."""
     # Initialisers of a ProcessPoolExecutor have no other way to leave something.
     global _channel, _most_result
@@ -138,10 +138,10 @@ def prepare(nice: int, channel: socket.socket, most_result: float = math.inf) ->
     channel.setblocking(True)  # whatever the work's module has set as the default
     # A child that the work forks must not keep this side open: that it closes says that the worker is dead.
     os.register_at_fork(after_in_child=lambda: os.close(channel.detach()))
-    settle(nice)
+    settle()
 
 
-def settle(nice: int) -> None:
+def settle() -> None:
     """Make this process a worker.
 
     It leads a process group of its own, to which all belongs that the work starts and that does not leave it
@@ -159,7 +159,6 @@ def settle(nice: int) -> None:
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(nice)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -168,6 +167,18 @@ def settle(nice: int) -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def lower(nice: int) -> None:
+    """Add so much to the niceness of this worker, once it is up.
+
+    Not before: while it imports the work, whoever waits for a worker waits for that. Where others take the
+    cores, a worker that replaced a dead one took seconds for it.
+
+    By group, because on Linux the niceness of a process is that of one thread (nice(2)), and importing may
+    have started others: numpy's do most of its work.
+    """
+    os.setpriority(os.PRIO_PGRP, 0, os.getpriority(os.PRIO_PROCESS, 0) + nice)
 
 
 def kill_group(leader: int) -> None:
@@ -222,15 +233,15 @@ def framed(done: Done) -> bytes:
     return b"".join((OUTCOME.pack(len(outcome), len(result)), outcome, result))
 
 
-def prepare_for_executor(nice: int, barrier: socket.socket, most_result: float = math.inf) -> None:
+def prepare_for_executor(barrier: socket.socket, most_result: float = math.inf) -> None:
     """First call in a new worker process of an executor, which will `arrive` at `barrier`."""
     global _barrier, _most_result
     _barrier, _most_result = barrier, most_result
     barrier.setblocking(True)
-    settle(nice)
+    settle()
 
 
-def arrive(packed: bytes | None) -> None:
+def arrive(packed: bytes | None, nice: int) -> None:
     """First task of a worker of an executor: import what the work needs, say so, and wait for all others.
 
     A worker that waits takes no second task, so as many of these as there are workers reach each of them.
@@ -239,6 +250,7 @@ def arrive(packed: bytes | None) -> None:
         try:
             if packed is not None:
                 warm(packed)
+            lower(nice)
         finally:
             _barrier.sendall(ARRIVED)
             _barrier.recv(1)  # nothing ever comes: the executor closes its side when all are there

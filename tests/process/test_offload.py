@@ -91,10 +91,11 @@ async def make() -> AsyncIterator[Make]:
         arguments: tuple[Any, ...] = (),
         recycling: Recycling | None = None,
         most_result: float = math.inf,
+        nice: int = 0,
         **more: Any,
     ) -> Bench:
         metrics = Metrics()
-        pool = pool_for(strategy, workers, 0, metrics, recycling, most_result)
+        pool = pool_for(strategy, workers, nice, metrics, recycling, most_result)
         offload = Offload(pool, metrics, **more)
         made.append(offload)
         await offload.start(*arguments, try_out=False)
@@ -312,6 +313,15 @@ async def test_the_deadline_ends_a_task_whose_caller_has_left(make: Make, tmp_pa
     assert await bench.offload.submit(divmod, 7, 2) == (3, 1)
     assert bench.restarts("deadline") == 1
     assert bench.outcomes() == {"cancelled": 1, "completed": 2}
+
+
+@processes
+async def test_a_worker_is_nicer_than_others_once_it_is_up_and_not_before(
+    make: Make, strategy: Strategy
+) -> None:
+    bench = await make(strategy, nice=3, arguments=(work.niceness,))
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await bench.offload.submit(work.niceness) == (ours, {ours + 3})
 
 
 async def test_a_task_that_expires_in_the_queue_is_never_started(make: Make, gate: threading.Event) -> None:

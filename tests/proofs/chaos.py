@@ -53,7 +53,7 @@ PROMOTION_SECONDS = 2.0
 """gunicorn looks once a second whether it is the first arbiter now."""
 
 DEATH_SECONDS = 1.0
-"""After SIGKILL the kernel may take so long to reset a connection, and a busy client to see that."""
+"""A process may take so long to die of SIGKILL, and a busy client to see that its connection is reset."""
 
 WEATHER_SECONDS = 3.0
 POISON_SECONDS = 0.1
@@ -360,10 +360,16 @@ def chaos(folder: Path, seconds: float, seed: int) -> Figures:
 
 
 def _was_under_way(sample: Sample, kills: Sequence[float]) -> bool:
-    """Whether a request was under way at one of these moments. Whose client gave up was not lost by it."""
+    """Whether a request was under way when a process died of one of these kills, and ended with it.
+
+    Whose client gave up was not lost by that.
+    """
     if sample.outcome == TIMEOUT or sample.started is None or sample.finished is None:
         return False
-    return any(sample.started <= kill <= sample.finished <= kill + DEATH_SECONDS for kill in kills)
+    return any(
+        sample.started <= kill + DEATH_SECONDS and 0 <= sample.finished - kill <= DEATH_SECONDS
+        for kill in kills
+    )
 
 
 def main() -> int:
