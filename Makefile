@@ -29,7 +29,7 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
 test: $(READY) ## Run the tests (about 9 minutes on 2 cores, no root)
-	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 6 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 
 # What runs in this process alone, and of that what imports the service: tracing doubles its time, and what runs

@@ -156,7 +156,7 @@ RULES: Final = (
         judge=comebacks.retry_after_suffices,
     ),
     Rule(
-        claim="With a bound on what is in flight, it is back within 1 s",
+        claim="With a bound on what is in flight, and cancellation, it is back within 1 s",
         source="offloop",
         needs=("bounded-immediate",),
         judge=comebacks.bounded_is_back,

@@ -48,7 +48,7 @@ FACTORS: Final = Factors(
 
 
 def build(cores: float, costs: Mapping[str, Cost], factors: Factors) -> dict[str, Any]:
-    """Ours as it is by default, whose work and workers the other designs have as well; and the trigger.
+    """Ours with its default bounds, whose work and workers the other designs have as well; and the trigger.
 
     Raises:
         PlanError: the trigger has no whole number of seconds, in which goodput is counted.
