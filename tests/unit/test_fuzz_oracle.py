@@ -40,6 +40,8 @@ OK = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: Fri, 27 Nov 2026 20:35:14 GMT\r\nCo
         (GET[:-2] + b"Connection: close\r\n\r\n" + GET, ["400"], "after the last"),
         (GET.replace(b": t", b": a b"), ["400"], "host or coding"),
         (GET.replace(b"1.1", b"1.0")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n", ["400"], "host or coding"),
+        (GET[:-2] + b"Content-Encoding: deflate\r\nContent-Length: 1\r\n\r\n\0", ["400"], "content coding"),
+        (GET[:-2] + b"Content-Encoding: br\r\nContent-Length: 1\r\n\r\n\0", ["400"], "content coding"),
         (GET[:-2] + b"Expect: magic\r\n\r\n", ["417"], "expectation"),
         (GET, ["431"], "in no row"),
     ],
