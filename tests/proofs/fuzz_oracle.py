@@ -105,9 +105,9 @@ ROWS: Final = (
     _row(
         "content coding",
         r"(deflate|gzip)$|Can not decode content-encoding",
-        "A body that is not in the coding which its Content-Encoding names, or in one that ours cannot decode, "
-        "gets 400 (RFC 9110, 8.4; 415 would do as well): no handler may take it for what it is not. h11 hands "
-        "on what has come.",
+        "A body that is not in the coding which its Content-Encoding names, or in one that ours cannot "
+        "decode, gets 400 (RFC 9110, 8.4; 415 would do as well): no handler may take it for what it is not. "
+        "h11 hands on what has come.",
     ),
     _row("expectation", r"status 417", "An expectation that is not known gets 417 (RFC 9110, 10.1.1)."),
 )
