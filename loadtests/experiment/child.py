@@ -84,6 +84,11 @@ class ServiceChild:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether its own process has started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def wait_ready(self) -> None:
         """Wait for its ready line, which has its addresses.
 
