@@ -84,6 +84,11 @@ class ServiceChild:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether its own process has started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def wait_ready(self) -> None:
         """Wait for its ready line, which has its addresses.
 
@@ -122,6 +127,13 @@ class ServiceChild:
             return self._process.wait()
 
 
+def allow_descriptors(pid: int) -> None:
+    """Let a design open as many files as it may, by prlimit(2) where there is one; ours does so itself."""
+    if hasattr(resource, "prlimit"):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+
+
 class DesignChild(ServiceChild):
     """One of the designs of loadtests/peers, with the work and the workers of `variant`.
 
@@ -142,9 +154,7 @@ class DesignChild(ServiceChild):
     def launch(self) -> None:
         """Start it, with as many descriptors as it may have: our service takes them, too."""
         super().launch()
-        if hasattr(resource, "prlimit"):
-            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (most, most))
+        allow_descriptors(self.pid)
 
     def wait_ready(self) -> None:
         """Wait for one answer, so that its pool is up.

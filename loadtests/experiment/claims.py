@@ -150,12 +150,6 @@ RULES: Final = (
         judge=comebacks.backoff_suffices,
     ),
     Rule(
-        claim="Clients that obey Retry-After suffice",
-        source="offloop",
-        needs=("pool-immediate", "pool-retry-after"),
-        judge=comebacks.retry_after_suffices,
-    ),
-    Rule(
         claim="With a bound on what is in flight, and cancellation, it is back within 1 s",
         source="offloop",
         needs=("bounded-immediate",),

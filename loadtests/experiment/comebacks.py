@@ -47,11 +47,6 @@ def backoff_suffices(evidence: Evidence) -> Finding:
     return _suffices(evidence, "pool-backoff")
 
 
-def retry_after_suffices(evidence: Evidence) -> Finding:
-    """Doing what Retry-After says lets it come back; this service never says it, so clients back off."""
-    return _suffices(evidence, "pool-retry-after")
-
-
 def bounded_is_back(evidence: Evidence) -> Finding:
     """A bound on requests in flight, with clients that try again at once."""
     return _is_back(evidence, "bounded-immediate")

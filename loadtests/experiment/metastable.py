@@ -25,7 +25,6 @@ CASES: Final = (
     Case(name="pool-immediate", title="process pool, immediate", design=POOL, retry="immediate"),
     Case(name="pool-backoff", title="process pool, backoff", design=POOL, retry="backoff"),
     Case(name="pool-budget", title="process pool, 10 % budget", design=POOL, retry="budget"),
-    Case(name="pool-retry-after", title="process pool, Retry-After", design=POOL, retry="retry-after"),
     Case(name="bounded-immediate", title="with a bound, immediate", design=BOUNDED, retry="immediate"),
     Case(name="offloop-immediate", title="offloop, immediate", design=OURS, retry="immediate"),
 )

@@ -78,8 +78,8 @@ class Variant:
     def flags(self) -> list[str]:
         """The service's command line, on free ports.
 
-        The workers are not niced, which is the service's default: a neighbour would then slow down the
-        variants with workers and not the one without.
+        The workers are not niced, as they are by the service's default: a neighbour would then slow down
+        the variants with workers and not the one without.
         """
         chosen = {
             "port": 0,

@@ -1,6 +1,7 @@
 """What came after a trigger: goodput and attempts of one case, second by second. Pure.
 
-Knows when a case is back, when it stays down, and which inputs make it void. Its results never do.
+Knows when a case is back, when it stays down, and what makes it void: its inputs, or a design that fails in
+another way than by being too slow. How many are answered never does.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Final
 
 from loadtests.experiment.blocks import Block, Inputs, generator_share, inputs
 from loadtests.experiment.ledger import Ledger
+from loadtests.experiment.metastable import POOL
 from loadtests.experiment.plan import Case, Plan, Trigger
 from loadtests.load.facts import GeneratorFacts
 from loadtests.load.phase import Phase
 from loadtests.load.results import ClientLedger
-from loadtests.load.sample import OK, Sample, requests
+from loadtests.load.sample import OK, STATUS, TIMEOUT, Sample, requests
 from loadtests.load.summary import summarise
 from loadtests.neighbours import Usage
 
@@ -26,6 +28,12 @@ LEAST_LOAD: Final = 0.45
 MOST_LOAD: Final = 0.8
 """The base load, as a share of what the workers can do. With less no queue could stand, with more there is no
 room to work one off; it moves with S, which the machine changes."""
+
+ENOUGH_BY_OVERLOAD: Final = 0.95
+"""Of the attempts that fail after the trigger: if fewer fail by overload, the design is broken."""
+
+REFUSED: Final = 503
+DIED: Final = "the design did not live to the end of the case"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +117,7 @@ class Measured:
 
     `just_before`: a block that saturated the workers, for S and for the speed of their cores then.
     `piece_seconds`: the speed of the cores before and after the trigger (speed.py); None: not measured.
-    `spoilt`: what went wrong in measuring it.
+    `spoilt`: what went wrong in measuring it. `alive`: whether the design still ran at the end.
     """
 
     just_before: Block
@@ -121,6 +129,7 @@ class Measured:
     piece_seconds: tuple[float | None, float | None]
     ledger: Ledger | None = None
     spoilt: Sequence[str] = ()
+    alive: bool = True
 
 
 def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Recovery:
@@ -136,6 +145,8 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
     begin, count = facts.started_monotonic, trigger.all_seconds
     ended = [s.finished for s in requests(measured.samples) if s.outcome == OK and s.finished is not None]
     sent = [sample.started for sample in measured.samples if sample.started is not None]
+    gone = begin + trigger.before_seconds + trigger.seconds
+    afterwards = [s for s in measured.samples if s.started is not None and s.started >= gone]
     return Recovery(
         case=case.name,
         limit_per_second=just_before.workers / just_before.demand_seconds,
@@ -154,7 +165,14 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
         inputs=used,
         void_because=tuple(
             dict.fromkeys(
-                [*client.invalid_because, *used.faults(), *measured.spoilt, *load_faults(before, after)]
+                [
+                    *client.invalid_because,
+                    *used.faults(),
+                    *measured.spoilt,
+                    *load_faults(before, after),
+                    *([] if measured.alive else [DIED]),
+                    *design_faults(afterwards, refuses=case.design != POOL),
+                ]
             )
         ),
     )
@@ -173,6 +191,28 @@ def load_faults(*loads: float) -> list[str]:
         for load in loads
         if not LEAST_LOAD <= load <= MOST_LOAD
     ][:1]
+
+
+def design_faults(afterwards: Iterable[Sample], *, refuses: bool) -> list[str]:
+    """Why a case is void for how its attempts failed after the trigger, at most one sentence.
+
+    A queue that is too long makes clients give up; a design that bounds it refuses with 503. A broken pool
+    answers 500 and a dead process nothing at all: these are down as well, but retries do not keep them so.
+    """
+    failed = [sample for sample in afterwards if sample.outcome != OK]
+    others = [sample.label for sample in failed if not _by_overload(sample, refuses=refuses)]
+    if len(failed) - len(others) >= ENOUGH_BY_OVERLOAD * len(failed):
+        return []
+    most = max(sorted(set(others)), key=others.count)
+    return [
+        f"{len(others)} of {len(failed)} attempts that failed after the trigger did so otherwise than by "
+        f"overload, most of them as {most}"
+    ]
+
+
+def _by_overload(sample: Sample, *, refuses: bool) -> bool:
+    refused = refuses and sample.outcome == STATUS and sample.status == REFUSED
+    return sample.outcome == TIMEOUT or refused
 
 
 def by_second(moments: Iterable[float], begin: float, count: int) -> tuple[int, ...]:

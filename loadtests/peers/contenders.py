@@ -22,7 +22,7 @@ from typing import Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from loadtests.experiment.child import ServiceError
+from loadtests.experiment.child import ServiceError, allow_descriptors
 from loadtests.peers import trees
 from loadtests.peers.plan import IN_RUST, OURS, TITLES
 
@@ -76,6 +76,7 @@ class Contender:
                 stderr=log,
                 start_new_session=True,
             )
+        allow_descriptors(self._process.pid)
         self._await_answer(self._process)
 
     def stop(self, patience_seconds: float = STOP_SECONDS) -> None:

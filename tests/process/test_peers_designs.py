@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import shutil
 import socket
@@ -69,6 +70,8 @@ def test_each_design_answers_with_the_same_work_and_ends_with_all_that_it_starte
         (leader,) = children(os.getpid()) - before
         status, _, body = answer(send(contender.url, "/data"))
         assert (status, body) == (200, work.data(500))
+        soft, hard = resource.prlimit(leader, resource.RLIMIT_NOFILE)
+        assert soft == hard, "as our service takes all that it may have"
         assert len(children(leader)) >= (2 if design in WITH_PROCESSES else 0)
         status, _, body = answer(send(contender.url, "/healthz"))
         assert (status, body.strip(b'"\n')) == (200, b"ok")

@@ -201,7 +201,6 @@ BACK: Final[Mapping[str, int | None]] = {
     "pool-immediate": None,
     "pool-backoff": None,
     "pool-budget": 22,
-    "pool-retry-after": None,
     "bounded-immediate": 0,
     "offloop-immediate": 0,
 }

@@ -292,7 +292,6 @@ TABLE: list[tuple[str, str, str, list[tuple[Change, str, str]]]] = [
         for rule, case, usual in (
             ("budget_suffices", "pool-budget", HELD),
             ("backoff_suffices", "pool-backoff", DID_NOT_HOLD),
-            ("retry_after_suffices", "pool-retry-after", DID_NOT_HOLD),
         )
     ),
     *(
@@ -384,7 +383,7 @@ def test_with_one_core_there_is_nothing_to_scale_to() -> None:
         ("batches", 1),
         ("threads", 2),
         ("a-a", 3),
-        ("metastable", 7),
+        ("metastable", 6),
     ],
 )
 def test_a_preset_is_judged_by_the_claims_it_can_decide_in_their_order(preset: str, count: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from loadtests.experiment.blocks import NO_SPEED
 from loadtests.experiment.comebacks import outcome
-from loadtests.experiment.plan import Trigger
-from loadtests.experiment.recovery import Measured, Recovery, by_second, recovery
+from loadtests.experiment.plan import Case, Trigger
+from loadtests.experiment.recovery import DIED, Measured, Recovery, by_second, recovery
 from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.neighbours import Usage
@@ -41,7 +41,9 @@ def used(**changes: float) -> Usage:
     return replace(NOBODY, **{"seconds": 6.0, "busy_seconds": 6.0, "ours_seconds": 6.0, **changes})
 
 
-def went(samples: list[Sample] | None = None, s_seconds: float = 0.01, **changes: Any) -> Recovery:
+def went(
+    samples: list[Sample] | None = None, s_seconds: float = 0.01, case: Case | None = None, **changes: Any
+) -> Recovery:
     """A case: six requests a second of which each is answered within 20 ms, or these samples."""
     fields: dict[str, Any] = {
         "just_before": block_of(
@@ -61,7 +63,7 @@ def went(samples: list[Sample] | None = None, s_seconds: float = 0.01, **changes
         "after": used(),
         "piece_seconds": (160e-6, 160e-6),
     }
-    return recovery(PLAN, trigger(), CASE, Measured(**{**fields, **changes}))
+    return recovery(PLAN, trigger(), case or CASE, Measured(**{**fields, **changes}))
 
 
 def test_a_case_is_counted_second_by_second_from_its_first_request_to_its_last() -> None:
@@ -130,7 +132,47 @@ def test_a_case_whose_requests_were_sent_late_is_void() -> None:
     assert any("100 ms late" in reason for reason in went(late).void_because)
 
 
-def test_what_comes_out_never_makes_a_case_void() -> None:
+def failing(*after: tuple[str, int | None]) -> list[Sample]:
+    """A second before the trigger in which every attempt breaks, and after it attempts that fail so."""
+    ends = [("reset", None)] * 6 + list(after)
+    moments = [BEGIN + n / 6 for n in range(6)] + [BEGIN + 3 + n / 50 for n in range(len(after))]
+    return [
+        sample(moment, 0.02, outcome)._replace(status=status)
+        for moment, (outcome, status) in zip(moments, ends, strict=True)
+    ]
+
+
+LATE, BROKEN, NO_ROOM, CUT = ("timeout", None), ("status", 500), ("status", 503), ("reset", None)
+POOL, BOUNDED, OURS = trigger().cases[1], *trigger().cases[-2:]
+
+
+@pytest.mark.parametrize(
+    ("case", "after", "void"),
+    [
+        (POOL, [LATE] * 100, ""),
+        (POOL, [LATE] * 95 + [BROKEN] * 5, ""),
+        (POOL, [LATE] * 94 + [BROKEN] * 6, "6 of 100 attempts"),
+        (POOL, [BROKEN] * 100, "most of them as status_500"),
+        (POOL, [BROKEN] * 40 + [CUT] * 60, "most of them as reset"),
+        (POOL, [NO_ROOM] * 100, "most of them as status_503"),  # it has no bound: nothing of it refuses
+        (BOUNDED, [NO_ROOM] * 60 + [LATE] * 40, ""),
+        (OURS, [NO_ROOM] * 100, ""),
+        (OURS, [NO_ROOM] * 50 + [CUT] * 50, "most of them as reset"),
+        (OURS, [("ok", 200)] * 100, ""),
+    ],
+)
+def test_a_case_whose_design_broke_and_was_not_overloaded_is_void(
+    case: Case, after: list[tuple[str, int | None]], void: str
+) -> None:
+    found = went(failing(*after), case=case).void_because
+    assert [void in reason for reason in found] == [True] * bool(void), found
+
+
+def test_a_case_whose_design_died_is_void() -> None:
+    assert went(alive=False).void_because == (DIED,)
+
+
+def test_how_many_are_answered_never_makes_a_case_void() -> None:
     nothing = [sample(BEGIN + n / 6, 1.0, "timeout") for n in range(36)]
     assert went(nothing).answered == (0,) * 6
     assert went(nothing).void_because == ()

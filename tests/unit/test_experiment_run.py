@@ -307,7 +307,7 @@ def test_each_case_meets_its_trigger_with_s_as_measured_just_before(tmp_path: Pa
     bed = measured(tmp_path, plan)
     assert plan.trigger is not None
     assert [name for name, _ in bed.cases] == [case.name for case in plan.trigger.cases]
-    assert bed.tries == [("offloop", number) for number in range(1, 8)]
+    assert bed.tries == [("offloop", number) for number in range(1, 7)]
     kept = RunFolder(tmp_path).build()
     assert [block for _, block in bed.cases] == list(kept.blocks)
     assert [one.case for one in kept.recoveries] == [case.name for case in plan.trigger.cases]
@@ -322,14 +322,14 @@ def test_a_void_case_is_measured_again_while_there_is_time(tmp_path: Path) -> No
 
     bed = measured(tmp_path, plan, invalid=third_and_the_one_after_it)
     assert [name for name, _ in bed.cases].count("pool-backoff") == PHASE_TRIES == 2
-    assert len(bed.cases) == 8
+    assert len(bed.cases) == 7
     assert [one.case for one in RunFolder(tmp_path).build().recoveries].count("pool-backoff") == 2
 
 
 def test_a_void_case_is_left_when_the_others_would_not_have_time(tmp_path: Path) -> None:
     plan = plan_of("metastable", budget_seconds=expected_seconds(plan_of("metastable")))
     bed = measured(tmp_path, plan, invalid=lambda number: ("late",) if number == 3 else ())
-    assert len(bed.cases) == 7
+    assert len(bed.cases) == 6
 
 
 def test_a_run_without_one_case_to_judge_is_invalid_and_says_why(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_run_of_cases_leaves_them_in_its_folder_and_its_summary(tmp_path: Path
     folder = RunFolder(tmp_path / "run")
     assert summary.status.state == "complete"
     assert folder.summary() == summary == folder.build()
-    assert len(summary.recoveries) == len(summary.blocks) == 7
+    assert len(summary.recoveries) == len(summary.blocks) == 6
     assert not report.is_invalid(summary)
 
 
