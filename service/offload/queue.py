@@ -101,7 +101,7 @@ class TaskQueue:
         """
         self._classes.add(task)
         self.dispatch()
-        if (found := self.room.leaving(task.rank.urgency)) is not None:
+        if not task.outcome.done() and (found := self.room.leaving(task.rank.urgency)) is not None:
             other, retry_after = found
             self._classes.remove(other)
             other.forget_deadline()

@@ -81,7 +81,8 @@ class Room:
 
         None: all are as urgent, or the last in the queue waits for no longer than it may. Else it is the
         first of the least urgent class if it has waited for longer than it may already: it was passed, and
-        would be again. Else it is the last, which would wait for longest.
+        would be again. Else it is the last, which would wait for longest. What a worker has had already
+        leaves for nobody: it was not passed, and may have run.
         """
         least = self._classes.least_urgent()
         if least is None or least.urgency <= urgency:
@@ -94,9 +95,10 @@ class Room:
         )
         if retry_after is None:
             return None
-        if first is not None and waited > self._admission.queue_wait:
+        if first is not None and not first.sent and waited > self._admission.queue_wait:
             return first, retry_after
-        return next(reversed(least.tasks)), retry_after
+        last = next((task for task in reversed(least.tasks) if not task.sent), None)
+        return None if last is None else (last, retry_after)
 
     def _first(self, one: TaskClass) -> Task | None:
         for task in one.tasks:

@@ -240,6 +240,20 @@ async def test_one_for_each_worker_may_wait_however_long_it_does() -> None:
     await bench.end()
 
 
+async def test_what_a_dead_worker_had_leaves_for_nobody() -> None:
+    bench = Bench(most=3)
+    await bench.submit(*named(7, "a"), *named(0, "b"), *named(7, "c"))
+    bench.workers.dies()
+    assert bench.waits == [*"ac"], "the more urgent one runs"
+    next(iter(bench.offload._queue._classes)).submitted -= 1
+    await bench.submit(*named(0, "de"))
+    assert bench.waits == [*"dea"]
+    assert [*await bench.refused()] == ["c"]
+    await bench.submit(*named(0, "f"))
+    assert "a" in bench.waits
+    await bench.end()
+
+
 async def test_without_a_bound_on_the_wait_no_one_leaves() -> None:
     bench = Bench(most=math.inf, client_share=0.01)
     await bench.submit(*named(7, "abc", "one"), *named(0, "d"))
