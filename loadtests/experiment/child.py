@@ -84,8 +84,7 @@ class ServiceChild:
         assert self._process is not None
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
+    def is_running(self) -> bool:
         """Whether its own process has started and not ended."""
         return self._process is not None and self._process.poll() is None
 

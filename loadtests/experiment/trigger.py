@@ -64,7 +64,7 @@ class TriggerBench:
             piece_seconds=(pieces[0].seconds, pieces[-1].seconds),
             ledger=books.close(samples) if books is not None else None,
             spoilt=[NO_SPEED] if pieces[0].lost or pieces[-1].lost else [],
-            alive=service.alive,
+            alive=service.is_running(),
         )
         return recovery(self._plan, trigger, case, measured)
 

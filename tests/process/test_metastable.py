@@ -135,10 +135,10 @@ def test_a_design_is_ended_at_once_with_everything_it_started(tmp_path: Path) ->
     (variant,) = short(*SHOWN).variants
     with DesignChild("pool", variant, tmp_path / "pool.log") as design:
         assert designs() == {design.pid}
-        assert design.alive
+        assert design.is_running()
         started = children(design.pid)
         assert started, "its pool"
-    assert not design.alive
+    assert not design.is_running()
     assert all(gone(pid) for pid in {design.pid, *started})
 
 
