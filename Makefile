@@ -29,7 +29,7 @@ serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
 test: $(READY) ## Run the tests (about 9 minutes on 2 cores, no root)
-	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 6 --dist worksteal
+	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 
 # What runs in this process alone, and of that what imports the service: tracing doubles its time, and what runs
@@ -124,6 +124,9 @@ memory: $(READY) ## What a connection costs in memory (1 minute)
 repeats: $(READY) ## Twelve experiments and twelve A/A runs: do they say the same? (50 minutes)
 	$(BIN)/python -m tests.proofs.repeats --preset quick --runs 12
 	$(BIN)/python -m tests.proofs.repeats --preset a-a --runs 12
+
+comebacks: $(READY) ## Five runs of metastable: do they say the same? (30 minutes)
+	$(BIN)/python -m tests.proofs.repeats --preset metastable --runs 5
 
 neighbours: $(READY) ## The experiment beside a busy core, steady and pulsed (needs stress-ng; 20 minutes)
 	$(BIN)/python -m tests.proofs.repeats --runs 3 --neighbour steady

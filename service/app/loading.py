@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -52,16 +52,24 @@ def load_application(settings: Settings, offloader: Offloader) -> web.Applicatio
     return made
 
 
-def check_routes(app: web.Application, settings: Settings) -> None:
+def check_routes(app: web.Application, settings: Settings, always: Collection[str]) -> None:
     """See that `settings.route_urgency` names routes that there are, those of sub-applications included.
 
+    Args:
+        always: paths of which every GET needs a worker. The check before HTTP knows a path and no route, so
+            each of these must be a route by its name, or it would have another urgency there.
+
     Raises:
-        StartError: it names another.
+        StartError: something else is named.
     """
     routes = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
     for one in settings.route_urgency:
         if one.route not in routes:
             raise StartError(f"--route-urgency names {one.route}, which is no route of the application")
+    if settings.route_urgency and (others := sorted({*always} - routes)):
+        raise StartError(
+            f"with --route-urgency, offload.always must name routes as they were added: {others[0]} is none"
+        )
 
 
 def load_executor(settings: Settings) -> Callable[[], Any] | None:

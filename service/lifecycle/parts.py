@@ -110,7 +110,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
     )
     offloader = Offloader(offload, settings.deadline, settings.trusted_peers, ranks)
     served = load_application(settings, offloader) if work is None else data.data_app(offloader, work)
-    check_routes(served, settings)
+    check_routes(served, settings, offloader.always)
     runner = Runner(
         complete(served, blueprint.ready, metrics, settings.request_log),
         shutdown_timeout=0.1,

@@ -149,10 +149,7 @@ class TaskQueue:
             task, opening = chosen
             self._classes.remove(task)
             if opening is None:
-                task.forget_deadline()
-                self.outcomes.settle(
-                    task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers")
-                )
+                self._refuse_held(task)
                 continue
             if task.is_wanted is not None and not task.is_wanted():
                 task.forget_deadline()
@@ -219,8 +216,17 @@ class TaskQueue:
             passed = True
         return None
 
+    def _refuse_held(self, task: Task) -> None:
+        task.forget_deadline()
+        self.outcomes.settle(task, TaskOutcome.QUARANTINED, QuarantinedError("the same call killed workers"))
+
     def _blame(self, task: Task) -> None:
         """A worker died, and `task` may have killed it."""
         call = task.name
         if call and self._quarantine.killed(call, sent=task.sent, now=time.monotonic()):
             log.error("call quarantined", call=call.hex(), seconds=HELD_SECONDS, kills=task.kills)
+            # At once, and not when their turn comes: behind a class that is always busy they would stay, and
+            # each request that asks who is first would look at all of them.
+            for other in [one for one in self._classes if one.name == call]:
+                self._classes.remove(other)
+                self._refuse_held(other)

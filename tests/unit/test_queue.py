@@ -17,7 +17,7 @@ from metrics.exposition import parse
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
 from service.offload.classes import Place
-from service.offload.errors import RejectedError
+from service.offload.errors import QuarantinedError, RejectedError, WorkerLostError
 from service.offload.offload import Offload
 from service.offload.pool import PoolObserver
 from service.offload.queue import TaskQueue
@@ -251,6 +251,21 @@ async def test_what_a_dead_worker_had_leaves_for_nobody() -> None:
     assert [*await bench.refused()] == ["c"]
     await bench.submit(*named(0, "f"))
     assert "a" in bench.waits
+    await bench.end()
+
+
+async def test_copies_of_a_call_that_is_held_do_not_wait_behind_a_class_that_is_always_busy() -> None:
+    bench = Bench(most=9)
+    await bench.submit(*named(7, "abc"))
+    for task in (*bench.workers.has, next(iter(bench.offload._queue._classes))):
+        task.call = b"kills"
+    bench.workers.dies()
+    await bench.submit(*named(0, "de"))
+    bench.workers.dies()
+    await asyncio.sleep(0)
+    assert bench.waits == [*"ec"]
+    assert isinstance(bench.callers["a"].exception(), WorkerLostError)
+    assert isinstance(bench.callers["b"].exception(), QuarantinedError)
     await bench.end()
 
 

@@ -193,3 +193,19 @@ async def test_one_that_leaves_while_it_waits_gives_its_share_back(start: Start)
 async def test_an_urgency_for_what_is_no_route_ends_the_start(start: Start) -> None:
     with pytest.raises(StartError, match="--route-urgency names /first,"):
         await start(route_urgency="/data=1,/first=2")
+
+
+def always_as_no_route(offload: Offloader) -> web.Application:
+    """What the early check would take for another route than the handler does."""
+    app = two_routes(offload)
+    offload.always.add("/users/me")
+    return app
+
+
+async def test_a_path_that_is_no_route_by_its_name_ends_the_start_where_routes_have_urgencies(
+    start: Start,
+) -> None:
+    factory = f"{__name__}:always_as_no_route"
+    with pytest.raises(StartError, match=r"offload\.always must name routes as they were added: /users/me"):
+        await start(app=factory, route_urgency="/first=1")
+    await start(app=factory)
