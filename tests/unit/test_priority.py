@@ -127,6 +127,6 @@ def test_an_urgency_may_be_given_to_any_route_and_to_nothing_else(route: str) ->
     app.router.add_get("/data", handler)
     app.router.add_get(r"/users/{name}", handler)
     app.add_subapp("/api", api)
-    check_routes(app, Settings.model_validate({"route_urgency": f"{route}=1"}))
+    check_routes(app, Settings.model_validate({"route_urgency": f"{route}=1"}), ())
     with pytest.raises(StartError, match=f"names {route}/, which is no route"):
-        check_routes(app, Settings.model_validate({"route_urgency": f"/data=1,{route}/=1"}))
+        check_routes(app, Settings.model_validate({"route_urgency": f"/data=1,{route}/=1"}), ())
