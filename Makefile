@@ -28,7 +28,7 @@ metastable: $(READY) ## An overload that does not go away with what started it, 
 serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
-test: $(READY) ## Run the tests (about 9 minutes on 2 cores, no root)
+test: $(READY) ## Run the tests (about 11 minutes on 2 cores, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 

@@ -127,19 +127,21 @@ def test_what_is_queued_for_clients_that_have_left_is_not_begun_by_bounded_hyper
 
 @pytest.mark.alone
 def test_a_request_costs_hyper_the_cpu_time_that_it_costs_python(tmp_path: Path) -> None:
-    units, requests = 2_000_000, 5  # a fifth of a second each: /proc counts in hundredths
-    contender = started("hyper", units, 1, tmp_path)
-    try:
-        shares = []
-        for _ in range(requests):
-            before, began = contender.cpu_seconds, time.thread_time()
-            work.data(units)
-            spent = time.thread_time() - began
-            assert answer(send(contender.url, "/data"))[0] == 200
-            shares.append((contender.cpu_seconds - before) / spent)
-    finally:
-        contender.stop(0)
-    assert 0.7 < statistics.median(shares) < 1.4
+    units = 2_000_000  # a fifth of a second: /proc counts in hundredths
+    shares = []
+    for start in range(3):  # each calibrates anew, and one may meet a bad second
+        (folder := tmp_path / str(start)).mkdir()
+        contender = started("hyper", units, 1, folder)
+        try:
+            for _ in range(3):
+                before, began = contender.cpu_seconds, time.thread_time()
+                work.data(units)
+                spent = time.thread_time() - began
+                assert answer(send(contender.url, "/data"))[0] == 200
+                shares.append((contender.cpu_seconds - before) / spent)
+        finally:
+            contender.stop(0)
+    assert 0.7 < statistics.median(shares) < 1.4, shares
 
 
 def test_the_program_is_built_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

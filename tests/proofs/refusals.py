@@ -61,7 +61,7 @@ def bare(_: Path) -> Iterator[Place]:
 @contextmanager
 def ours(folder: Path) -> Iterator[Place]:
     """Address and pid of the service: a worker that is busy, and one request that waits for it."""
-    flags = ("--work", "tests.work:slow", "--workers", "1", "--queue-wait", "0.05", "--deadline", "100")
+    flags = ("--work", "tests.work:slow", "--work-units", "2", "--workers", "1", "--queue-wait", "0.05")
     with service(folder / "log", *flags) as child:
         yield child.ready()[0], child.process.pid
 
