@@ -114,6 +114,13 @@ class Connections:
             self._accepted += 1
             self._live.add(record)
 
+    def passed(self, reason: ConnectionEnd) -> None:
+        """Count a connection that has been accepted and has ended in the same instant."""
+        with self._lock:
+            self._accepted += 1
+            fell(self._peaks, len(self._live) + 1, self._clock())
+            self._completed[reason] += 1
+
     def ended(self, record: object, reason: ConnectionEnd) -> bool:
         """Count `record` as completed for `reason`; False if it had ended before."""
         with self._lock:

@@ -2,8 +2,11 @@
 
 A process takes the lowest free slot and holds its lock for as long as it runs. The kernel releases the lock
 however the process ends, kill -9 included; the next process takes the slot over and continues its counts. So
-no counter ever decreases, and there are never more slots than processes that ran at the same time (plus one
-if a start coincides with a scrape).
+no counter ever decreases, and there are never more slots than processes that ran at the same time.
+
+A slot is taken over in two steps: its lock, then the counts of the process that has ended, settled. A reader
+in between would take connections of the dead for active ones. So takeovers and readers exclude each other, by
+a lock on the file `takeover`.
 
 Knows files, flock(2), mmap(2) and the clock that all processes of a machine share. A file is one page:
 
@@ -26,6 +29,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -74,15 +78,16 @@ class Slot:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.number, self._file = _take(folder)
-        self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
-        self.peaks = memoryview(self._map)[PEAKS_AT : PEAKS_AT + PEAKS.size].cast("Q")
-        """Of this process alone: the connections of the former process of this slot ended with it."""
-        self.peaks[:] = memoryview(bytes(PEAKS.size)).cast("Q")
-        self._count = _count(self._file)
-        self._before = settled(_record(self._file))
-        self.write(0, 0, {})
-        self.say(False, "starting")
+        with _locked(folder, fcntl.LOCK_EX):
+            self.number, self._file = _take(folder)
+            self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
+            self.peaks = memoryview(self._map)[PEAKS_AT : PEAKS_AT + PEAKS.size].cast("Q")
+            """Of this process alone: the connections of the former process of this slot ended with it."""
+            self.peaks[:] = memoryview(bytes(PEAKS.size)).cast("Q")
+            self._count = _count(self._file)
+            self._before = settled(_record(self._file))
+            self.write(0, 0, {})
+            self.say(False, "starting")
 
     def write(self, accepted: int, active: int, completed: Mapping[str, int]) -> None:
         """Write down the counts of this process, plus those that were in the slot before."""
@@ -110,7 +115,8 @@ class Slot:
 
 def look(folder: Path) -> list[Look]:
     """All slots of the folder, of processes that run and of those that have ended."""
-    return list(filter(None, map(_look, sorted(folder.glob("slot-*")))))
+    with _locked(folder, fcntl.LOCK_SH):
+        return list(filter(None, map(_look, sorted(folder.glob("slot-*")))))
 
 
 def settled(book: Snapshot) -> Snapshot:
@@ -127,6 +133,14 @@ def total(books: Iterator[Snapshot]) -> Snapshot:
         accepted, active, peak = accepted + book.accepted, active + book.active, peak + book.peak
         completed = {reason: count + book.completed[reason] for reason, count in completed.items()}
     return Snapshot(accepted, completed, active, peak)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """Hold the lock of takeovers: readers share it."""
+    with (folder / "takeover").open("a") as file:
+        fcntl.flock(file, how)
+        yield
 
 
 def _take(folder: Path) -> tuple[int, BinaryIO]:
@@ -147,7 +161,6 @@ def _look(path: Path) -> Look | None:
         if os.fstat(file.fileno()).st_size < FILE_BYTES:  # its process has just started
             return None
         try:
-            # Held until the end of this look, so that no process takes over a dead slot meanwhile.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             alive = False
         except BlockingIOError:

@@ -42,9 +42,9 @@ Around it:
                 classes.py: which of them wait, the most urgent first; room.py: is there room for more?
                 outcomes.py: tells callers what became of it; unpickling.py: large results, in turns;
                 forkserver_signals.py: a fork server that survives signals to the whole group
-    net/        client_limit.py: how many connections one client may hold; listener.py: opened or handed
-                over; addresses.py: as an operator reads them; tcp.py: what the kernel knows; tls.py:
-                certificates
+    net/        client_limit.py: how many connections one client may hold; refusing.py: what changes at the
+                front door while requests are refused; listener.py: opened or handed over; addresses.py: as
+                an operator reads them; tcp.py: what the kernel knows; tls.py: certificates
     web/        supervisor.py: all connections, their deadlines, eviction; drain.py: ends them in order;
                 driver.py: carries out what exchange.py says; pipeline.py: where a request begins;
                 priority.py: how urgent a request is;

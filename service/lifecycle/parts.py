@@ -35,6 +35,7 @@ from service.net.addresses import url, why_not_bound
 from service.net.client_limit import ClientLimit
 from service.net.connection_limit import ConnectionLimit, open_files
 from service.net.listener import listen, resolve
+from service.net.refusing import Refusing
 from service.net.shortage import ReserveDescriptors, Shortage
 from service.net.tcp import backlog
 from service.offload.admission import Admission
@@ -145,7 +146,9 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         metrics,
     )
     stack.callback(supervisor.close)
-    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics, ranks)
+    is_shared = blueprint.listener is not None
+    refusing = Refusing(listener, is_shared=is_shared)
+    early_reject = EarlyReject(offloader.always, offload, settings.deadline, metrics, ranks, refusing.note)
     clients = ClientLimit(settings.max_connections_per_client, connection_limit)
     hand_over = HandOver(supervisor, blueprint.tls, clients, metrics, early_reject)
     accept_loop = AcceptLoop(
@@ -153,6 +156,7 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
         settings.accept_batch,
         connection_limit,
         Shortage(connection_limit, reserve, metrics),
+        refusing,
         Callbacks(hand_over.take, supervisor.make_room, broken=lambda _: blueprint.broken()),
         metrics,
     )
@@ -160,11 +164,12 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     drain = Drain(
         listener,
+        refusing,
         accept_loop,
         hand_over,
         supervisor,
         metrics.connections,
-        is_shared=blueprint.listener is not None,
+        is_shared=is_shared,
         tell_application=functools.partial(stopping.tell_application, runner),
     )
     stack.push_async_callback(stopping.connections, drain)

@@ -17,6 +17,7 @@ import termios
 from pathlib import Path
 
 TCP_INFO = getattr(socket, "TCP_INFO", None)
+TCP_DEFER_ACCEPT = getattr(socket, "TCP_DEFER_ACCEPT", None)
 ESTABLISHED, SYN_RECEIVED = 1, 3  # linux/tcp_states.h (a half-open connection is 12 there, and shown as 3)
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 # A classic BPF program over the TCP header (filter.rst in the kernel's documentation): load byte 13, the
@@ -58,6 +59,17 @@ def accept_wait(sock: socket.socket) -> tuple[float, bool]:
         return struct.unpack_from("=I", info, 52)[0] / 1000, struct.unpack_from("=Q", info, 128)[0] > 0
     except (OSError, struct.error):
         return 0.0, False
+
+
+def wait_for_data(listener: socket.socket, seconds: int) -> None:
+    """Accept connections once their first bytes are there (tcp(7), TCP_DEFER_ACCEPT); with 0 at once.
+
+    A connection without bytes is held back until the first retransmission of its SYN-ACK that is at least
+    `seconds` later. Nothing changes where the platform cannot do that.
+    """
+    if TCP_DEFER_ACCEPT is not None:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            listener.setsockopt(socket.IPPROTO_TCP, TCP_DEFER_ACCEPT, seconds)
 
 
 def drop_new_syns(listener: socket.socket) -> bool:

@@ -6,7 +6,8 @@ curves of the experiment would be equal by construction.
 
 Why a record beside the protocol: protocol callbacks alone are not enough. After a failed TLS handshake
 or hand-over neither `connection_made` nor `connection_lost` is ever called. The record exists from accept
-on and is ended by whichever comes first; the second call changes nothing.
+on and is ended by whichever comes first; the second call changes nothing. A connection that is refused in the
+turn in which it is accepted has none: it is counted as both at once.
 """
 
 from __future__ import annotations
@@ -129,20 +130,26 @@ class HandOver:
         Args:
             host: of the peer.
         """
-        record = Record(sock, permit, self._clients, host, self._metrics)
         waited, has_bytes = tcp.accept_wait(sock)
         self._metrics.accept_wait.observe(waited)
-        if has_bytes and self.tls is None:  # a TLS client's request comes after the handshake
-            record.arrived = time.monotonic() - waited
+        # A TLS client's request comes after the handshake.
+        arrived = time.monotonic() - waited if has_bytes and self.tls is None else None
+        verdict = self._check(sock, arrived, host)
+        if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
+            sock.close()
+            self._metrics.connections.passed(ConnectionEnd.CLOSED)
+            permit.release()
+            return
+        record = Record(sock, permit, self._clients, host, self._metrics)
+        record.arrived = arrived
+        if not isinstance(verdict, Verdict):
+            record.place, verdict = verdict, Verdict.PASSED
         if record.is_over_limit:
             sock.close()
             record.end(ConnectionEnd.CLIENT_LIMIT)
             log.warning(
                 "one client has too many connections", client=host, most=self._clients.most, hint=HINT
             )
-            return
-        verdict = self._checked(record)
-        if verdict is Verdict.REFUSED:
             return
         task = self._loop.create_task(self._hand_over(record, verdict))
         self._under_way[task] = record
@@ -170,6 +177,7 @@ class HandOver:
             await asyncio.wait(self._under_way, timeout=1.0)
 
     def _checked(self, record: Record) -> Verdict:
+        """Check a socket that was silent."""
         verdict = self._check(record.socket, record.arrived, record.host)
         if not isinstance(verdict, Verdict):
             record.place = verdict

@@ -16,6 +16,7 @@ import structlog
 
 from metrics.instruments import Connections
 from service.net.accept_loop import AcceptLoop
+from service.net.refusing import Refusing
 from service.net.tcp import backlog, drop_new_syns, half_open
 from service.web.connection import HandOver
 from service.web.supervisor import Supervisor
@@ -36,11 +37,13 @@ class Drain:
 
     Args:
         listener: what the accept loop reads.
+        refusing: holds connections to it back, and then no longer.
         is_shared: other processes go on with the listener: it is left open for them.
         tell_application: sends the application its on_shutdown, until the deadline at most.
     """
 
     listener: socket.socket
+    refusing: Refusing
     accept_loop: AcceptLoop
     hand_over: HandOver
     supervisor: Supervisor
@@ -80,6 +83,7 @@ class Drain:
     async def _empty_queue(self, deadline: float) -> int:
         """Accept what waits in the kernel and close the listener; how many clients could not be accepted."""
         clock = asyncio.get_running_loop().time
+        self.refusing.close()
         if not self.is_shared and drop_new_syns(self.listener):
             await _until(lambda: not half_open(self.listener), min(clock() + HANDSHAKE_SECONDS, deadline))
         taken, left = self.accept_loop.empty_queue(shared=self.is_shared)

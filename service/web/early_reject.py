@@ -17,7 +17,7 @@ import functools
 import re
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -76,6 +76,7 @@ class EarlyReject:
         paths: those whose every GET needs a worker.
         deadline: seconds within which a request must be answered.
         ranks: where each request stands in the queue.
+        refusing: called when a request is refused, or would have been if it had come.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class EarlyReject:
         deadline: float,
         metrics: Metrics,
         ranks: Ranks | None = None,
+        refusing: Callable[[], object] = lambda: None,
     ) -> None:
         self._paths = {path.encode(): path for path in paths}
         self._gate = gate
         self._deadline = deadline
         self._metrics = metrics
         self._ranks = ranks or Ranks()
+        self._refusing = refusing
         self._spread = Spread()
 
     def __call__(self, sock: socket.socket, arrived: float | None = None, host: str = "") -> Verdict | Place:
@@ -118,9 +121,13 @@ class EarlyReject:
             sock.send(_refusal(self._spread(seconds), int(time.time())), WITH_THE_END)
         except BlockingIOError:
             seconds = self._gate.retry_after(self._deadline, arrived, LEAST_URGENT)
-            return Verdict.PASSED if seconds is None else Verdict.SILENT
+            if seconds is None:
+                return Verdict.PASSED
+            self._refusing()
+            return Verdict.SILENT
         except OSError:  # gone: the HTTP server knows what to do
             return Verdict.PASSED
+        self._refusing()
         self._gate.reject(rank)
         self._metrics.request("GET", path, HTTPStatus.SERVICE_UNAVAILABLE, None)  # nobody looked at a clock
         return Verdict.REFUSED

@@ -19,8 +19,15 @@ from metrics.exposition import parse
 from metrics.instruments import Metrics
 from metrics.places import MOST_CONNECTIONS
 from service.net.accept_errors import ErrorClass, classify
-from service.net.accept_loop import TRIES_BEFORE_BROKEN, TRIES_BEFORE_PAUSE, AcceptLoop, Callbacks
+from service.net.accept_loop import (
+    LOOK_SECONDS,
+    TRIES_BEFORE_BROKEN,
+    TRIES_BEFORE_PAUSE,
+    AcceptLoop,
+    Callbacks,
+)
 from service.net.connection_limit import SPARE_DESCRIPTORS, ConnectionLimit, Permit
+from service.net.refusing import Refusing
 from service.net.shortage import PAUSE_SECONDS, ReserveDescriptors, Shortage
 from tests.conftest import Logged
 
@@ -118,6 +125,10 @@ class FakeListener:
         self.closed = True
 
 
+class FakeRefusing:
+    now = False
+
+
 class Bench:
     """An accept loop on fakes, already started."""
 
@@ -127,7 +138,7 @@ class Bench:
         self.held: list[Permit] = []
         self.room: list[int] = []
         self.broken: list[OSError] = []
-        self.reserve = ReserveDescriptors(0)
+        self.reserve, self.refusing = ReserveDescriptors(0), FakeRefusing()
         self.possible: Callable[[], int] = lambda: 1000
         self.connection_limit = ConnectionLimit(limit, self.open_files)
         with mock.patch("asyncio.get_running_loop", return_value=self.loop):
@@ -136,6 +147,7 @@ class Bench:
                 batch,
                 self.connection_limit,
                 Shortage(self.connection_limit, self.reserve, self.metrics),
+                cast("Refusing", self.refusing),
                 Callbacks(self.take, self.room.append, self.broken.append),
                 self.metrics,
             )
@@ -156,6 +168,68 @@ class Bench:
 
     def value(self, name: str) -> float:
         return parse(generate_latest(self.metrics.registry).decode())[name]
+
+
+def polling(*script: object, **more: int) -> Bench:
+    """Requests are refused, and the queue was empty."""
+    bench = Bench(**more)
+    bench.refusing.now = True
+    bench.turn()
+    bench.listener.script.extend(script)
+    return bench
+
+
+def test_while_requests_are_refused_it_looks_by_the_clock_and_takes_all_that_have_come() -> None:
+    bench = polling("a", "b")
+    for _ in range(3):
+        assert bench.loop.reading is None, "nobody wakes it"
+        assert bench.loop.next_timer() == LOOK_SECONDS
+    assert bench.taken == ["a", "b"]
+    assert len(bench.loop.timers) == 1
+    bench.refusing.now = False
+    bench.loop.next_timer()
+    assert not bench.loop.timers
+    bench.listener.script.append("c")
+    bench.turn()
+    assert bench.taken == ["a", "b", "c"]
+
+
+def test_a_look_that_takes_a_whole_batch_does_not_wait_for_the_next() -> None:
+    bench = polling("a", "b", batch=1)
+    bench.loop.next_timer()
+    assert bench.taken == ["a"]
+    assert not bench.loop.timers
+    bench.turn()
+    assert bench.taken == ["a", "b"]
+
+
+def test_a_look_without_a_permit_waits_for_one_and_not_for_the_clock() -> None:
+    bench = polling("a", "b", batch=2, limit=1)
+    bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a"]
+    assert bench.loop.reading is None
+    assert not bench.loop.timers
+    bench.held.pop().release()
+    bench.turn()
+    assert bench.taken == ["a", "b"]
+
+
+def test_a_shortage_at_a_look_pauses_as_any_other() -> None:
+    bench = polling(errno.EMFILE, "a")
+    bench.loop.next_timer()
+    assert bench.loop.reading is None
+    assert len(bench.loop.timers) == 1
+    assert bench.loop.next_timer() == PAUSE_SECONDS
+    bench.turn()
+    assert bench.taken == ["a"]
+
+
+def test_a_drain_ends_the_looks() -> None:
+    bench = polling("a")
+    assert bench.accepting.empty_queue() == (1, 0)
+    assert not bench.loop.timers
+    assert bench.loop.reading is None
 
 
 def test_every_errno_has_one_fate() -> None:

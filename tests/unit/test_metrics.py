@@ -30,6 +30,17 @@ def test_a_connection_is_completed_once_and_the_first_reason_wins() -> None:
     assert values["http_connections_active"] == 1
 
 
+def test_a_connection_that_ends_at_once_is_counted_in_all_the_books_but_was_never_left_active() -> None:
+    metrics = Metrics()
+    metrics.connections.opened(object())
+    metrics.connections.passed(ConnectionEnd.CLOSED)
+    values = scrape(metrics)
+    assert values["http_connections_accepted_total"] == 2
+    assert values["http_connections_completed_total{reason=closed}"] == 1
+    assert values["http_connections_active"] == 1
+    assert values["http_connections_active_peak"] == 2, "both were there in that instant"
+
+
 def test_one_scrape_can_ask_for_the_three_numbers_alone() -> None:
     metrics = Metrics()
     restricted = metrics.registry.restricted_registry(["http_connections_active"])

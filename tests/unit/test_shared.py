@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest, values
@@ -107,6 +108,35 @@ def test_the_books_close_while_processes_live_and_after_they_were_killed(folder:
     assert not heir.connections.ended(held[0], ConnectionEnd.ERROR)
     assert book(folder) == (11, {"closed": 2, "killed": 4}, 5)
     assert heir.connections.snapshot().accepted == 1  # its own alone: the service decides by that
+
+
+def test_who_looks_while_a_slot_is_taken_over_sees_its_connections_killed_once_and_for_all(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start()
+    one.connections.opened(object())
+    die(one)
+    assert book(folder) == (1, {"killed": 1}, 0)
+    write, looks = Slot.write, list[tuple[float, dict[str, float], float]]()
+    looking = threading.Thread(target=lambda: looks.append(book(folder)))
+
+    def late(self: Slot, *counts: Any) -> None:
+        """The lock is taken, and the counts are still those of the dead."""
+        looking.start()
+        looking.join(0.2)
+        write(self, *counts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slot, "write", late)
+        start()
+    looking.join()
+    assert looks == [(1, {"killed": 1}, 0)]
+
+
+def test_a_connection_that_ends_at_once_is_in_the_slot(folder: Path, start: Start) -> None:
+    one = start()
+    one.connections.passed(ConnectionEnd.CLOSED)
+    assert book(folder) == (1, {"closed": 1}, 0)
 
 
 def book(folder: Path) -> tuple[float, dict[str, float], float]:

@@ -17,6 +17,8 @@ from aiohttp import web
 
 from metrics.exposition import total
 from service.app.offloader import Offloader
+from service.lifecycle.states import State
+from service.net import tcp
 from service.offload import admission
 from service.offload.classes import Place
 from service.offload.lane_pool import LanePool
@@ -275,6 +277,29 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     writer.close()
     await writer.wait_closed()
     assert looks == [Verdict.SILENT, Verdict.SILENT, Verdict.REFUSED]
+
+
+@pytest.mark.skipif(tcp.TCP_DEFER_ACCEPT is None, reason="asks for Linux's TCP_DEFER_ACCEPT")
+@pytest.mark.usefixtures("gate")
+async def test_who_is_silent_while_others_are_refused_is_held_back_and_no_drain_loses_it(
+    start: Start,
+) -> None:
+    service, waiting = await busy(start)
+    connections = service.service.metrics.connections
+    assert status_of(await service.get()) == 503
+    before = connections.snapshot().accepted
+    silent = socket.create_connection((service.host, service.port))
+    assert status_of(await service.get()) == 503
+    assert connections.snapshot().accepted == before + 1, "it is before the other in the kernel"
+    reader, writer = await asyncio.open_connection(sock=silent)
+    stopping = asyncio.create_task(service.service.stop())
+    await service.until(lambda: service.service.life.state is State.DRAINING)
+    work.gate.set()
+    writer.write(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert status_of(await reader.read()) in (200, 503)
+    writer.close()
+    assert [status_of(answer) for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert await stopping == 0
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,10 @@ def arrived(client: socket.socket, served: socket.socket, data: bytes) -> None:
 def test_a_request_is_answered_and_ends_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     client, served = pair
     arrived(client, served, GET)
-    gate, metrics = Gate(7), Metrics()
-    assert EarlyReject(["/data"], gate, 3.0, metrics)(served, 5.0) is Verdict.REFUSED
+    gate, metrics, refusals = Gate(7), Metrics(), list[None]()
+    reject = EarlyReject(["/data"], gate, 3.0, metrics, refusing=lambda: refusals.append(None))
+    assert reject(served, 5.0) is Verdict.REFUSED
+    assert len(refusals) == 1
     served.close()
     answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -112,8 +114,10 @@ def test_everybody_else_takes_the_long_way_with_all_that_was_sent(
     client, served = pair
     if sent:
         arrived(client, served, sent)
-    metrics = Metrics()
-    assert EarlyReject(paths, gate, 3.0, metrics)(served) is check
+    metrics, refusals = Metrics(), list[None]()
+    reject = EarlyReject(paths, gate, 3.0, metrics, refusing=lambda: refusals.append(None))
+    assert reject(served) is check
+    assert len(refusals) == (check is Verdict.SILENT)
     assert (gate.expected, gate.rejected, refused(metrics)) == (expected, 0, {})
     if sent:
         assert served.recv(1000) == sent
