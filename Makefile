@@ -106,6 +106,9 @@ replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and
 priorities: $(READY) ## Under overload the urgent are answered, and one greedy client costs the others nothing (3 minutes)
 	$(BIN)/python -m tests.proofs.priorities $(ARGS)
 
+retries: $(READY) ## 300,000 requests with priorities and retries: every attempt is in the books (5 minutes)
+	$(BIN)/python -m tests.proofs.retries
+
 bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, needs wrk)
 	$(BIN)/python -m tests.proofs.accept_bench $(ARGS)
 

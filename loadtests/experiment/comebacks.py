@@ -5,11 +5,13 @@ Each is a yes or no for one run; a case that is void, or was never up, leaves it
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from loadtests.experiment.evidence import Evidence
 from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE, Finding
 from loadtests.experiment.recovery import Recovery
+from loadtests.load.retrying import REQUESTS_PER_RETRY
 
 AT_ONCE_SECONDS: Final = 1
 
@@ -31,6 +33,8 @@ def retries_keep_it_down(evidence: Evidence) -> Finding:
         why = "Retries did not keep it down."
         return Finding(verdict=DID_NOT_HOLD, numbers=numbers, why=why)
     if without.back_seconds is None:
+        if without.work_off_seconds() > without.after_seconds:
+            return Finding(verdict=INCONCLUSIVE, numbers=numbers, why=_too_slow(without.work_off_seconds()))
         why = "It is still down at the end without retries, too."
         return Finding(verdict=DID_NOT_HOLD, numbers=numbers, why=why)
     why = "Same service, same load, same trigger: what differs is that clients try again."
@@ -39,6 +43,10 @@ def retries_keep_it_down(evidence: Evidence) -> Finding:
 
 def budget_suffices(evidence: Evidence) -> Finding:
     """A retry for every tenth request lets it come back."""
+    found = evidence.recovery("pool-budget")
+    needed = found.work_off_seconds(1 + 1 / REQUESTS_PER_RETRY)
+    if found.back_seconds is None and needed > found.after_seconds:
+        return Finding(verdict=INCONCLUSIVE, numbers=_told(found), why=_too_slow(needed))
     return _suffices(evidence, "pool-budget")
 
 
@@ -68,6 +76,12 @@ def _suffices(evidence: Evidence, case: str) -> Finding:
         return Finding(verdict=INCONCLUSIVE, numbers=_told(found), why=why)
     why = "What is left of the retries is less than what the workers have to spare."
     return Finding(verdict=HELD, numbers=_told(found), why=why)
+
+
+def _too_slow(seconds: float) -> str:
+    """The base load depends on the machine's speed; what it leaves of the limit, far more so."""
+    last = f"for {seconds:.0f} s" if seconds < math.inf else "for ever"
+    return f"The machine was too slow to tell: what the trigger left keeps the workers busy {last}."
 
 
 def _is_back(evidence: Evidence, case: str) -> Finding:

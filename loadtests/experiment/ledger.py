@@ -119,5 +119,6 @@ def reconcile(samples: Iterable[Sample], before: Reading, after: Reading, half_o
         active=active,
         unexplained=rest - given_up + carried,
         server_gap=accepted - completed - active,
-        retried=client.attempts - client.sent,
+        # By the numbers of the attempts, not by their count: an attempt that is missing does not close.
+        retried=sum(sample.attempt - 1 for sample in kept if sample.last),
     )

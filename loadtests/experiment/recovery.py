@@ -7,6 +7,7 @@ another way than by being too slow. How many are answered never does.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -42,9 +43,9 @@ class Recovery:
 
     `limit_per_second`: workers / S just before. `answered`: requests that got the expected answer, whichever
     attempt it was, in each second from the first request on; the last one ends with the last request due.
-    `attempts`: sent in each of these seconds. `loads`: base load x S / workers before and after the trigger,
-    with S at the speed that the workers' cores had meanwhile. `client`: the clients' books; `ledger`: these
-    and the service's reconciled, of ours alone, for the others count nothing.
+    `attempts`: sent in each of these seconds. `loads`: base load x S / workers before, in and after the
+    trigger, with S at the speed that the workers' cores had meanwhile. `client`: the clients' books;
+    `ledger`: these and the service's reconciled, of ours alone, for the others count nothing.
     """
 
     case: str
@@ -55,7 +56,7 @@ class Recovery:
     seconds: int
     answered: tuple[int, ...]
     attempts: tuple[int, ...]
-    loads: tuple[float, float]
+    loads: tuple[float, ...]
     lateness_p99_seconds: float | None
     outcomes: dict[str, int]  # of requests
     attempt_outcomes: dict[str, int]
@@ -97,6 +98,18 @@ class Recovery:
         back = down[-1] if down else 0
         return back if back < len(up) else None
 
+    def work_off_seconds(self, attempts: float = 1.0) -> float:
+        """Seconds that what the trigger leaves keeps the workers busy, at the speed that they had.
+
+        Args:
+            attempts: for each request; each of them is worked on, whether or not its client still waits.
+        """
+        _, during, after = self.loads
+        peak = during * self.peak_per_second / self.base_per_second
+        queue = self.seconds * max(attempts * peak - 1, 0.0)
+        spare = 1 - attempts * after
+        return queue / spare if spare > 0 else math.inf
+
     @property
     def after_seconds(self) -> int:
         """For how long it was watched after the trigger."""
@@ -116,7 +129,7 @@ class Measured:
     """What was measured of one case.
 
     `just_before`: a block that saturated the workers, for S and for the speed of their cores then.
-    `piece_seconds`: the speed of the cores before and after the trigger (speed.py); None: not measured.
+    `piece_seconds`: the speed of the cores before, in and after the trigger (speed.py); None: not measured.
     `spoilt`: what went wrong in measuring it. `alive`: whether the design still ran at the end.
     """
 
@@ -126,7 +139,7 @@ class Measured:
     facts: GeneratorFacts
     before: Usage
     after: Usage
-    piece_seconds: tuple[float | None, float | None]
+    piece_seconds: Sequence[float | None]
     ledger: Ledger | None = None
     spoilt: Sequence[str] = ()
     alive: bool = True
@@ -139,9 +152,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
     used = inputs(measured.before, measured.after, plan.cores, generator_share(facts))
     base, peak = measured.phase.segments[0][0], measured.phase.segments[1][0]
     share = base * just_before.demand_seconds / just_before.workers
-    before, after = (
-        share * slowness(just_before.piece_seconds, seconds) for seconds in measured.piece_seconds
-    )
+    loads = [share * slowness(just_before.piece_seconds, seconds) for seconds in measured.piece_seconds]
     begin, count = facts.started_monotonic, trigger.all_seconds
     ended = [s.finished for s in requests(measured.samples) if s.outcome == OK and s.finished is not None]
     sent = [sample.started for sample in measured.samples if sample.started is not None]
@@ -156,7 +167,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
         seconds=trigger.seconds,
         answered=by_second(ended, begin, count),
         attempts=by_second(sent, begin, count),
-        loads=(before, after),
+        loads=tuple(loads),
         lateness_p99_seconds=client.lateness_seconds.p99,
         outcomes=client.outcomes,
         attempt_outcomes=client.attempt_outcomes,
@@ -169,7 +180,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
                     *client.invalid_because,
                     *used.faults(),
                     *measured.spoilt,
-                    *load_faults(before, after),
+                    *load_faults(*loads),
                     *([] if measured.alive else [DIED]),
                     *design_faults(afterwards, refuses=case.design != POOL),
                 ]

@@ -61,9 +61,9 @@ class TriggerBench:
             facts=facts,
             before=before,
             after=after,
-            piece_seconds=(pieces[0].seconds, pieces[-1].seconds),
+            piece_seconds=[piece.seconds for piece in pieces],
             ledger=books.close(samples) if books is not None else None,
-            spoilt=[NO_SPEED] if pieces[0].lost or pieces[-1].lost else [],
+            spoilt=[NO_SPEED] if any(piece.lost for piece in pieces) else [],
             alive=service.is_running(),
         )
         return recovery(self._plan, trigger, case, measured)

@@ -231,7 +231,7 @@ def recovery_of(trigger: Trigger, case: Case, back: int | None) -> Recovery:
         seconds=trigger.seconds,
         answered=tuple(rate for seconds, rate in parts for _ in range(seconds)),
         attempts=tuple(rate for seconds, rate in sent for _ in range(seconds)),
-        loads=(0.58, 0.62),
+        loads=(0.58, 0.6, 0.62),
         lateness_p99_seconds=0.001,
         outcomes={"ok": requests},
         attempt_outcomes={"ok": attempts},

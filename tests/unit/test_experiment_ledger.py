@@ -141,6 +141,7 @@ def test_a_request_that_is_tried_again_is_planned_once_and_connected_as_often_as
     assert found.closes
     assert_balanced(found)
     assert not replace(found, retried=2).closes
+    assert not reconcile([*tries[:3], *tries[4:]], reading(), served(4), HalfOpen()).closes, "one is missing"
 
 
 def test_books_are_added_up_class_by_class() -> None:

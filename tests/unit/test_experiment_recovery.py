@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -61,7 +62,7 @@ def went(
         "facts": FACTS,
         "before": NOBODY,
         "after": used(),
-        "piece_seconds": (160e-6, 160e-6),
+        "piece_seconds": (160e-6,) * 3,
     }
     return recovery(PLAN, trigger(), case or CASE, Measured(**{**fields, **changes}))
 
@@ -70,7 +71,7 @@ def test_a_case_is_counted_second_by_second_from_its_first_request_to_its_last()
     found = went()
     assert found.answered == found.attempts == (6,) * 6
     assert (found.limit_per_second, found.base_per_second, found.peak_per_second) == (200, 120, 600)
-    assert found.loads == pytest.approx((0.6, 0.6))
+    assert found.loads == pytest.approx((0.6,) * 3)
     assert found.void_because == ()
     assert found.outcomes == {"ok": 36}
 
@@ -97,17 +98,19 @@ def test_what_lies_outside_its_seconds_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("pieces", "loads", "void"),
     [
-        ((160e-6, 160e-6), (0.6, 0.6), False),
-        ((121e-6, 212e-6), (0.45375, 0.795), False),
-        ((119e-6, 160e-6), (0.44625, 0.6), True),
-        ((160e-6, 119e-6), (0.6, 0.44625), True),
-        ((214e-6, 160e-6), (0.8025, 0.6), True),
-        ((160e-6, 214e-6), (0.6, 0.8025), True),
-        ((None, None), (0.6, 0.6), False),  # no speed on this system
+        ((160e-6, 160e-6, 160e-6), (0.6, 0.6, 0.6), False),
+        ((121e-6, 160e-6, 212e-6), (0.45375, 0.6, 0.795), False),
+        ((119e-6, 160e-6, 160e-6), (0.44625, 0.6, 0.6), True),
+        ((160e-6, 160e-6, 119e-6), (0.6, 0.6, 0.44625), True),
+        ((160e-6, 119e-6, 160e-6), (0.6, 0.44625, 0.6), True),
+        ((214e-6, 160e-6, 160e-6), (0.8025, 0.6, 0.6), True),
+        ((160e-6, 214e-6, 160e-6), (0.6, 0.8025, 0.6), True),
+        ((160e-6, 160e-6, 214e-6), (0.6, 0.6, 0.8025), True),
+        ((None, None, None), (0.6, 0.6, 0.6), False),  # no speed on this system
     ],
 )
 def test_a_case_is_void_if_the_speed_of_the_machine_moved_its_base_load(
-    pieces: tuple[float | None, float | None], loads: tuple[float, float], void: bool
+    pieces: tuple[float | None, ...], loads: tuple[float, ...], void: bool
 ) -> None:
     found = went(piece_seconds=pieces)
     assert found.loads == pytest.approx(loads)
@@ -208,3 +211,22 @@ def test_the_parts_of_a_case_have_their_means_and_its_first_second_is_left_out_i
     assert (found.before_per_second, found.during_per_second, found.after_per_second) == (120, 35, 20)
     assert found.after_seconds == 3
     assert ended(10, before=(100,)).before_per_second == 100
+
+
+@pytest.mark.parametrize(
+    ("loads", "attempts", "seconds"),
+    [
+        ((0.6, 0.6, 0.6), 1.0, 10.0),  # 2 s at 3x leave 4 s of work, and 0.4 are to spare
+        ((0.9, 0.6, 0.6), 1.0, 10.0),  # what was before has left nothing
+        ((0.6, 0.6, 0.75), 1.0, 16.0),
+        ((0.6, 0.9, 0.6), 1.0, 17.5),
+        ((0.6, 0.6, 0.6), 1.1, 4.6 / 0.34),
+        ((0.6, 0.1, 0.6), 1.0, 0.0),
+        ((0.6, 0.6, 0.6), 4.0, math.inf),
+    ],
+)
+def test_what_a_trigger_leaves_is_worked_off_by_what_the_base_load_leaves(
+    loads: tuple[float, ...], attempts: float, seconds: float
+) -> None:
+    found = replace(ended(0, 0, 0), loads=loads, base_per_second=120.0, peak_per_second=600.0)
+    assert found.work_off_seconds(attempts) == pytest.approx(seconds)
