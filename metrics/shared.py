@@ -34,7 +34,7 @@ MODES: Final[dict[str, Literal["livesum", "livemax"]]] = {"sum": "livesum", "max
 
 
 class KeptConnections(Connections):
-    """Connection counts that are written to the slot with every change, before anything else happens."""
+    """Connection counts that are written to the slot with every change."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot.peaks)
@@ -204,17 +204,18 @@ class Together(Collector):
     def __init__(self, folder: Path, stall_seconds: float) -> None:
         self._folder = folder
         self._stall_seconds = stall_seconds
+        self._lock = threading.Lock()
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def ready(self) -> tuple[bool, str]:
         """Whether any process is ready, and the states of all; may be called from any thread."""
-        said = [self._ready(slot) for slot in look(self._folder) if slot.alive]
+        said = [self._ready(slot) for slot in self._look() if slot.alive]
         return any(ready for ready, _ in said), ", ".join(why for _, why in said) or "no process"
 
     def count_ready(self, *, but: int) -> int:
         """How many processes are ready, without that of slot `but`."""
-        return sum(self._ready(slot)[0] for slot in look(self._folder) if slot.alive and slot.number != but)
+        return sum(self._ready(slot)[0] for slot in self._look() if slot.alive and slot.number != but)
 
     def _ready(self, slot: Look) -> tuple[bool, str]:
         # Its event loop writes this once a second. One that has stalled is still what it said last.
@@ -232,10 +233,14 @@ class Together(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families of one moment, those without a sample too."""
-        slots = look(self._folder)
+        slots = self._look()
         merged = MultiProcessCollector.merge(self._files(slots))  # type: ignore[no-untyped-call]
         book = families(total(slot.book for slot in slots))
         return {family.name: family for family in (*self.describe(), *merged, *book)}.values()
+
+    def _look(self) -> list[Look]:
+        with self._lock:  # looks that overlap again and again would keep new processes out
+            return look(self._folder)
 
     def _files(self, slots: list[Look]) -> list[str]:
         living = {slot.number for slot in slots if slot.alive}

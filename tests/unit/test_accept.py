@@ -109,11 +109,15 @@ class FakeListener:
     def __init__(self, *script: object) -> None:
         self.script = list(script)
         self.closed = False
+        self.asked = 0
 
     def accept(self) -> tuple[object, None]:
+        self.asked += 1
         if not self.script:
             raise BlockingIOError(errno.EAGAIN, "empty")
         step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
         if isinstance(step, int):
             raise OSError(step, "injected")
         return step, None
@@ -225,6 +229,14 @@ def test_a_shortage_at_a_look_pauses_as_any_other() -> None:
     assert bench.taken == ["a"]
 
 
+def test_a_look_that_breaks_is_not_the_last() -> None:
+    bench = polling(MemoryError(), "a")
+    with pytest.raises(MemoryError):
+        bench.loop.next_timer()
+    bench.turn()
+    assert bench.taken == ["a"]
+
+
 def test_a_drain_ends_the_looks() -> None:
     bench = polling("a")
     assert bench.accepting.empty_queue() == (1, 0)
@@ -246,6 +258,21 @@ def test_a_turn_takes_at_most_one_batch() -> None:
     assert bench.taken == ["a", "b"]
     bench.turn()
     assert bench.taken == ["a", "b", "c"]
+
+
+def test_it_asks_for_no_more_than_wait() -> None:
+    bench = Bench("a", "b")
+    bench.turn()
+    assert (bench.taken, bench.listener.asked) == (["a", "b"], 2)
+    bench.turn()
+    assert bench.listener.asked == 3, "woken for a connection that another process has taken"
+
+
+def test_where_the_kernel_does_not_tell_how_many_wait_it_asks_until_there_is_none() -> None:
+    bench = Bench("a", "b")
+    with mock.patch("service.net.tcp.TCP_INFO", None):
+        bench.turn()
+    assert (bench.taken, bench.listener.asked) == (["a", "b"], 3)
 
 
 def test_a_lost_connection_does_not_delay_the_next() -> None:

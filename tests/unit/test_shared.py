@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import struct
@@ -123,7 +124,7 @@ def test_who_looks_while_a_slot_is_taken_over_sees_its_connections_killed_once_a
     def late(self: Slot, *counts: Any) -> None:
         """The lock is taken, and the counts are still those of the dead."""
         looking.start()
-        looking.join(0.2)
+        looking.join(0.02)
         write(self, *counts)
 
     with monkeypatch.context() as patch:
@@ -131,6 +132,27 @@ def test_who_looks_while_a_slot_is_taken_over_sees_its_connections_killed_once_a
         start()
     looking.join()
     assert looks == [(1, {"killed": 1}, 0)]
+
+
+def test_nobody_waits_for_a_process_that_was_stopped_while_it_took_a_slot_over(
+    folder: Path, start: Start
+) -> None:
+    one = start()
+    one.connections.opened(object())
+    with (folder / "takeover").open("rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        assert book(folder) == (1, {}, 1)
+        assert start().slot.number == 1
+
+
+def test_slots_of_a_version_without_takeovers_are_read_by_one_who_may_write_nothing(
+    folder: Path, start: Start
+) -> None:
+    assert look(folder) == []
+    start().connections.passed(ConnectionEnd.CLOSED)
+    (folder / "takeover").unlink()
+    assert book(folder) == (1, {"closed": 1}, 0)
+    assert not (folder / "takeover").exists()
 
 
 def test_a_connection_that_ends_at_once_is_in_the_slot(folder: Path, start: Start) -> None:

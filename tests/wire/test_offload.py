@@ -279,6 +279,21 @@ async def test_who_asks_a_moment_after_connecting_is_refused_as_cheaply(
     assert looks == [Verdict.SILENT, Verdict.SILENT, Verdict.REFUSED]
 
 
+@pytest.mark.usefixtures("gate")
+async def test_who_has_too_many_connections_is_closed_and_counted_so_while_others_are_refused(
+    start: Start,
+) -> None:
+    service, _ = await busy(start, max_connections_per_client=2)
+    reader, writer = await service.connect()
+    with contextlib.suppress(ConnectionError):  # it may be closed before the request is there
+        writer.write(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert await reader.read() == b""
+    writer.close()
+    values = await service.scrape()
+    assert values["http_connections_completed_total{reason=client_limit}"] == 1
+    assert total(values, "http_requests_total", status="503") == 0
+
+
 @pytest.mark.skipif(tcp.TCP_DEFER_ACCEPT is None, reason="asks for Linux's TCP_DEFER_ACCEPT")
 @pytest.mark.usefixtures("gate")
 async def test_who_is_silent_while_others_are_refused_is_held_back_and_no_drain_loses_it(
