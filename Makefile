@@ -106,6 +106,9 @@ replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and
 priorities: $(READY) ## Under overload the urgent are answered, and one greedy client costs the others nothing (3 minutes)
 	$(BIN)/python -m tests.proofs.priorities $(ARGS)
 
+overload: $(READY) ## What clients feel at 3x and 10x the limit, and what the service says of it (2 minutes)
+	$(BIN)/python -m tests.proofs.overload
+
 retries: $(READY) ## 300,000 requests with priorities and retries: every attempt is in the books (5 minutes)
 	$(BIN)/python -m tests.proofs.retries
 

@@ -5,7 +5,6 @@ Each is a yes or no for one run; a case that is void, or was never up, leaves it
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from loadtests.experiment.evidence import Evidence
@@ -14,6 +13,11 @@ from loadtests.experiment.recovery import Recovery
 from loadtests.load.retrying import REQUESTS_PER_RETRY
 
 AT_ONCE_SECONDS: Final = 1
+
+TOO_SLOW: Final = (
+    "The machine was too slow to tell: what the trigger left alone keeps the workers busy for longer than "
+    "the watch."
+)
 
 
 def stays_down(evidence: Evidence) -> Finding:
@@ -32,9 +36,9 @@ def retries_keep_it_down(evidence: Evidence) -> Finding:
     if not with_.stays_down:
         why = "Retries did not keep it down."
         return Finding(verdict=DID_NOT_HOLD, numbers=numbers, why=why)
+    if _is_too_slow(with_) or (without.back_seconds is None and _is_too_slow(without)):
+        return Finding(verdict=INCONCLUSIVE, numbers=numbers, why=TOO_SLOW)
     if without.back_seconds is None:
-        if without.work_off_seconds() > without.after_seconds:
-            return Finding(verdict=INCONCLUSIVE, numbers=numbers, why=_too_slow(without.work_off_seconds()))
         why = "It is still down at the end without retries, too."
         return Finding(verdict=DID_NOT_HOLD, numbers=numbers, why=why)
     why = "Same service, same load, same trigger: what differs is that clients try again."
@@ -43,11 +47,7 @@ def retries_keep_it_down(evidence: Evidence) -> Finding:
 
 def budget_suffices(evidence: Evidence) -> Finding:
     """A retry for every tenth request lets it come back."""
-    found = evidence.recovery("pool-budget")
-    needed = found.work_off_seconds(1 + 1 / REQUESTS_PER_RETRY)
-    if found.back_seconds is None and needed > found.after_seconds:
-        return Finding(verdict=INCONCLUSIVE, numbers=_told(found), why=_too_slow(needed))
-    return _suffices(evidence, "pool-budget")
+    return _suffices(evidence, "pool-budget", 1 + 1 / REQUESTS_PER_RETRY)
 
 
 def backoff_suffices(evidence: Evidence) -> Finding:
@@ -65,23 +65,28 @@ def ours_is_back(evidence: Evidence) -> Finding:
     return _is_back(evidence, "offloop-immediate")
 
 
-def _suffices(evidence: Evidence, case: str) -> Finding:
-    """Back by the end of the watch, where clients that try again at once keep it down."""
+def _suffices(evidence: Evidence, case: str, attempts: float = 1.0) -> Finding:
+    """Back by the end of the watch, where clients that try again at once keep it down.
+
+    Args:
+        attempts: for each request, at least.
+    """
     at_once, found = evidence.recovery("pool-immediate"), evidence.recovery(case)
     if found.back_seconds is None:
+        if _is_too_slow(found, attempts):
+            return Finding(verdict=INCONCLUSIVE, numbers=_told(found), why=TOO_SLOW)
         why = "It is still down at the end."
         return Finding(verdict=DID_NOT_HOLD, numbers=_told(found), why=why)
-    if not at_once.stays_down:
+    if not at_once.stays_down or _is_too_slow(at_once):
         why = "Clients that try again at once did not keep it down either, so there is nothing to prevent."
         return Finding(verdict=INCONCLUSIVE, numbers=_told(found), why=why)
     why = "What is left of the retries is less than what the workers have to spare."
     return Finding(verdict=HELD, numbers=_told(found), why=why)
 
 
-def _too_slow(seconds: float) -> str:
-    """The base load depends on the machine's speed; what it leaves of the limit, far more so."""
-    last = f"for {seconds:.0f} s" if seconds < math.inf else "for ever"
-    return f"The machine was too slow to tell: what the trigger left keeps the workers busy {last}."
+def _is_too_slow(found: Recovery, attempts: float = 1.0) -> bool:
+    """Whether it may be down at the end for what the trigger left alone, and not for retries."""
+    return found.work_off_seconds(attempts) > found.after_seconds
 
 
 def _is_back(evidence: Evidence, case: str) -> Finding:

@@ -56,7 +56,7 @@ class Recovery:
     seconds: int
     answered: tuple[int, ...]
     attempts: tuple[int, ...]
-    loads: tuple[float, ...]
+    loads: tuple[float, float, float]
     lateness_p99_seconds: float | None
     outcomes: dict[str, int]  # of requests
     attempt_outcomes: dict[str, int]
@@ -106,7 +106,7 @@ class Recovery:
         """
         _, during, after = self.loads
         peak = during * self.peak_per_second / self.base_per_second
-        queue = self.seconds * max(attempts * peak - 1, 0.0)
+        queue = self.seconds * max(attempts * peak - 1, 0.0) * after / during
         spare = 1 - attempts * after
         return queue / spare if spare > 0 else math.inf
 
@@ -153,6 +153,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
     base, peak = measured.phase.segments[0][0], measured.phase.segments[1][0]
     share = base * just_before.demand_seconds / just_before.workers
     loads = [share * slowness(just_before.piece_seconds, seconds) for seconds in measured.piece_seconds]
+    before, during, after = loads
     begin, count = facts.started_monotonic, trigger.all_seconds
     ended = [s.finished for s in requests(measured.samples) if s.outcome == OK and s.finished is not None]
     sent = [sample.started for sample in measured.samples if sample.started is not None]
@@ -167,7 +168,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
         seconds=trigger.seconds,
         answered=by_second(ended, begin, count),
         attempts=by_second(sent, begin, count),
-        loads=tuple(loads),
+        loads=(before, during, after),
         lateness_p99_seconds=client.lateness_seconds.p99,
         outcomes=client.outcomes,
         attempt_outcomes=client.attempt_outcomes,

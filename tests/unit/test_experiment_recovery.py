@@ -218,8 +218,8 @@ def test_the_parts_of_a_case_have_their_means_and_its_first_second_is_left_out_i
     [
         ((0.6, 0.6, 0.6), 1.0, 10.0),  # 2 s at 3x leave 4 s of work, and 0.4 are to spare
         ((0.9, 0.6, 0.6), 1.0, 10.0),  # what was before has left nothing
-        ((0.6, 0.6, 0.75), 1.0, 16.0),
-        ((0.6, 0.9, 0.6), 1.0, 17.5),
+        ((0.6, 0.6, 0.75), 1.0, 20.0),  # 800 requests wait, and of 160 a second 120 come
+        ((0.6, 0.9, 0.6), 1.0, 35 / 3),
         ((0.6, 0.6, 0.6), 1.1, 4.6 / 0.34),
         ((0.6, 0.1, 0.6), 1.0, 0.0),
         ((0.6, 0.6, 0.6), 4.0, math.inf),
