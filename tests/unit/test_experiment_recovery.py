@@ -226,7 +226,7 @@ def test_the_parts_of_a_case_have_their_means_and_its_first_second_is_left_out_i
     ],
 )
 def test_what_a_trigger_leaves_is_worked_off_by_what_the_base_load_leaves(
-    loads: tuple[float, ...], attempts: float, seconds: float
+    loads: tuple[float, float, float], attempts: float, seconds: float
 ) -> None:
     found = replace(ended(0, 0, 0), loads=loads, base_per_second=120.0, peak_per_second=600.0)
     assert found.work_off_seconds(attempts) == pytest.approx(seconds)
