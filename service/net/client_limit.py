@@ -46,14 +46,10 @@ class ClientLimit:
         """Count one connection from the address `host`: its client, for `leave`; None if it has too many."""
         client = client_of(host)
         held = self.held.get(client, 0)
-        if self._is_too_many(held, host):
+        if held and held >= self.most and not self._is_exempt(host):
             return None
         self.held[client] = held + 1
         return client
-
-    def has_room(self, host: str) -> bool:
-        """Whether `enter` would count one more."""
-        return not self._is_too_many(self.held.get(client_of(host), 0), host)
 
     def leave(self, client: Client) -> None:
         """A connection that was counted has ended."""
@@ -62,9 +58,6 @@ class ClientLimit:
             self.held[client] = left
         else:
             del self.held[client]
-
-    def _is_too_many(self, held: int, host: str) -> bool:
-        return held > 0 and held >= self.most and not self._is_exempt(host)
 
     def _is_exempt(self, host: str) -> bool:
         if not host:

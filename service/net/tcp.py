@@ -18,6 +18,8 @@ from pathlib import Path
 
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 TCP_DEFER_ACCEPT = getattr(socket, "TCP_DEFER_ACCEPT", None)
+RECEIVED = struct.Struct("=52xI72xQ")  # tcpi_last_data_recv, tcpi_bytes_received
+QUEUE = struct.Struct("=24xII")  # of a listener: connections that wait, and how many may
 ESTABLISHED, SYN_RECEIVED = 1, 3  # linux/tcp_states.h (a half-open connection is 12 there, and shown as 3)
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 # A classic BPF program over the TCP header (filter.rst in the kernel's documentation): load byte 13, the
@@ -38,8 +40,8 @@ def backlog(listener: socket.socket) -> tuple[int, int]:
     if TCP_INFO is None:
         return 0, 0
     try:
-        waiting, limit = struct.unpack_from("=II", listener.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 32), 24)
-    except OSError:  # closed meanwhile, or not a TCP socket
+        waiting, limit = QUEUE.unpack(listener.getsockopt(socket.IPPROTO_TCP, TCP_INFO, QUEUE.size))
+    except (OSError, struct.error):  # closed meanwhile, or not a TCP socket
         return 0, 0
     return waiting, limit
 
@@ -55,10 +57,10 @@ def accept_wait(sock: socket.socket) -> tuple[float, bool]:
     if TCP_INFO is None:
         return 0.0, False
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 136)
-        return struct.unpack_from("=I", info, 52)[0] / 1000, struct.unpack_from("=Q", info, 128)[0] > 0
+        last_data, received = RECEIVED.unpack(sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, RECEIVED.size))
     except (OSError, struct.error):
         return 0.0, False
+    return last_data / 1000, received > 0
 
 
 def wait_for_data(listener: socket.socket, seconds: int) -> None:

@@ -25,7 +25,7 @@ import structlog
 from metrics.instruments import ConnectionEnd, Metrics
 from service.log.setup import bound
 from service.net import tcp
-from service.net.client_limit import ClientLimit
+from service.net.client_limit import Client, ClientLimit
 from service.net.connection_limit import Permit
 from service.offload.classes import Place
 from service.web.deadlines import Stage
@@ -63,13 +63,19 @@ class Record:
     __slots__ = ("_client", "_clients", "_metrics", "_permit", "arrived", "host", "place", "socket")
 
     def __init__(
-        self, sock: socket.socket, permit: Permit, clients: ClientLimit, host: str, metrics: Metrics
+        self,
+        sock: socket.socket,
+        permit: Permit,
+        clients: ClientLimit,
+        client: Client | None,
+        host: str,
+        metrics: Metrics,
     ) -> None:
         self.socket = sock
         self.host = host
         """The address of its peer; empty if that has none."""
         self._clients = clients
-        self._client = clients.enter(host)
+        self._client = client
         self._permit = permit
         self._metrics = metrics
         self.arrived: float | None = None
@@ -134,13 +140,21 @@ class HandOver:
         self._metrics.accept_wait.observe(waited)
         # A TLS client's request comes after the handshake.
         arrived = time.monotonic() - waited if has_bytes and self.tls is None else None
-        verdict = self._check(sock, arrived, host) if self._clients.has_room(host) else Verdict.PASSED
-        if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
-            sock.close()
-            self._metrics.connections.passed(ConnectionEnd.CLOSED)
-            permit.release()
-            return
-        record = Record(sock, permit, self._clients, host, self._metrics)
+        client = self._clients.enter(host)
+        verdict: Verdict | Place = Verdict.PASSED
+        if client is not None:
+            try:
+                verdict = self._check(sock, arrived, host)
+            except BaseException:
+                self._clients.leave(client)
+                raise
+            if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
+                sock.close()
+                self._metrics.connections.passed(ConnectionEnd.CLOSED)
+                self._clients.leave(client)
+                permit.release()
+                return
+        record = Record(sock, permit, self._clients, client, host, self._metrics)
         record.arrived = arrived
         if not isinstance(verdict, Verdict):
             record.place, verdict = verdict, Verdict.PASSED

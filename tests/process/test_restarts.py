@@ -19,6 +19,11 @@ def test_a_stop_under_load_answers_whoever_was_connected(tmp_path: Path) -> None
 
 
 @pytest.mark.alone
+def test_a_stop_while_requests_are_refused_answers_them_too(tmp_path: Path) -> None:
+    restarts.terminated(tmp_path, times=1, rate=1500, seconds=1.5, refusing=True)
+
+
+@pytest.mark.alone
 def test_a_restart_on_a_listener_that_is_held_refuses_nobody(tmp_path: Path) -> None:
     restarts.handed_over(tmp_path, seconds=2, rate=50)
 
