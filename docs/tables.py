@@ -335,7 +335,8 @@ WORK_MS = {
 
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
-    *("io-processes", "chaos", "goodbyes", "beside-tools", "generator", "invalid", "capacity"),
+    *("io-processes", "chaos", "goodbyes", "lossy", "guided-fuzz", "refusals", "replicas"),
+    *("beside-tools", "generator", "invalid", "capacity"),
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
