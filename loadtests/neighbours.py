@@ -55,14 +55,14 @@ class Shares:
     throttled: float
     idle_cores: float = 0.0  # cores that were idle
 
-    def faults(self) -> tuple[str, ...]:
+    def faults(self, most_stolen: float = MOST_STOLEN) -> tuple[str, ...]:
         """Why what was measured meanwhile says nothing about the service; empty if it may be judged.
 
         By the inputs alone, never by the results: dropping figures for what they say is a way to find what
         one expects.
         """
         found = []
-        if self.stolen > MOST_STOLEN:
+        if self.stolen > most_stolen:
             found.append(self.told(f"the hypervisor took {self.stolen:.0%} of the CPU time", "stolen"))
         # A neighbour on a core that would be idle disturbs nothing: this may be a large machine.
         if self.others > MOST_OTHERS and self.idle_cores < 1:

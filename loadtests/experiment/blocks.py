@@ -14,7 +14,7 @@ from loadtests.experiment.counters import Reading
 from loadtests.experiment.ledger import Ledger
 from loadtests.experiment.plan import Variant
 from loadtests.load.facts import GeneratorFacts
-from loadtests.neighbours import Shares, Usage, shares
+from loadtests.neighbours import MOST_STOLEN, Shares, Usage, shares
 
 ENDED_EARLY: Final = "a reading came after the load had ended: the machine stood still"
 NO_SPEED: Final = "the worker could not be followed: it was replaced meanwhile"
@@ -30,9 +30,9 @@ class Inputs(Shares):
 
     generator: float  # share of one core, while it sent
 
-    def faults(self) -> tuple[str, ...]:
+    def faults(self, most_stolen: float = MOST_STOLEN) -> tuple[str, ...]:
         """Why what was measured meanwhile says nothing about the service; empty if it may be judged."""
-        found = Shares.faults(self)
+        found = Shares.faults(self, most_stolen)
         if self.generator > MOST_GENERATOR:
             found = (*found, f"the load generator was busy for {self.generator:.0%} of its core")
         return found

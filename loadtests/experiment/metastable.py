@@ -36,6 +36,7 @@ FACTORS: Final = Factors(
     # one generator does on time at 20 ms. With longer work 64 in flight are more than a client waits for.
     work_ms=20.0,
     clients=4,  # of the blocks that measure S: with 8 ours would refuse some, should the machine be slow
+    block_seconds=3.0,  # the rates of half a minute follow from one block, and the next has another S
     cycles=1,
     more_cycles=0,
     overload=3.0,

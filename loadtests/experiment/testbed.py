@@ -198,8 +198,11 @@ class Testbed:
             service, workers = self._services[case.design], self._workers[case.design]
             return bench.measure(case, service, workers, just_before, tell)
         variant = self.plan.variant(just_before.variant)
-        with DesignChild(case.design, variant, self._folder.log_of(case.name)) as design:
-            return bench.measure(case, design, self._warm_up(variant, design), just_before, tell)
+        try:
+            with DesignChild(case.design, variant, self._folder.log_of(case.name)) as design:
+                return bench.measure(case, design, self._warm_up(variant, design), just_before, tell)
+        finally:
+            self.neighbours.refresh()  # its workers are gone, and so is the time that they had used
 
     def kill(self, variant: Variant) -> Kill:
         """Kill one worker of a saturated variant, and record what its clients see."""

@@ -115,11 +115,15 @@ def counts(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What to repeat, and under which name its rows are kept."""
+    """What to repeat, and under which name its rows are kept.
+
+    `kept`: where the run folders stay; None: nowhere.
+    """
 
     preset: str
     runs: int
     neighbour: str
+    kept: Path | None = None
 
     @property
     def name(self) -> str:
@@ -133,8 +137,9 @@ def repeat(order: Order) -> dict[str, Any]:
     """All runs of an order: counts, and a row for each."""
     rows = []
     for number in range(1, order.runs + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(row_of(once(order.preset, number, order.neighbour, Path(folder) / "run")))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "run" if order.kept is None else order.kept / str(number)
+            rows.append(row_of(once(order.preset, number, order.neighbour, folder)))
         print(f"{order.name} {number}/{order.runs}: {json.dumps(rows[-1])}", file=sys.stderr, flush=True)
         time.sleep(2)  # what the run left to the kernel is not the next one's
     return {"runs": order.runs, "verdicts": counts(rows), "opposite": opposites(rows), "rows": rows}
@@ -146,8 +151,9 @@ def main() -> int:
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="none")
+    parser.add_argument("--folder", type=Path, help="keep the run folders here")
     given = parser.parse_args()
-    order = Order(given.preset, given.runs, given.neighbour)
+    order = Order(given.preset, given.runs, given.neighbour, given.folder)
     found = repeat(order)
     file = FOLDER / "repeats.json"
     kept = json.loads(file.read_text())["figures"] if file.exists() else {}

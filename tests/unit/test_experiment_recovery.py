@@ -121,7 +121,7 @@ def test_a_case_is_void_if_the_speed_of_the_machine_moved_its_base_load(
     ("changes", "why"),
     [
         ({"after": used(busy_seconds=9.0, idle_seconds=3.0)}, "other processes of this machine used 25%"),
-        ({"after": used(stolen_seconds=0.5)}, "the hypervisor took 4%"),
+        ({"after": used(stolen_seconds=0.7)}, "the hypervisor took 6%"),
         ({"facts": replace(FACTS, sending_cpu_seconds=5.4)}, "the generator used 90% of its one core"),
         ({"spoilt": [NO_SPEED]}, NO_SPEED),
     ],
