@@ -102,13 +102,14 @@ class Recovery:
         back = down[-1] if down else 0
         return back if back < len(up) else None
 
-    def work_off_seconds(self, attempts: float = 1.0) -> float:
+    def work_off_seconds(self, attempts: float = 1.0, left: float = 1.0) -> float:
         """Seconds that what the trigger leaves keeps the workers busy, at the speed that they had.
 
         Args:
             attempts: for each request; each of them is worked on, whether or not its client still waits.
+            left: share of their cores that is left to the workers.
         """
-        _, during, after = self.loads
+        during, after = (load / left for load in self.loads[1:])
         peak = during * self.peak_per_second / self.base_per_second
         queue = self.seconds * max(attempts * peak - 1, 0.0) * after / during
         spare = 1 - attempts * after

@@ -6,7 +6,7 @@ Knows what spoils a run. Touches nothing: witness.py observes.
 import dataclasses
 from typing import Any
 
-from loadtests.neighbours import Share, Shares
+from loadtests.neighbours import MOST_STOLEN, Share, Shares
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +18,9 @@ class Surroundings(Shares):
 
     shared_machine: bool = False  # --shared-machine: a caution and no fault
 
-    def faults(self) -> tuple[str, ...]:
+    def faults(self, most_stolen: float = MOST_STOLEN) -> tuple[str, ...]:
         """Why the run says nothing about the server; empty if it may be judged."""
-        found = [] if self.shared_machine else list(Shares.faults(self))
+        found = [] if self.shared_machine else list(Shares.faults(self, most_stolen))
         if self.foreign_connections:
             found.append(
                 f"other clients used the server: {self.foreign_connections} of its connections were not this "

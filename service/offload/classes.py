@@ -7,16 +7,26 @@ most eight, each from its first request on, so a service whose requests are all 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from service.offload.task import USUAL, Client, Task
+
+LOAD_SECONDS: Final = 1.0
+"""How far back the load of a class goes: several times longer than a task may wait, so that it does not
+follow the few that happen to be urgent at the moment."""
+
+MISSED_SECONDS: Final = 10.0
+"""For how long it counts that a task has waited longer than was predicted. Cores that others use as well are
+slow now and then, and what was admitted just before waits for all of that."""
 
 
 class TaskClass:
     """All that waits with one urgency."""
 
-    __slots__ = ("held", "places", "tasks", "urgency")
+    __slots__ = ("_busy", "_missed", "_missed_at", "_until", "held", "places", "tasks", "urgency")
 
     def __init__(self, urgency: int) -> None:
         self.urgency = urgency
@@ -27,6 +37,30 @@ class TaskClass:
         self.held: dict[Client, int] = {}
         """How many tasks and places each client has, of those whose share is bounded; one with none is
         forgotten."""
+        self._busy, self._until = 0.0, -math.inf
+        self._missed, self._missed_at = 0.0, -math.inf
+
+    def kept_busy(self, seconds: float, now: float) -> None:
+        """A task of this class has kept a worker busy for so long, until `now` of a monotonic clock.
+
+        A long one counts as `LOAD_SECONDS`, or for a while it would look like many.
+        """
+        self._busy = self.load(now) * LOAD_SECONDS + min(seconds, LOAD_SECONDS)
+        self._until = now
+
+    def load(self, now: float) -> float:
+        """Workers that this class keeps busy: the average over some `LOAD_SECONDS`."""
+        return self._busy / LOAD_SECONDS * math.exp((self._until - now) / LOAD_SECONDS)
+
+    def waited(self, seconds: float, expected: float, now: float) -> None:
+        """A task has waited for so long until `now`, and was expected to wait otherwise."""
+        missed = seconds - expected
+        if missed > self.margin(now):
+            self._missed, self._missed_at = missed, now
+
+    def margin(self, now: float) -> float:
+        """Seconds by which tasks have waited longer than expected; forgotten over `MISSED_SECONDS`."""
+        return self._missed * math.exp((self._missed_at - now) / MISSED_SECONDS)
 
     def enter(self, client: Client) -> None:
         """Count a task or a place of `client`."""
@@ -57,12 +91,14 @@ class Place:
         if client is not None:
             kept_in.enter(client)
 
-    def release(self) -> None:
-        """Keep it no more; only the first call changes anything."""
-        if self in self._kept_in.places:
-            self._kept_in.places.remove(self)
-            if self._client is not None:
-                self._kept_in.leave(self._client)
+    def release(self) -> bool:
+        """Keep it no more; whether it was kept until now."""
+        if self not in self._kept_in.places:
+            return False
+        self._kept_in.places.remove(self)
+        if self._client is not None:
+            self._kept_in.leave(self._client)
+        return True
 
 
 class Classes:

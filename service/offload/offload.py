@@ -141,7 +141,7 @@ class Offload:
                 can be done; not before the deadline.
             arrived: when the request came, by `time.monotonic()`; None: now.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
-            place: the one that `expect` kept for it: the task takes it.
+            place: the one that `expect` kept for it: the task takes it, however long the queue is by now.
             rank: where it stands in the queue.
 
         Raises:
@@ -152,9 +152,8 @@ class Offload:
         """
         now = time.monotonic()
         arrived = now if arrived is None else arrived
-        if place is not None:
-            place.release()
-        retry_after = self._retry_after(now, deadline, now - arrived, rank)
+        is_promised = place is not None and place.release()
+        retry_after = self._retry_after(now, deadline, now - arrived, rank, is_promised=is_promised)
         if retry_after is not None:
             self.reject(rank)
             raise RejectedError(retry_after)
@@ -203,8 +202,13 @@ class Offload:
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
     def is_queueing(self) -> bool:
-        """Whether any task waits that no worker has yet, or none is handed over. If not, none is refused."""
-        return bool(self._queue) or not self._pool.healthy
+        """Whether as many tasks wait as there are workers, or none is handed over. If not, none is refused.
+
+        What a worker has been handed ahead waits as well: with two classes a request may be refused for the
+        more urgent ones that will come, while nobody else waits.
+        """
+        room = self._queue.room
+        return bool(self._queue) or not self._pool.healthy or room.waiting >= self._queue.admission.workers
 
     def retry_after(
         self, deadline: float = math.inf, arrived: float | None = None, rank: Rank = USUAL
@@ -228,12 +232,10 @@ class Offload:
         self._metrics.task(TaskOutcome.REJECTED, rank.urgency)
 
     def _retry_after(
-        self, now: float, deadline: float, waited: float, rank: Rank, *, with_places: bool = False
+        self, now: float, deadline: float, waited: float, rank: Rank, **more: bool
     ) -> int | None:
         """What the breaker says, then admission; see `Room`."""
         if self._queue.closed:
             return 1
         retry_after = self._pool.retry_after(now)
-        return retry_after or self._queue.room.retry_after(
-            now, deadline, waited, rank, with_places=with_places
-        )
+        return retry_after or self._queue.room.retry_after(now, deadline, waited, rank, **more)

@@ -99,6 +99,7 @@ class TaskQueue:
 
         If the queue is too long with it, one that is less urgent leaves (room.py).
         """
+        task.expected = self.room.wait(task.submitted, task.rank)
         self._classes.add(task)
         self.dispatch()
         if not task.outcome.done() and (found := self.room.leaving(task.rank.urgency)) is not None:
@@ -156,6 +157,9 @@ class TaskQueue:
                 self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
+            if self._counts(task):
+                waited = task.sent - task.submitted
+                self._classes.of(task.rank.urgency).waited(waited, task.expected, task.sent)
             # The timer may already have told the caller that it is late.
             self.pool.send(opening, task, task.packed, task.submitted, task.until - EARLY_SECONDS)
 
@@ -163,8 +167,11 @@ class TaskQueue:
         """See `PoolObserver`."""
         if ran := [done.took for _, done in outcomes if done.failure != LATE]:
             self.admission.observe(seconds, sum(ran), len(ran))
+        now = time.monotonic() if len(self._classes.in_order) > 1 else None
         for task, done in outcomes:
             task.in_flight = False
+            if now is not None:
+                self._classes.of(task.rank.urgency).kept_busy(done.took, now)
             if done.failure == LATE:
                 task.forget_deadline()
                 self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
@@ -182,7 +189,7 @@ class TaskQueue:
     def lost(self, tasks: list[Task], tried: int, *, blamed: bool = True) -> None:
         """See `PoolObserver`. Each goes back to the head of its class, unless it has used up its attempts."""
         for number, task in reversed(list(enumerate(tasks))):
-            task.in_flight = False
+            task.in_flight, task.expected = False, math.inf
             if number < tried:
                 task.kills += 1
                 if blamed:

@@ -45,25 +45,40 @@ class Room:
         """
         running = self._pool.running
         waiting = max(0, len(self._classes) + self._pool.in_flight - running)
-        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up)
+        now, more_urgent = time.monotonic(), self._classes.in_order[:-1]
+        above = sum(one.load(now) for one in more_urgent)
+        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up, above=above)
 
     def retry_after(
-        self, now: float, deadline: float, waited: float, rank: Rank, *, with_places: bool
+        self,
+        now: float,
+        deadline: float,
+        waited: float,
+        rank: Rank,
+        *,
+        with_places: bool = False,
+        is_promised: bool = False,
     ) -> int | None:
         """See `Admission.retry_after`.
 
         Args:
             with_places: requests that are on their way count as waiting.
         """
-        if rank.client is not None:
+        if not is_promised and rank.client is not None:
             held = self._classes.of(rank.urgency).held.get(rank.client, 0)
             if held + 1 > self._admission.most_of_a_client():
                 return 1
         running = self._pool.running
-        waiting, oldest = self._pool.in_flight - running, 0.0
+        waiting, oldest, above, margin = self._pool.in_flight - running, 0.0, 0.0, 0.0
         for one in self._classes.in_order:
             if one.urgency > rank.urgency:
                 break
+            if one.urgency < rank.urgency:
+                above += one.load(now)
+            elif one is self._classes.in_order[-1]:
+                # Those with less urgent ones behind them are not refused for being late now and then: an
+                # overload fills the last class, and refuses that first.
+                margin = one.margin(now)
             waiting += len(one.tasks) + (len(one.places) if with_places else 0)
             if (first := self._first(one)) is not None:
                 oldest = max(oldest, now - first.submitted)
@@ -74,12 +89,28 @@ class Room:
             oldest=oldest,
             deadline=deadline,
             waited=waited,
+            above=above,
+            margin=margin,
+            is_promised=is_promised,
         )
+
+    def wait(self, now: float, rank: Rank) -> float:
+        """Seconds that a task is expected to wait which comes now."""
+        running = self._pool.running
+        waiting, above = self._pool.in_flight - running, 0.0
+        for one in self._classes.in_order:
+            if one.urgency > rank.urgency:
+                break
+            waiting += len(one.tasks)
+            if one.urgency < rank.urgency:
+                above += one.load(now)
+        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up, above=above)
 
     def leaving(self, urgency: int) -> tuple[Task, int] | None:
         """Who has to leave for a task of this urgency that has come, and its `Retry-After`.
 
-        None: all are as urgent, or the last in the queue waits for no longer than it may. Else it is the
+        None: all are as urgent, or the last in the queue waits for no longer than it may, even if nobody else
+        comes: it was admitted for what comes on average, and no single one makes it leave. Else it is the
         first of the least urgent class if it has waited for longer than it may already: it was passed, and
         would be again. Else it is the last, which would wait for longest. What a worker has had already
         leaves for nobody: it was not passed, and may have run.

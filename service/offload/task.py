@@ -46,6 +46,7 @@ class Task:
     sent: float = 0.0  # when it was handed over
     call: bytes | None = None  # its name, once somebody has asked
     rank: Rank = USUAL
+    expected: float = math.inf  # how long it was expected to wait when it came; inf: nobody knows
 
     @property
     def name(self) -> bytes:

@@ -10,8 +10,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.child import service
 from tests.support.load import Load, load
 from tests.support.prometheus import ALERTMANAGER, alertmanager, prometheus
@@ -65,7 +63,6 @@ def test_amtool_finds_no_fault(tmp_path: Path) -> None:
     assert code == 0, said
 
 
-@pytest.mark.alone
 def test_overload_is_told_and_so_is_its_end(tmp_path: Path) -> None:
     flags = ("--work", "tests.work:sleeps_40_ms", "--work-units", "1", "--workers", str(WORKERS))
     with (

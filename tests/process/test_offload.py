@@ -163,7 +163,7 @@ async def test_what_admission_refuses_is_never_started(make: Make) -> None:
 
 
 async def test_only_as_many_wait_as_can_be_served_in_time(make: Make, gate: threading.Event) -> None:
-    bench = await make("thread", admission=Admission(1, queue_wait=0.25, seconds=0.1))
+    bench = await make("thread", admission=Admission(1, queue_wait=0.26, seconds=0.1))
     callers = [asyncio.create_task(bench.offload.submit(gate.wait)) for _ in range(6)]
     await asyncio.sleep(0)
     assert (bench.offload.running, bench.offload.waiting) == (1, 3)  # 2.5 x 0.1 s before the last of them

@@ -18,7 +18,6 @@ def test_haproxy_finds_no_fault_in_the_configuration(tmp_path: Path) -> None:
     assert "WARNING" not in said
 
 
-@pytest.mark.alone
 def test_a_kill_costs_what_was_open_on_it_and_a_drain_nothing_and_all_books_agree(tmp_path: Path) -> None:
     replicas.killed_and_drained(tmp_path, seconds=8, rate=40)
 

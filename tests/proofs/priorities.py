@@ -4,6 +4,9 @@ Two generators load one service at the same time. Each is a class of its own: th
 u=0`, the other one nothing. Or one is a single client that sends nine of ten requests, and the other one is
 seven clients that send the rest. Each with the feature, and beside it without. A request counts as answered
 if its answer is whole within a second.
+
+What the urgent class offers follows from the goodput just before. A round in which the machine is slower than
+it was then is void, by the CPU time of a task and by nothing else: the urgent may offer more than it can do.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from service.work import calibrate, data
 from tests.proofs.record import keep
 from tests.support.child import Child, service
 from tests.support.load import Load
@@ -30,9 +34,17 @@ OVERLOAD = 3
 """Times that goodput, from one greedy client and seven others. These offer a third of the goodput: all of
 them can be served, if only the greedy one leaves them the places."""
 
+MOST_SLOWER = 1.1
+"""What a task may cost in a round, of what it cost when the goodput was measured."""
+
+WORK_SECONDS = 0.01
 GREEDY = 0.9
 SHARE = ("--client-share", "0.25")
 TRUST = ("--trust-priority", "127.0.0.0/8")
+KINDS = ("with", "without")
+MOST_VOID = 3
+"""Rounds for each that counts."""
+
 ANSWERED, SUCCESS = 0.999, 0.99
 
 
@@ -71,11 +83,17 @@ def under(folder: Path, flags: tuple[str, ...], seconds: float, loads: dict[str,
             for name, one in loads.items()
         }
         summaries = {name: one.summary() for name, one in started.items()}
-        by_urgency = _by_urgency(child)
+        by_urgency, counted = _by_urgency(child), child.scrape()
         assert child.end() == 0
     found: Figures = {name: _got(summary) for name, summary in summaries.items()}
     ok = sum(figures["answered"] for figures in found.values())
-    return {**found, "goodput per second": round(ok / seconds, 1), "the service counts": by_urgency}
+    cost = counted["offload_task_cpu_seconds_sum"] / counted["offload_task_cpu_seconds_count"]
+    return {
+        **found,
+        "goodput per second": round(ok / seconds, 1),
+        "CPU ms of a task": round(cost * 1e3, 2),
+        "the service counts": by_urgency,
+    }
 
 
 def _got(summary: dict[str, Any]) -> Figures:
@@ -100,21 +118,53 @@ def _by_urgency(child: Child) -> dict[str, int]:
     }
 
 
-def urgent_first(folder: Path, seconds: float, total: float, flags: tuple[str, ...]) -> Figures:
+def urgent_first(
+    folder: Path,
+    seconds: float,
+    total: float,
+    flags: tuple[str, ...],
+    rounds: int = 1,
+    most_slower: float = MOST_SLOWER,
+) -> Figures:
     """The urgent class is answered whatever the others send; without the feature it is not."""
+    folder.mkdir()
+    valid: list[Figures] = []
+    void = 0
+    while len(valid) < rounds:
+        found = _round(folder / str(len(valid) + void), seconds, total, flags)
+        slower = found["with"]["CPU ms of a task"] / found["all alike"]["CPU ms of a task"]
+        if slower <= most_slower:
+            valid.append(found)
+            continue
+        void += 1
+        print(f"void: a task cost {slower:.2f} times what it did before", file=sys.stderr, flush=True)
+        assert void <= MOST_VOID * rounds, "the machine never kept its speed"
+    shares = {
+        kind: sum(found[kind]["urgent"]["answered"] for found in valid)
+        / sum(found[kind]["urgent"]["planned"] for found in valid)
+        for kind in KINDS
+    }
+    figures = {
+        "urgent answered": {kind: round(share, 5) for kind, share in shares.items()},
+        "void": void,
+        "rounds": valid,
+    }
+    assert shares["with"] >= ANSWERED, figures
+    assert shares["without"] < ANSWERED, figures
+    return figures
+
+
+def _round(folder: Path, seconds: float, total: float, flags: tuple[str, ...]) -> Figures:
     folder.mkdir()
     half = {"urgent": urgent(total / 2), "others": usual(total / 2)}
     alike = under(folder / "alike", flags, seconds, half)
     rate = OF_THE_GOODPUT * alike["goodput per second"]
     loads = {"urgent": urgent(rate), "others": usual(total - rate)}
-    figures = {
+    return {
         "all alike": alike,
-        "without": under(folder / "without", flags, seconds, loads),
         "with": under(folder / "with", (*flags, *TRUST), seconds, loads),
+        "without": under(folder / "without", flags, seconds, loads),
     }
-    assert figures["with"]["urgent"]["share"] >= ANSWERED, figures
-    assert figures["without"]["urgent"]["share"] < ANSWERED, figures
-    return figures
 
 
 def shared(folder: Path, seconds: float, goodput: float, flags: tuple[str, ...]) -> Figures:
@@ -134,21 +184,24 @@ def shared(folder: Path, seconds: float, goodput: float, flags: tuple[str, ...])
 def main() -> int:
     """The long form."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.priorities", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20, help="of each load (default: 20)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each load (default: 5)")
+    parser.add_argument("--rounds", type=int, default=6, help="that count (default: 6)")
     parser.add_argument(
         "--rate", type=float, default=2000, help="of both classes, per second (default: 2000)"
     )
     arguments = parser.parse_args()
-    flags = ("--work-ms", "10")
+    # Once, and not by each service at its start: then all of them have the same work.
+    units, _ = calibrate(data, WORK_SECONDS)
+    flags = ("--work-units", str(units), "--workers", "2")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = urgent_first(folder / "urgent", arguments.seconds, arguments.rate, flags)
+        first = urgent_first(folder / "urgent", arguments.seconds, arguments.rate, flags, arguments.rounds)
         print(json.dumps(first), file=sys.stderr, flush=True)
-        goodput = first["all alike"]["goodput per second"]
+        goodput = first["rounds"][-1]["all alike"]["goodput per second"]
         second = shared(folder / "share", arguments.seconds, goodput, flags)
     figures = {"seconds": arguments.seconds, "urgent first": first, "one greedy client": second}
     print(json.dumps(figures, indent=1))
-    if arguments.seconds >= 20:
+    if arguments.rounds * arguments.seconds >= 30:
         keep("priorities", "make priorities", figures)
     return os.EX_OK
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_the_wait_is_predicted_from_what_is_before(
 
 
 @pytest.mark.parametrize(
+    ("above", "wait"),
+    [
+        (0.0, 0.1),
+        (1.0, 0.2),  # half of the workers
+        (1.8, 1.0),
+        (2.0, 2.0),  # with all of them it would never be its turn, and nothing could be told
+        (3.0, 2.0),
+    ],
+)
+def test_what_more_urgent_classes_keep_busy_serves_nobody_else(above: float, wait: float) -> None:
+    admission = Admission(2, queue_wait=0.2, seconds=0.04)
+    assert admission.wait(waiting=4, running=2, up=2, above=above) == pytest.approx(wait)
+    refused = admission.retry_after(waiting=4, running=2, up=2, oldest=0.0, above=above)
+    assert refused == (max(1, math.ceil(wait - 0.2)) if wait > 0.2 + 1e-9 else None)
+
+
+@pytest.mark.parametrize(
     ("waiting", "waited", "deadline", "refused"),
     [
         (5, 0.08, math.inf, None),  # 120 ms here, 80 in the kernel
@@ -82,7 +100,7 @@ def test_what_a_request_has_waited_before_counts_as_well(
 
 def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
     admission = Admission(1, seconds=0.04)
-    numbers = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
+    numbers: dict[str, Any] = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
     assert admission.retry_after(**numbers, oldest=60) is None
     assert admission.retry_after(**numbers, oldest=60, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
     assert admission.most_waiting() == math.inf

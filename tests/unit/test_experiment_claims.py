@@ -322,13 +322,13 @@ CASES = [
 
 
 def test_a_budget_is_not_judged_where_the_queue_alone_outlasts_the_watch() -> None:
-    """At 0.7 a queue without retries is gone after 25 s, and with a tenth more attempts after 37."""
+    """At 0.68 a queue without retries is gone after 22 s, and with a tenth more attempts after 33."""
     summary = summary_of(plan_of("metastable"))
-    slow = recovered("pool-budget", back=None, loads=(0.6, 0.7, 0.7))(summary)
+    slow = recovered("pool-budget", back=None, loads=(0.6, 0.68, 0.68))(summary)
     verdict = judged(slow, "budget_suffices")
     assert verdict.verdict == INCONCLUSIVE
     assert "too slow to tell" in verdict.finding.why
-    slower = recovered("pool-backoff", back=None, loads=(0.6, 0.7, 0.7))(summary)
+    slower = recovered("pool-backoff", back=None, loads=(0.6, 0.68, 0.68))(summary)
     assert judged(slower, "backoff_suffices").verdict == DID_NOT_HOLD
     slowest = recovered("pool-backoff", back=None, loads=(0.6, 0.7, 0.8))(summary)
     assert judged(slowest, "backoff_suffices").verdict == INCONCLUSIVE

@@ -214,19 +214,20 @@ def test_the_parts_of_a_case_have_their_means_and_its_first_second_is_left_out_i
 
 
 @pytest.mark.parametrize(
-    ("loads", "attempts", "seconds"),
+    ("loads", "attempts", "left", "seconds"),
     [
-        ((0.6, 0.6, 0.6), 1.0, 10.0),  # 2 s at 3x leave 4 s of work, and 0.4 are to spare
-        ((0.9, 0.6, 0.6), 1.0, 10.0),  # what was before has left nothing
-        ((0.6, 0.6, 0.75), 1.0, 20.0),  # 800 requests wait, and of 160 a second 120 come
-        ((0.6, 0.9, 0.6), 1.0, 35 / 3),
-        ((0.6, 0.6, 0.6), 1.1, 4.6 / 0.34),
-        ((0.6, 0.1, 0.6), 1.0, 0.0),
-        ((0.6, 0.6, 0.6), 4.0, math.inf),
+        ((0.6, 0.6, 0.6), 1.0, 1.0, 10.0),  # 2 s at 3x leave 4 s of work, and 0.4 are to spare
+        ((0.9, 0.6, 0.6), 1.0, 1.0, 10.0),  # what was before has left nothing
+        ((0.6, 0.6, 0.75), 1.0, 1.0, 20.0),  # 800 requests wait, and of 160 a second 120 come
+        ((0.6, 0.9, 0.6), 1.0, 1.0, 35 / 3),
+        ((0.6, 0.6, 0.6), 1.1, 1.0, 4.6 / 0.34),
+        ((0.6, 0.1, 0.6), 1.0, 1.0, 0.0),
+        ((0.6, 0.6, 0.6), 4.0, 1.0, math.inf),
+        ((0.48, 0.48, 0.48), 1.0, 0.8, 10.0),  # the workers have four fifths of their cores
     ],
 )
 def test_what_a_trigger_leaves_is_worked_off_by_what_the_base_load_leaves(
-    loads: tuple[float, float, float], attempts: float, seconds: float
+    loads: tuple[float, float, float], attempts: float, left: float, seconds: float
 ) -> None:
     found = replace(ended(0, 0, 0), loads=loads, base_per_second=120.0, peak_per_second=600.0)
-    assert found.work_off_seconds(attempts) == pytest.approx(seconds)
+    assert found.work_off_seconds(attempts, left) == pytest.approx(seconds)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
@@ -16,7 +17,7 @@ from prometheus_client import generate_latest
 from metrics.exposition import parse
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.classes import Place
+from service.offload.classes import LOAD_SECONDS, MISSED_SECONDS, Place, TaskClass
 from service.offload.errors import QuarantinedError, RejectedError, WorkerLostError
 from service.offload.offload import Offload
 from service.offload.pool import PoolObserver
@@ -184,6 +185,72 @@ async def test_how_long_the_first_has_waited_counts_for_its_class_and_for_less_u
         task.submitted -= 1
     assert [say(rank=Rank(urgency)) for urgency in (0, 3, 7)] == [None, 1, 1]
     await bench.end()
+
+
+async def test_a_class_waits_as_well_for_those_who_will_come_before_it() -> None:
+    bench = Bench(most=4)
+    say = bench.offload.retry_after
+    await bench.submit(*named(0, "abc"))
+    assert (say(rank=Rank(0)), say(rank=Rank(3))) == (None, None)
+    for name in "defghi":
+        bench.workers.finishes()
+        await bench.submit(*named(0, name))
+    assert bench.waits == [*"hi"], "as many as before"
+    assert (say(rank=Rank(0)), say(rank=Rank(3))) == (None, 1), "two thirds of the last second were theirs"
+    await bench.end()
+
+
+async def test_who_had_to_wait_longer_than_was_predicted_makes_room_for_that() -> None:
+    bench = Bench(most=4)
+    say = bench.offload.retry_after
+    await bench.submit(*named(3, "abc"))
+    assert (say(), bench.waits) == (None, [*"bc"])
+    bench.made[0].has[0].submitted -= 1
+    (one,) = bench.offload._queue._classes.in_order
+    one.waited(0.4, 0.25, time.monotonic())
+    assert say() == 1, "a third waits for 0.25 s of 0.36, and perhaps for 0.15 s more"
+    bench.workers.finishes()
+    bench.workers.finishes()
+    assert say() is None, "the margin is half of the wait at most"
+    await bench.end()
+
+
+def test_a_miss_counts_until_it_is_forgotten_and_a_smaller_one_changes_nothing() -> None:
+    one = TaskClass(3)
+    assert one.margin(0.0) == 0
+    one.waited(0.3, 0.1, 0.0)
+    one.waited(0.2, 0.1, 1.0)
+    one.waited(9.0, math.inf, 1.0)
+    assert one.margin(1.0) == pytest.approx(0.2 * math.exp(-1 / MISSED_SECONDS))
+    one.waited(0.5, 0.1, 1.0)
+    assert one.margin(1.0) == pytest.approx(0.4)
+    assert one.margin(100.0) < 1e-4
+
+
+async def test_a_place_that_is_kept_is_a_promise() -> None:
+    bench = Bench(most=2)
+    await bench.submit(*named(3, "ab"))
+    place = bench.offload.expect(Rank(3))
+    bench.offload._queue.admission.observe(9, 9, 1)
+    assert bench.offload.retry_after() is not None
+    bench.callers["c"] = asyncio.create_task(bench.offload.submit(str, "c", place=place))
+    await asyncio.sleep(0)
+    assert bench.waits == [*"bc"], "tasks take longer since then, and it has been let in"
+    bench.callers["d"] = asyncio.create_task(bench.offload.submit(str, "d", place=place))
+    assert set(await bench.refused()) == {"d"}, "only once"
+    await bench.end()
+
+
+def test_the_load_of_a_class_is_what_it_kept_busy_and_is_forgotten() -> None:
+    one = TaskClass(3)
+    assert one.load(0.0) == 0
+    for tenth in range(100):
+        one.kept_busy(0.05, tenth / 10)
+    assert one.load(9.9) == pytest.approx(0.5, rel=0.06)
+    assert one.load(9.9 + LOAD_SECONDS) == pytest.approx(0.5 / math.e, rel=0.06)
+    assert one.load(99) == pytest.approx(0, abs=1e-9)
+    one.kept_busy(60, 99)
+    assert one.load(99) == pytest.approx(1), "a long one is no crowd"
 
 
 async def test_the_last_of_the_least_urgent_leaves_when_the_queue_is_too_long() -> None:
