@@ -118,6 +118,9 @@ bench-accept: $(READY) ## Our accept path beside aiohttp's own site (2 minutes, 
 refusals: $(READY) ## What a refusal costs beside the least that a loop can do (3 minutes)
 	$(BIN)/python -m tests.proofs.refusals $(ARGS)
 
+profile: $(READY) ## Where the CPU time of an answer and of a refusal goes (1 minute)
+	$(BIN)/python -m tests.proofs.profile
+
 hand-over: $(READY) ## What handing work over costs, and how many cores it feeds (1 minute)
 	$(BIN)/python -m tests.proofs.hand_over
 

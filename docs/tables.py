@@ -336,7 +336,7 @@ WORK_MS = {
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
     *("io-processes", "chaos", "goodbyes", "lossy", "guided-fuzz", "refusals", "replicas"),
-    *("beside-tools", "generator", "invalid", "capacity"),
+    *("beside-tools", "generator", "invalid", "capacity", "profile"),
 )
 Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {

@@ -17,10 +17,6 @@ from loadtests.load.retrying import REQUESTS_PER_RETRY
 
 AT_ONCE_SECONDS: Final = 1
 
-ENOUGH: Final = 0.8
-"""Of the watch: what is predicted to be worked off by then, is worked off in it. The prediction was right to
-a tenth in most runs; it leaves out that generator and service cost more in a trigger than before it."""
-
 TOO_SLOW: Final = (
     "The machine was too slow to tell: what the trigger left alone keeps the workers busy for longer than "
     "the watch."
@@ -98,7 +94,7 @@ def _is_too_slow(evidence: Evidence, found: Recovery, attempts: float = 1.0) -> 
     # What generator and service take of the cores, they take in all cases: what is left is known from the
     # blocks that S is from.
     left = statistics.mean(one.utilisation / one.workers for one in saturated) if saturated else 1.0
-    return found.work_off_seconds(attempts, left) > ENOUGH * found.after_seconds
+    return found.work_off_seconds(attempts, left) > found.after_seconds
 
 
 def _is_back(evidence: Evidence, case: str) -> Finding:

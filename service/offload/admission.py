@@ -7,7 +7,7 @@ cheap: work for a client that gives up before its turn is what makes a service c
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_WAITING: Final = 10_000
 """A hard bound on the queue, however short the tasks: each that waits holds a connection and its request."""
@@ -36,6 +36,25 @@ LIMIT_PER_WORKER: Final = 3
 
 FIRST_PROBE_SECONDS: Final = 0.5
 LAST_PROBE_SECONDS: Final = 10.0
+
+
+class Before(NamedTuple):
+    """What a task has before it that comes now.
+
+    waiting: tasks that do not run yet.
+    running: tasks that run.
+    up: workers that are up.
+    oldest: seconds that the first one in the queue has waited already.
+    above: workers that more urgent tasks keep busy.
+    margin: seconds by which others have waited longer than was predicted.
+    """
+
+    waiting: int
+    running: int
+    up: int
+    oldest: float = 0.0
+    above: float = 0.0
+    margin: float = 0.0
 
 
 class Admission:
@@ -76,61 +95,44 @@ class Admission:
         self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
         self._took = _moved(self._took, min(took / tasks, self._longest))
 
-    def wait(self, *, waiting: int, running: int, up: int, above: float = 0.0) -> float:
+    def wait(self, before: Before) -> float:
         """Seconds until a worker takes a task that comes now, by what tasks took in the past.
 
         While it waits others come that are served before it: what it waits for takes longer by the share of
         the workers that they take (Cobham, Priority Assignment in Waiting Line Problems, 1954).
-
-        Args:
-            above: workers that more urgent classes keep busy.
         """
         # A task that runs now is half done, on average.
-        ahead = (waiting + running / 2) * (self.seconds or 0.0) / max(up, 1)
-        return ahead / (1 - min(above / max(up, 1), MOST_ABOVE)) if above else ahead
+        ahead = (before.waiting + before.running / 2) * (self.seconds or 0.0) / max(before.up, 1)
+        if not before.above:
+            return ahead
+        return ahead / (1 - min(before.above / max(before.up, 1), MOST_ABOVE))
 
     def retry_after(
-        self,
-        *,
-        waiting: int,
-        running: int,
-        up: int,
-        oldest: float,
-        deadline: float = math.inf,
-        waited: float = 0.0,
-        above: float = 0.0,
-        margin: float = 0.0,
-        is_promised: bool = False,
+        self, before: Before, *, deadline: float = math.inf, waited: float = 0.0, is_promised: bool = False
     ) -> int | None:
         """None if a request is admitted, else the seconds after which it is worth while to ask again.
 
         Args:
-            waiting: tasks before it that do not run yet.
-            running: tasks that run.
-            up: workers that are up.
-            oldest: seconds that the first one in the queue has waited already.
             deadline: seconds from its arrival within which the answer is needed.
             waited: seconds since its arrival. To its client a wait in the kernel is as long as one here.
-            above: workers that more urgent classes keep busy.
-            margin: seconds by which others have waited longer than was predicted.
             is_promised: it has a place in the queue already.
         """
         seconds = self.seconds or 0.0
-        ahead = self.wait(waiting=waiting, running=running, up=up, above=above)
+        ahead = self.wait(before)
         # What it has waited counts for the decision. When to ask again follows from what lies ahead alone.
         if waited + ahead + seconds > deadline:
             return _whole(ahead + seconds - deadline)
         if self.queue_wait == math.inf or is_promised:
             return None
-        if waiting >= MOST_WAITING:
+        if before.waiting >= MOST_WAITING:
             return _whole(ahead - self.queue_wait)
         # One for each worker may wait however long the tasks are, or a worker idles after each.
-        if waiting < self.workers:
+        if before.waiting < self.workers:
             return None
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
-        wait = max(waited + ahead + min(margin, MOST_MARGIN * self.queue_wait), oldest)
-        return _whole(max(ahead, oldest) - self.queue_wait) if wait > self.queue_wait else None
+        wait = max(waited + ahead + min(before.margin, MOST_MARGIN * self.queue_wait), before.oldest)
+        return _whole(max(ahead, before.oldest) - self.queue_wait) if wait > self.queue_wait else None
 
     def most_waiting(self) -> float:
         """Tasks that may wait at present."""

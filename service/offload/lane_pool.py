@@ -85,6 +85,9 @@ class LanePool(SupervisedPool[T, Lane]):
         self._most_tasks = recycling.tasks
         self._up: dict[Lane, LaneState[T]] = {}
         self._where: dict[T, LaneState[T]] = {}
+        self._busy: set[Lane] = (
+            set()
+        )  # those of them with something in flight; counted several times a request
         self._overdue: set[T] = set()  # on lanes that cannot be killed
 
     passing = True
@@ -102,8 +105,7 @@ class LanePool(SupervisedPool[T, Lane]):
     @property
     def running(self) -> int:
         """See `Pool`. One for each busy worker."""
-        # A copy, because the admin thread asks, too.
-        return sum(1 for state in list(self._up.values()) if state.in_flight)
+        return len(self._busy)
 
     @property
     def overdue(self) -> int:
@@ -132,6 +134,7 @@ class LanePool(SupervisedPool[T, Lane]):
         state = opening.state
         if not state.in_flight:
             state.since = time.monotonic()
+            self._busy.add(state.lane)
         state.apart = opening.apart
         state.in_flight.append(task)
         self._where[task] = state
@@ -157,6 +160,8 @@ class LanePool(SupervisedPool[T, Lane]):
         for task, _ in finished:
             del self._where[task]
             self._overdue.discard(task)
+        if not state.in_flight:
+            self._busy.discard(lane)
         seconds, state.since = now - state.since, now
         state.apart = state.apart and bool(state.in_flight)
         state.served += len(finished)
@@ -182,6 +187,7 @@ class LanePool(SupervisedPool[T, Lane]):
         for task in state.in_flight:
             del self._where[task]
         del self._up[lane]
+        self._busy.discard(lane)
         self._replace(lane, reason)
         # The one that we killed it for may have ended just before, its outcome on the way: then the worker
         # may have begun the next, which must not run twice if it is to run once. But that killed nothing.
@@ -217,5 +223,6 @@ class LanePool(SupervisedPool[T, Lane]):
     def _take_all(self) -> list[T]:
         cut_off = list(self._where)
         self._where.clear()
+        self._busy.clear()
         self._overdue.clear()
         return cut_off

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from metrics.instruments import Metrics, TaskOutcome
-from service.offload.admission import Admission
+from service.offload.admission import Admission, Before
 from service.offload.classes import Place
 from service.offload.errors import (
     QuarantinedError,
@@ -153,7 +153,10 @@ class Offload:
         now = time.monotonic()
         arrived = now if arrived is None else arrived
         is_promised = place is not None and place.release()
-        retry_after = self._retry_after(now, deadline, now - arrived, rank, is_promised=is_promised)
+        before = self._queue.room.before(now, rank)
+        retry_after = self._retry_after(
+            now, before, rank, deadline=deadline, waited=now - arrived, is_promised=is_promised
+        )
         if retry_after is not None:
             self.reject(rank)
             raise RejectedError(retry_after)
@@ -167,10 +170,9 @@ class Offload:
         if size > self._most_bytes:
             self._metrics.task(TaskOutcome.FAILED, rank.urgency)
             raise TooLargeError(f"the arguments have {size} bytes, {self._most_bytes} are allowed")
-        limit = max(deadline, limit)
-        task = Task(
-            packed, now, loop.create_future(), is_wanted, size, arrived + deadline, arrived + limit, rank=rank
-        )
+        until, limit = arrived + deadline, arrived + max(deadline, limit)
+        task = Task(packed, now, loop.create_future(), is_wanted, size, until, limit, rank=rank)
+        task.expected = self._queue.admission.wait(before)
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.task(TaskOutcome.QUARANTINED, rank.urgency)
             raise QuarantinedError("the same call killed workers")
@@ -202,13 +204,16 @@ class Offload:
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
     def is_queueing(self) -> bool:
-        """Whether as many tasks wait as there are workers, or none is handed over. If not, none is refused.
+        """Whether any task waits that no worker has yet, or none is handed over. With several classes: if
+        as many wait as there are workers. If not, none is refused.
 
-        What a worker has been handed ahead waits as well: with two classes a request may be refused for the
-        more urgent ones that will come, while nobody else waits.
+        There a request may be refused for more urgent ones that will come, while none waits but those that
+        workers have been handed ahead.
         """
+        if self._queue or not self._pool.healthy:
+            return True
         room = self._queue.room
-        return bool(self._queue) or not self._pool.healthy or room.waiting >= self._queue.admission.workers
+        return room.has_classes and room.waiting >= self._queue.admission.workers
 
     def retry_after(
         self, deadline: float = math.inf, arrived: float | None = None, rank: Rank = USUAL
@@ -217,7 +222,8 @@ class Offload:
         there."""
         now = time.monotonic()
         waited = 0.0 if arrived is None else now - arrived
-        return self._retry_after(now, deadline, waited, rank, with_places=True)
+        before = self._queue.room.before(now, rank, with_places=True)
+        return self._retry_after(now, before, rank, deadline=deadline, waited=waited)
 
     def expect(self, rank: Rank = USUAL) -> Place:
         """A request that would be admitted is on its way: its place is kept until it is released.
@@ -232,10 +238,23 @@ class Offload:
         self._metrics.task(TaskOutcome.REJECTED, rank.urgency)
 
     def _retry_after(
-        self, now: float, deadline: float, waited: float, rank: Rank, **more: bool
+        self,
+        now: float,
+        before: Before,
+        rank: Rank,
+        *,
+        deadline: float,
+        waited: float,
+        is_promised: bool = False,
     ) -> int | None:
-        """What the breaker says, then admission; see `Room`."""
+        """What the breaker says, the share of its client, then admission."""
         if self._queue.closed:
             return 1
         retry_after = self._pool.retry_after(now)
-        return retry_after or self._queue.room.retry_after(now, deadline, waited, rank, **more)
+        if retry_after is not None:
+            return retry_after
+        if not is_promised and not self._queue.room.has_share(rank):
+            return 1
+        return self._queue.admission.retry_after(
+            before, deadline=deadline, waited=waited, is_promised=is_promised
+        )

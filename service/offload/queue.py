@@ -99,7 +99,6 @@ class TaskQueue:
 
         If the queue is too long with it, one that is less urgent leaves (room.py).
         """
-        task.expected = self.room.wait(task.submitted, task.rank)
         self._classes.add(task)
         self.dispatch()
         if not task.outcome.done() and (found := self.room.leaving(task.rank.urgency)) is not None:

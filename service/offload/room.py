@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from service.offload.admission import Admission
+from service.offload.admission import Admission, Before
 from service.offload.classes import Classes, TaskClass
 from service.offload.pool import Pool
 from service.offload.task import Rank, Task
@@ -36,6 +36,11 @@ class Room:
         """Tasks that do not run yet, whether a worker has them already or none."""
         return len(self._classes) + self._pool.in_flight - self._pool.running
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether requests have had more than one urgency."""
+        return len(self._classes.in_order) > 1
+
     def predicted_wait(self) -> float:
         """Seconds that a task of the least urgent class which came now would wait; may be called from any
         thread.
@@ -47,27 +52,19 @@ class Room:
         waiting = max(0, len(self._classes) + self._pool.in_flight - running)
         now, more_urgent = time.monotonic(), self._classes.in_order[:-1]
         above = sum(one.load(now) for one in more_urgent)
-        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up, above=above)
+        return self._admission.wait(Before(waiting, running, self._pool.up, above=above))
 
-    def retry_after(
-        self,
-        now: float,
-        deadline: float,
-        waited: float,
-        rank: Rank,
-        *,
-        with_places: bool = False,
-        is_promised: bool = False,
-    ) -> int | None:
-        """See `Admission.retry_after`.
+    def has_share(self, rank: Rank) -> bool:
+        """Whether one more task of this client does not exceed its share of its class."""
+        held = self._classes.of(rank.urgency).held.get(rank.client, 0) if rank.client is not None else 0
+        return not held or held + 1 <= self._admission.most_of_a_client()
+
+    def before(self, now: float, rank: Rank, *, with_places: bool = False) -> Before:
+        """What a task has before it that comes now.
 
         Args:
             with_places: requests that are on their way count as waiting.
         """
-        if not is_promised and rank.client is not None:
-            held = self._classes.of(rank.urgency).held.get(rank.client, 0)
-            if held + 1 > self._admission.most_of_a_client():
-                return 1
         running = self._pool.running
         waiting, oldest, above, margin = self._pool.in_flight - running, 0.0, 0.0, 0.0
         for one in self._classes.in_order:
@@ -82,29 +79,7 @@ class Room:
             waiting += len(one.tasks) + (len(one.places) if with_places else 0)
             if (first := self._first(one)) is not None:
                 oldest = max(oldest, now - first.submitted)
-        return self._admission.retry_after(
-            waiting=waiting,
-            running=running,
-            up=self._pool.up,
-            oldest=oldest,
-            deadline=deadline,
-            waited=waited,
-            above=above,
-            margin=margin,
-            is_promised=is_promised,
-        )
-
-    def wait(self, now: float, rank: Rank) -> float:
-        """Seconds that a task is expected to wait which comes now."""
-        running = self._pool.running
-        waiting, above = self._pool.in_flight - running, 0.0
-        for one in self._classes.in_order:
-            if one.urgency > rank.urgency:
-                break
-            waiting += len(one.tasks)
-            if one.urgency < rank.urgency:
-                above += one.load(now)
-        return self._admission.wait(waiting=waiting, running=running, up=self._pool.up, above=above)
+        return Before(waiting, running, self._pool.up, oldest, above, margin)
 
     def leaving(self, urgency: int) -> tuple[Task, int] | None:
         """Who has to leave for a task of this urgency that has come, and its `Retry-After`.
@@ -120,10 +95,8 @@ class Room:
             return None
         first = self._first(least)
         waited = time.monotonic() - first.submitted if first is not None else 0.0
-        running = self._pool.running
-        retry_after = self._admission.retry_after(
-            waiting=self.waiting - 1, running=running, up=self._pool.up, oldest=waited
-        )
+        before = Before(self.waiting - 1, self._pool.running, self._pool.up, waited)
+        retry_after = self._admission.retry_after(before)
         if retry_after is None:
             return None
         if first is not None and not first.sent and waited > self._admission.queue_wait:

@@ -69,6 +69,7 @@ class Protocol(web.RequestHandler):
             manager,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=NEVER_SECONDS,  # the stage IDLE has its own
+            tcp_keepalive=False,  # inherited from the listener
             lingering_time=LINGER_SECONDS,
             access_log=None,  # type: ignore[arg-type]  # None is aiohttp's documented "no access log"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from service.offload.admission import (
     LIMIT_PER_WORKER,
     MOST_WAITING,
     Admission,
+    Before,
     Breaker,
 )
 
@@ -38,9 +38,7 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
     waiting: int, running: int, up: int, oldest: float, deadline: float, refused: int | None
 ) -> None:
     admission = Admission(2, queue_wait=0.2, seconds=0.04)
-    assert refused == admission.retry_after(
-        waiting=waiting, running=running, up=up, oldest=oldest, deadline=deadline
-    )
+    assert refused == admission.retry_after(Before(waiting, running, up, oldest), deadline=deadline)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,7 @@ def test_a_request_enters_if_it_can_be_answered_in_time(
 def test_the_wait_is_predicted_from_what_is_before(
     waiting: int, running: int, up: int, seconds: float | None, wait: float
 ) -> None:
-    assert Admission(2, seconds=seconds).wait(waiting=waiting, running=running, up=up) == pytest.approx(wait)
+    assert Admission(2, seconds=seconds).wait(Before(waiting, running, up)) == pytest.approx(wait)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +69,8 @@ def test_the_wait_is_predicted_from_what_is_before(
 )
 def test_what_more_urgent_classes_keep_busy_serves_nobody_else(above: float, wait: float) -> None:
     admission = Admission(2, queue_wait=0.2, seconds=0.04)
-    assert admission.wait(waiting=4, running=2, up=2, above=above) == pytest.approx(wait)
-    refused = admission.retry_after(waiting=4, running=2, up=2, oldest=0.0, above=above)
+    assert admission.wait(Before(4, 2, 2, above=above)) == pytest.approx(wait)
+    refused = admission.retry_after(Before(4, 2, 2, above=above))
     assert refused == (max(1, math.ceil(wait - 0.2)) if wait > 0.2 + 1e-9 else None)
 
 
@@ -93,24 +91,22 @@ def test_what_a_request_has_waited_before_counts_as_well(
 ) -> None:
     admission = Admission(2, queue_wait=0.2, seconds=0.04)
     running = 2 if waiting else 0
-    assert refused == admission.retry_after(
-        waiting=waiting, running=running, up=2, oldest=0.0, deadline=deadline, waited=waited
-    )
+    assert refused == admission.retry_after(Before(waiting, running, 2), deadline=deadline, waited=waited)
 
 
 def test_without_a_bound_everybody_enters_unless_the_deadline_cannot_be_met() -> None:
     admission = Admission(1, seconds=0.04)
-    numbers: dict[str, Any] = {"waiting": 10 * MOST_WAITING, "running": 1, "up": 1}
-    assert admission.retry_after(**numbers, oldest=60) is None
-    assert admission.retry_after(**numbers, oldest=60, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
+    before = Before(10 * MOST_WAITING, 1, 1, oldest=60)
+    assert admission.retry_after(before) is None
+    assert admission.retry_after(before, deadline=10) == math.ceil((1e5 + 1.5) * 0.04 - 10)
     assert admission.most_waiting() == math.inf
 
 
 def test_the_queue_is_bounded_before_anything_is_known_and_however_short_tasks_are() -> None:
     for seconds in (None, 1e-6):
         admission = Admission(1, queue_wait=0.2, seconds=seconds)
-        assert admission.retry_after(waiting=MOST_WAITING - 1, running=1, up=1, oldest=0) is None
-        assert admission.retry_after(waiting=MOST_WAITING, running=1, up=1, oldest=0) == 1
+        assert admission.retry_after(Before(MOST_WAITING - 1, 1, 1)) is None
+        assert admission.retry_after(Before(MOST_WAITING, 1, 1)) == 1
         assert admission.most_waiting() == MOST_WAITING
 
 
@@ -197,5 +193,5 @@ def test_a_task_beyond_every_deadline_does_not_shut_everybody_out_for_ever() -> 
     admission = Admission(1, seconds=0.004, longest=2.0)
     for _ in range(100):
         admission.observe(3600.0, 3600.0, 1)
-        assert admission.retry_after(waiting=0, running=0, up=1, oldest=0.0, deadline=2.0) is None
-    assert admission.retry_after(waiting=0, running=1, up=1, oldest=0.0, deadline=2.0) is not None
+        assert admission.retry_after(Before(0, 0, 1), deadline=2.0) is None
+    assert admission.retry_after(Before(0, 1, 1), deadline=2.0) is not None

@@ -425,7 +425,8 @@ class Story:
 
     def put(self, urgency: int, client: str | None) -> None:
         rank = Rank(urgency, client)
-        if self.queue.room.retry_after(self.begun, math.inf, 0.0, rank, with_places=False) is None:
+        room = self.queue.room
+        if room.has_share(rank) and not self.queue.admission.retry_after(room.before(self.begun, rank)):
             submitted = self.begun + len(self.tasks) * 1e-3
             self.tasks.append(Task((str, ()), submitted, self.loop.create_future(), None, rank=rank))
             self.queue.put(self.tasks[-1])
