@@ -146,7 +146,16 @@ def metastable_text() -> str:
         return "`make metastable` has not been run in full yet."
     picture = "![Each case: answers and attempts per second](runs/metastable/recovery.png)"
     verdict = (METASTABLE / "verdict.txt").read_text(encoding="utf-8")
-    return f"{picture}\n\n```text\n{verdict}```"
+    return f"{picture}\n\n```text\n{verdict}```\n\n{_comebacks()}"
+
+
+def _comebacks() -> str:
+    """What the runs of `make comebacks` said, of which the one above is the last."""
+    kept = json.loads((ROOT / "docs/proofs/repeats.json").read_text(encoding="utf-8"))
+    found = kept["figures"]["metastable"]
+    rows = [f"| {claim} | {told} |" for claim, told in found["verdicts"].items()]
+    head = f"It is the last of {found['runs']} runs, `make comebacks`, which said:"
+    return "\n".join([head, "", "| claim | verdicts |", "| --- | --- |", *rows])
 
 
 def proof_table(name: str) -> str:

@@ -125,7 +125,8 @@ async def assemble(blueprint: Blueprint, stopping: Stopping, stack: AsyncExitSta
 
     listener = blueprint.listener or await _listen(settings)
     stack.callback(listener.close)  # if the rest of the start fails; the accept loop closes it first
-    # Accepted sockets inherit it (inet_csk_accept in the kernel, accept(2) in BSDs): once, and not for each.
+    # Connections inherit it when they are made: asked for once, and not for each. Those that an inherited
+    # listener holds already go without; they end by their deadlines.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     reserve = ReserveDescriptors()  # before the open files are counted: it is some of them
     try:

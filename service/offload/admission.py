@@ -95,17 +95,23 @@ class Admission:
         self.seconds = _moved(self.seconds, min(seconds / tasks, self._longest))
         self._took = _moved(self._took, min(took / tasks, self._longest))
 
+    @property
+    def most_margin(self) -> float:
+        """Seconds of `queue_wait` that may be kept free for waits that turn out longer than predicted."""
+        return 0.0 if self.queue_wait == math.inf else MOST_MARGIN * self.queue_wait
+
     def wait(self, before: Before) -> float:
         """Seconds until a worker takes a task that comes now, by what tasks took in the past.
 
         While it waits others come that are served before it: what it waits for takes longer by the share of
         the workers that they take (Cobham, Priority Assignment in Waiting Line Problems, 1954).
         """
-        # A task that runs now is half done, on average.
-        ahead = (before.waiting + before.running / 2) * (self.seconds or 0.0) / max(before.up, 1)
-        if not before.above:
-            return ahead
-        return ahead / (1 - min(before.above / max(before.up, 1), MOST_ABOVE))
+        ahead = self._ahead(before)
+        return ahead / (1 - min(before.above / max(before.up, 1), MOST_ABOVE)) if before.above else ahead
+
+    def compared(self, before: Before) -> float:
+        """What is compared with `queue_wait`: the wait, with the margin where it may refuse anybody."""
+        return self.wait(before) + (before.margin if before.waiting >= self.workers else 0.0)
 
     def retry_after(
         self, before: Before, *, deadline: float = math.inf, waited: float = 0.0, is_promised: bool = False
@@ -117,9 +123,9 @@ class Admission:
             waited: seconds since its arrival. To its client a wait in the kernel is as long as one here.
             is_promised: it has a place in the queue already.
         """
-        seconds = self.seconds or 0.0
-        ahead = self.wait(before)
-        # What it has waited counts for the decision. When to ask again follows from what lies ahead alone.
+        seconds, ahead = self.seconds or 0.0, self._ahead(before)
+        # What it has waited counts for the decision. When to ask again follows from what lies ahead alone. Of
+        # those who will come before it nothing is certain: who may miss a deadline for them gets its chance.
         if waited + ahead + seconds > deadline:
             return _whole(ahead + seconds - deadline)
         if self.queue_wait == math.inf or is_promised:
@@ -131,23 +137,29 @@ class Admission:
             return None
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
-        wait = max(waited + ahead + min(before.margin, MOST_MARGIN * self.queue_wait), before.oldest)
-        return _whole(max(ahead, before.oldest) - self.queue_wait) if wait > self.queue_wait else None
+        if max(waited + self.compared(before), before.oldest) <= self.queue_wait:
+            return None
+        return _whole(max(self.wait(before), before.oldest) - self.queue_wait)
 
-    def most_waiting(self) -> float:
+    def most_waiting(self, margin: float = 0.0) -> float:
         """Tasks that may wait at present."""
         if self.queue_wait == math.inf:
             return math.inf
-        possible = self.queue_wait * self.workers / self.seconds if self.seconds else MOST_WAITING
+        longest = self.queue_wait - margin
+        possible = longest * self.workers / self.seconds if self.seconds else MOST_WAITING
         return max(self.workers, min(MOST_WAITING, int(possible)))
 
-    def most_of_a_client(self) -> float:
+    def most_of_a_client(self, margin: float = 0.0) -> float:
         """Of these, tasks that one client may have in its class."""
-        return max(1.0, self._client_share * self.most_waiting())
+        return max(1.0, self._client_share * self.most_waiting(margin))
 
     def tasks_per_worker(self) -> int:
         """How many tasks a worker may have: one that runs, and what it does in `AHEAD_SECONDS`."""
         return 1 + (round(AHEAD_SECONDS / max(self._took, SHORTEST)) if self._took is not None else 0)
+
+    def _ahead(self, before: Before) -> float:
+        # A task that runs now is half done, on average.
+        return (before.waiting + before.running / 2) * (self.seconds or 0.0) / max(before.up, 1)
 
 
 class Breaker:

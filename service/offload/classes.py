@@ -15,12 +15,12 @@ from typing import Final
 from service.offload.task import USUAL, Client, Task
 
 LOAD_SECONDS: Final = 1.0
-"""How far back the load of a class goes: several times longer than a task may wait, so that it does not
-follow the few that happen to be urgent at the moment."""
+"""How far back the load of a class goes: with the default `--queue-wait`, five times as long as a task may
+wait, so that it does not follow the few that happen to be urgent at the moment."""
 
 MISSED_SECONDS: Final = 10.0
-"""For how long it counts that a task has waited longer than was predicted. Cores that others use as well are
-slow now and then, and what was admitted just before waits for all of that."""
+"""How fast it is forgotten, exponentially, that a task has waited longer than was predicted. Cores that
+others use as well are slow now and then, and what was admitted just before waits for all of that."""
 
 
 class TaskClass:
@@ -52,14 +52,13 @@ class TaskClass:
         """Workers that this class keeps busy: the average over some `LOAD_SECONDS`."""
         return self._busy / LOAD_SECONDS * math.exp((self._until - now) / LOAD_SECONDS)
 
-    def waited(self, seconds: float, expected: float, now: float) -> None:
-        """A task has waited for so long until `now`, and was expected to wait otherwise."""
-        missed = seconds - expected
-        if missed > self.margin(now):
-            self._missed, self._missed_at = missed, now
+    def missed(self, seconds: float, now: float) -> None:
+        """A task has waited for so many seconds longer than it was expected to, or for less."""
+        if seconds > self.margin(now):
+            self._missed, self._missed_at = seconds, now
 
     def margin(self, now: float) -> float:
-        """Seconds by which tasks have waited longer than expected; forgotten over `MISSED_SECONDS`."""
+        """Seconds by which tasks have waited longer than expected: the worst miss, which decays."""
         return self._missed * math.exp((self._missed_at - now) / MISSED_SECONDS)
 
     def enter(self, client: Client) -> None:

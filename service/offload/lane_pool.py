@@ -85,9 +85,7 @@ class LanePool(SupervisedPool[T, Lane]):
         self._most_tasks = recycling.tasks
         self._up: dict[Lane, LaneState[T]] = {}
         self._where: dict[T, LaneState[T]] = {}
-        self._busy: set[Lane] = (
-            set()
-        )  # those of them with something in flight; counted several times a request
+        self._busy: set[Lane] = set()  # lanes with something in flight
         self._overdue: set[T] = set()  # on lanes that cannot be killed
 
     passing = True

@@ -59,7 +59,7 @@ class Offload:
         self._most_bytes = most_bytes
         self._arguments = 0  # bytes of those whose callers have no answer yet
         metrics.offload_workers.set(self._pool.count)
-        metrics.offload_limit.set_function(self._queue.admission.most_waiting)
+        metrics.offload_limit.set_function(self._queue.room.limit)
         metrics.offload_predicted_wait.set_function(self._queue.room.predicted_wait)
         metrics.offload_depth.set_function(lambda: self.waiting)
         metrics.offload_bytes.set_function(lambda: self.bytes)
@@ -141,7 +141,7 @@ class Offload:
                 can be done; not before the deadline.
             arrived: when the request came, by `time.monotonic()`; None: now.
             is_wanted: asked just before the task is handed to a worker; False: it is not.
-            place: the one that `expect` kept for it: the task takes it, however long the queue is by now.
+            place: the one that `expect` kept for it: it is not refused for the length of the queue.
             rank: where it stands in the queue.
 
         Raises:
@@ -153,7 +153,7 @@ class Offload:
         now = time.monotonic()
         arrived = now if arrived is None else arrived
         is_promised = place is not None and place.release()
-        before = self._queue.room.before(now, rank)
+        before = self._queue.room.before(now, rank, with_places=not is_promised)
         retry_after = self._retry_after(
             now, before, rank, deadline=deadline, waited=now - arrived, is_promised=is_promised
         )
@@ -172,7 +172,8 @@ class Offload:
             raise TooLargeError(f"the arguments have {size} bytes, {self._most_bytes} are allowed")
         until, limit = arrived + deadline, arrived + max(deadline, limit)
         task = Task(packed, now, loop.create_future(), is_wanted, size, until, limit, rank=rank)
-        task.expected = self._queue.admission.wait(before)
+        if self._queue.admission.seconds is not None:
+            task.expected = self._queue.admission.wait(before)
         if self._queue.standing(task) is Standing.HELD:
             self._metrics.task(TaskOutcome.QUARANTINED, rank.urgency)
             raise QuarantinedError("the same call killed workers")
@@ -204,16 +205,10 @@ class Offload:
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
     def is_queueing(self) -> bool:
-        """Whether any task waits that no worker has yet, or none is handed over. With several classes: if
-        as many wait as there are workers. If not, none is refused.
-
-        There a request may be refused for more urgent ones that will come, while none waits but those that
-        workers have been handed ahead.
-        """
-        if self._queue or not self._pool.healthy:
-            return True
-        room = self._queue.room
-        return room.has_classes and room.waiting >= self._queue.admission.workers
+        """Whether any request may be refused at present for the queue: as many tasks wait as there are workers,
+        even if all of them have been handed ahead; or none is handed over."""
+        waiting = self._queue or self._queue.room.waiting >= self._queue.admission.workers
+        return bool(waiting) or not self._pool.healthy
 
     def retry_after(
         self, deadline: float = math.inf, arrived: float | None = None, rank: Rank = USUAL
@@ -222,7 +217,7 @@ class Offload:
         there."""
         now = time.monotonic()
         waited = 0.0 if arrived is None else now - arrived
-        before = self._queue.room.before(now, rank, with_places=True)
+        before = self._queue.room.before(now, rank)
         return self._retry_after(now, before, rank, deadline=deadline, waited=waited)
 
     def expect(self, rank: Rank = USUAL) -> Place:
@@ -253,7 +248,7 @@ class Offload:
         retry_after = self._pool.retry_after(now)
         if retry_after is not None:
             return retry_after
-        if not is_promised and not self._queue.room.has_share(rank):
+        if not is_promised and not self._queue.room.has_share(rank, before.margin):
             return 1
         return self._queue.admission.retry_after(
             before, deadline=deadline, waited=waited, is_promised=is_promised

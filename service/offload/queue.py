@@ -156,9 +156,6 @@ class TaskQueue:
                 self.outcomes.settle(task, TaskOutcome.CANCELLED, UnwantedError("its client has left"))
                 continue
             task.in_flight, task.sent = True, time.monotonic()
-            if self._counts(task):
-                waited = task.sent - task.submitted
-                self._classes.of(task.rank.urgency).waited(waited, task.expected, task.sent)
             # The timer may already have told the caller that it is late.
             self.pool.send(opening, task, task.packed, task.submitted, task.until - EARLY_SECONDS)
 
@@ -166,11 +163,14 @@ class TaskQueue:
         """See `PoolObserver`."""
         if ran := [done.took for _, done in outcomes if done.failure != LATE]:
             self.admission.observe(seconds, sum(ran), len(ran))
-        now = time.monotonic() if len(self._classes.in_order) > 1 else None
+        now = time.monotonic()
         for task, done in outcomes:
             task.in_flight = False
-            if now is not None:
-                self._classes.of(task.rank.urgency).kept_busy(done.took, now)
+            one = self._classes.of(task.rank.urgency)
+            if len(self._classes.in_order) > 1:
+                one.kept_busy(seconds / len(outcomes), now)
+            if self._counts(task):
+                one.missed(min(done.waited - task.expected, self.admission.most_margin), now)
             if done.failure == LATE:
                 task.forget_deadline()
                 self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))

@@ -36,11 +36,6 @@ class Room:
         """Tasks that do not run yet, whether a worker has them already or none."""
         return len(self._classes) + self._pool.in_flight - self._pool.running
 
-    @property
-    def has_classes(self) -> bool:
-        """Whether requests have had more than one urgency."""
-        return len(self._classes.in_order) > 1
-
     def predicted_wait(self) -> float:
         """Seconds that a task of the least urgent class which came now would wait; may be called from any
         thread.
@@ -50,31 +45,39 @@ class Room:
         """
         running = self._pool.running
         waiting = max(0, len(self._classes) + self._pool.in_flight - running)
-        now, more_urgent = time.monotonic(), self._classes.in_order[:-1]
+        now, (*more_urgent, last) = time.monotonic(), self._classes.in_order
         above = sum(one.load(now) for one in more_urgent)
-        return self._admission.wait(Before(waiting, running, self._pool.up, above=above))
+        return self._admission.compared(
+            Before(waiting, running, self._pool.up, above=above, margin=last.margin(now))
+        )
 
-    def has_share(self, rank: Rank) -> bool:
+    def limit(self) -> float:
+        """Tasks that may wait at present; may be called from any thread."""
+        return self._admission.most_waiting(self._classes.in_order[-1].margin(time.monotonic()))
+
+    def has_share(self, rank: Rank, margin: float) -> bool:
         """Whether one more task of this client does not exceed its share of its class."""
         held = self._classes.of(rank.urgency).held.get(rank.client, 0) if rank.client is not None else 0
-        return not held or held + 1 <= self._admission.most_of_a_client()
+        return not held or held + 1 <= self._admission.most_of_a_client(margin)
 
-    def before(self, now: float, rank: Rank, *, with_places: bool = False) -> Before:
-        """What a task has before it that comes now.
+    def before(self, now: float, rank: Rank, *, with_places: bool = True) -> Before:
+        """What a task has before it that comes now; without a class of its own, what the last one has.
 
         Args:
             with_places: requests that are on their way count as waiting.
         """
-        running = self._pool.running
+        running, classes = self._pool.running, self._classes.in_order
         waiting, oldest, above, margin = self._pool.in_flight - running, 0.0, 0.0, 0.0
-        for one in self._classes.in_order:
-            if one.urgency > rank.urgency:
-                break
-            if one.urgency < rank.urgency:
-                above += one.load(now)
-            elif one is self._classes.in_order[-1]:
+        urgency = min(rank.urgency, classes[-1].urgency)
+        for one in classes:
+            if one.urgency > urgency:
                 # Those with less urgent ones behind them are not refused for being late now and then: an
                 # overload fills the last class, and refuses that first.
+                margin = 0.0 if one.tasks else margin
+                continue
+            if one.urgency < urgency:
+                above += one.load(now)
+            else:
                 margin = one.margin(now)
             waiting += len(one.tasks) + (len(one.places) if with_places else 0)
             if (first := self._first(one)) is not None:

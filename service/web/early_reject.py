@@ -36,8 +36,7 @@ END: Final = b"\r\n\r\n"
 PRIORITY: Final = re.compile(rb"\r\npriority:([^\r\n]*)", re.IGNORECASE)
 
 LEAST_URGENT: Final = Rank(7)
-"""Of a request that has not come yet: if it would be admitted, so would any other whose client has not used
-up its share."""
+"""Of a request that has not come yet. It is asked about as if it were of the last class that there is."""
 
 
 @functools.lru_cache(maxsize=64)  # one per second and what it says; made anew, it would cost 10 us

@@ -187,10 +187,12 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     assert offload.retry_after() is None, "whoever came is expected no more: there is room for one"
     place = offload.expect()
     assert offload.retry_after() == 1, "and its place is kept"
-    callers.append(asyncio.create_task(offload.submit(gate.wait)))
+    with pytest.raises(RejectedError):
+        await offload.submit(gate.wait)
+    callers.append(asyncio.create_task(offload.submit(gate.wait, place=place)))
     await asyncio.sleep(0)
-    assert offload.waiting == 4, "a request that was not expected takes what is left"
-    assert offload.retry_after() == 1, "and not the place of another"
+    assert offload.waiting == 4, "and nobody else has it"
+    assert offload.retry_after() == 1
     place.release()
     assert offload.retry_after() == 1
     gate.set()

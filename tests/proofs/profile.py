@@ -11,11 +11,11 @@ import asyncio
 import cProfile
 import functools
 import pstats
+import re
 import resource
 import sys
 from collections import defaultdict
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import Any, NamedTuple
 
 import uvloop
@@ -24,42 +24,43 @@ from service.config.settings import Settings
 from service.lifecycle.service import Service
 from tests.proofs.record import prove
 from tests.support import ROOT
+from tests.support.load import load
 
 Figures = dict[str, Any]
 
 PACKAGES = {
-    "service/": "offloop",
-    "metrics/": "offloop",
-    "/aiohttp/": "aiohttp",
-    "/prometheus_client/": "prometheus-client",
-    "/multidict/": "aiohttp",
-    "/yarl/": "aiohttp",
+    "aiohttp": "aiohttp",
+    "multidict": "aiohttp",
+    "yarl": "aiohttp",
+    "prometheus_client": "prometheus-client",
 }
-"""By a part of the file's name; all else is Python's own library, or written in C (`~`)."""
+OURS = ("service", "metrics")
+"""Rooms of this repository; all other files are Python's own library, and what is written in C has none."""
 
 MOST = 12
 """Functions that are named."""
 
 
 class Case(NamedTuple):
-    """Requests per second, and the settings of a service that answers them, or refuses them."""
+    """Requests per second, what becomes of them, and the settings of the service."""
 
     rate: int
+    outcome: str
     settings: dict[str, Any]
 
 
 CASES = {
-    "answered": Case(800, {"work_units": 10, "workers": 1}),
-    "refused": Case(3000, {"work": "tests.work:slow", "work_units": 2, "workers": 1, "queue_wait": 0.05}),
+    "answered": Case(800, "ok", {"work_units": 10, "workers": 1}),
+    "refused": Case(
+        3000, "status_503", {"work": "tests.work:slow", "work_units": 2, "workers": 1, "queue_wait": 0.05}
+    ),
 }
 
 
-async def _load(address: str, rate: int, seconds: float) -> None:
-    command = ["run", f"{address}/data", "--rate", str(rate), "--duration", f"{seconds:g}"]
-    clients = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtests", *command, cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL
-    )
-    await clients.wait()
+async def _load(address: str, case: Case, seconds: float, folder: Path) -> None:
+    run = await asyncio.to_thread(load, address, seconds, case.rate, folder)
+    share = run["outcomes"].get(case.outcome, 0) / run["ledger"]["planned"]
+    assert share > 0.95, run["outcomes"]
 
 
 def _cpu_seconds() -> float:
@@ -68,22 +69,32 @@ def _cpu_seconds() -> float:
 
 
 def _package(file: str) -> str:
-    known = (package for part, package in PACKAGES.items() if part in file)
-    return next(known, "system calls and C" if file == "~" else "Python's library")
+    if file == "~":
+        return "system calls and C"
+    path = Path(file)
+    if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in OURS:
+        return "offloop"
+    known = (package for part, package in PACKAGES.items() if part in path.parts)
+    return next(known, "Python's library")
 
 
-async def _measure(case: Case, seconds: float) -> Figures:
+def _name(file: str, function: str) -> str:
+    """Without the address that a function in C is shown with."""
+    return re.sub(r" at 0x\w+|[<>]", "", function) if file == "~" else f"{Path(file).name}:{function}"
+
+
+async def _measure(case: Case, seconds: float, folder: Path) -> Figures:
     service = Service(Settings.model_validate({"port": 0, "admin_port": 0, **case.settings}))
     await service.start()
     assert service.parts is not None
     address = service.parts.address
-    await _load(address, case.rate, 1)  # the first requests import modules
+    await _load(address, case, 1, folder / "warm")  # the first requests import modules
     before = _cpu_seconds()
-    await _load(address, case.rate, seconds)
+    await _load(address, case, seconds, folder / "plain")
     cost = (_cpu_seconds() - before) / (case.rate * seconds)
     profile = cProfile.Profile()
     profile.enable()
-    await _load(address, case.rate, seconds)
+    await _load(address, case, seconds, folder / "profiled")
     profile.disable()
     await service.stop()
     return {"CPU us of a request": round(cost * 1e6), **_shares(profile)}
@@ -104,17 +115,14 @@ def _shares(profile: cProfile.Profile) -> Figures:
         "share of": {
             name: round(own / total, 3) for name, own in sorted(packages.items(), key=lambda one: -one[1])
         },
-        "most": {
-            f"{Path(file).name}:{name}" if file != "~" else name: round(own / total, 3)
-            for file, name, own in most
-        },
+        "most": {_name(file, name): round(own / total, 3) for file, name, own in most},
     }
 
 
-def profiled(_: Path, case: Case, seconds: float) -> Figures:
+def profiled(folder: Path, case: Case, seconds: float) -> Figures:
     """One case: what a request costs, and the shares of packages and functions."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_measure(case, seconds))
+        return runner.run(_measure(case, seconds, folder))
 
 
 PROOFS = {name: functools.partial(profiled, case=case, seconds=6.0) for name, case in CASES.items()}

@@ -72,6 +72,7 @@ def test_what_more_urgent_classes_keep_busy_serves_nobody_else(above: float, wai
     assert admission.wait(Before(4, 2, 2, above=above)) == pytest.approx(wait)
     refused = admission.retry_after(Before(4, 2, 2, above=above))
     assert refused == (max(1, math.ceil(wait - 0.2)) if wait > 0.2 + 1e-9 else None)
+    assert Admission(2, seconds=0.04).retry_after(Before(4, 2, 2, above=above), deadline=0.15) is None
 
 
 @pytest.mark.parametrize(

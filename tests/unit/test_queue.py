@@ -75,9 +75,9 @@ class Workers:
     async def stop(self, seconds: float) -> int:  # noqa: ARG002  # a pool's signature
         return 0
 
-    def finishes(self) -> None:
+    def finishes(self, waited: float = 0.0) -> None:
         """The task that runs for longest."""
-        self._observer.finished([(self.has.pop(0), DONE)], SECONDS)
+        self._observer.finished([(self.has.pop(0), DONE._replace(waited=waited))], SECONDS)
         self._observer.dispatch()
 
     def dies(self) -> None:
@@ -201,28 +201,62 @@ async def test_a_class_waits_as_well_for_those_who_will_come_before_it() -> None
 
 
 async def test_who_had_to_wait_longer_than_was_predicted_makes_room_for_that() -> None:
+    bench = Bench(most=5)  # of 0.46 s
+    say = bench.offload.retry_after
+    await bench.submit(*named(3, "abcd"))
+    assert (say(), bench.waits) == (None, [*"bcd"]), "a fourth waits for 0.35 s"
+    bench.workers.finishes(waited=0.12)  # and was expected not to wait
+    await bench.submit(*named(3, "e"))
+    assert say() == 1, "0.35 s, and perhaps 0.12 more"
+    for _ in range(3):
+        bench.workers.finishes(waited=60)
+    assert bench.waits == []
+    await bench.submit(*named(3, "fg"))
+    assert (say(), bench.waits) == (1, [*"fg"]), "0.25 s, and half of the wait at most"
+    assert bench.offload._queue.room.predicted_wait() == pytest.approx(0.25 + 0.23, abs=0.01)
+    assert bench.offload._queue.room.limit() == 2
+    await bench.end()
+
+
+async def test_only_what_was_predicted_can_be_missed() -> None:
+    bench = Bench(most=4)
+    (one,) = bench.offload._queue._classes.in_order
+    await bench.submit(*named(3, "a"))
+    bench.workers.dies()  # its second turn comes when it comes
+    bench.workers.finishes(waited=9)
+    assert one.margin(time.monotonic()) == 0
+    bench.offload._queue.admission.seconds = None
+    await bench.submit(*named(3, "b"))
+    bench.workers.finishes(waited=9)
+    assert one.margin(time.monotonic()) == 0
+    await bench.end()
+
+
+async def test_a_class_has_no_margin_while_less_urgent_ones_wait() -> None:
     bench = Bench(most=4)
     say = bench.offload.retry_after
-    await bench.submit(*named(3, "abc"))
-    assert (say(), bench.waits) == (None, [*"bc"])
-    bench.made[0].has[0].submitted -= 1
-    (one,) = bench.offload._queue._classes.in_order
-    one.waited(0.4, 0.25, time.monotonic())
-    assert say() == 1, "a third waits for 0.25 s of 0.36, and perhaps for 0.15 s more"
+    await bench.submit(*named(3, "a"))
+    bench.workers.finishes(waited=9)
+    await bench.submit(*named(3, "bcd"))
+    assert (say(), say(rank=Rank(7))) == (1, 1), "the last class that there is"
+    await bench.submit(*named(7, "e"))
+    assert await bench.refused() == {"e": 1}
     bench.workers.finishes()
-    bench.workers.finishes()
-    assert say() is None, "the margin is half of the wait at most"
+    await bench.submit(*named(7, "f"))
+    assert bench.waits == [*"df"]
+    await bench.submit(*named(3, "g"))
+    assert (say(), bench.waits) == (None, [*"dgf"]), "it is not the one that an overload fills"
     await bench.end()
 
 
 def test_a_miss_counts_until_it_is_forgotten_and_a_smaller_one_changes_nothing() -> None:
     one = TaskClass(3)
     assert one.margin(0.0) == 0
-    one.waited(0.3, 0.1, 0.0)
-    one.waited(0.2, 0.1, 1.0)
-    one.waited(9.0, math.inf, 1.0)
+    one.missed(0.2, 0.0)
+    one.missed(0.1, 1.0)
+    one.missed(-math.inf, 1.0)
     assert one.margin(1.0) == pytest.approx(0.2 * math.exp(-1 / MISSED_SECONDS))
-    one.waited(0.5, 0.1, 1.0)
+    one.missed(0.4, 1.0)
     assert one.margin(1.0) == pytest.approx(0.4)
     assert one.margin(100.0) < 1e-4
 
@@ -425,8 +459,9 @@ class Story:
 
     def put(self, urgency: int, client: str | None) -> None:
         rank = Rank(urgency, client)
-        room = self.queue.room
-        if room.has_share(rank) and not self.queue.admission.retry_after(room.before(self.begun, rank)):
+        before = self.queue.room.before(self.begun, rank, with_places=False)
+        has_share = self.queue.room.has_share(rank, before.margin)
+        if has_share and self.queue.admission.retry_after(before) is None:
             submitted = self.begun + len(self.tasks) * 1e-3
             self.tasks.append(Task((str, ()), submitted, self.loop.create_future(), None, rank=rank))
             self.queue.put(self.tasks[-1])

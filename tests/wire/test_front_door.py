@@ -19,7 +19,7 @@ from service.net import listener, shortage, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
 from service.web.driver import Driver
-from tests.support.running import Running, Start
+from tests.support.running import Running, Start, body_of
 
 KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
 BIG = 8 * 1024 * 1024  # more than the socket buffers of both sides hold
@@ -229,6 +229,17 @@ async def test_a_client_that_does_not_read_is_reset(start: Start, routes: Any, h
     with pytest.raises(ConnectionError):
         await reader.read(-1)
     writer.close()
+
+
+async def test_a_client_that_is_gone_without_a_word_is_found_out(start: Start, routes: Any) -> None:
+    async def asked(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        sock = request.transport.get_extra_info("socket")
+        return web.Response(text=str(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
+
+    routes("/asked", asked)
+    service = await start()
+    assert body_of(await service.get("/asked")) == b"1"
 
 
 async def test_a_client_that_reads_slowly_but_steadily_gets_everything(start: Start, routes: Any) -> None:
