@@ -205,8 +205,8 @@ class Offload:
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
     def is_queueing(self) -> bool:
-        """Whether any request may be refused at present for the queue: as many tasks wait as there are workers,
-        even if all of them have been handed ahead; or none is handed over."""
+        """Whether any request may be refused at present for the queue: as many tasks wait as there are
+        workers, even if all of them have been handed ahead; or none is handed over."""
         waiting = self._queue or self._queue.room.waiting >= self._queue.admission.workers
         return bool(waiting) or not self._pool.healthy
 

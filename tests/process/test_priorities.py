@@ -5,7 +5,6 @@ The work sleeps: how much one worker can do does not depend on what else this ma
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ LIMIT = 1 / 0.04
 
 @pytest.mark.alone
 def test_the_urgent_are_all_answered_whatever_the_others_send(tmp_path: Path) -> None:
-    found = priorities.urgent_first(tmp_path / "urgent", 2, 5 * LIMIT, ONE_WORKER, most_slower=math.inf)[
+    found = priorities.urgent_first(tmp_path / "urgent", 2, 5 * LIMIT, ONE_WORKER, may_be_disturbed=True)[
         "rounds"
     ][0]
     counted = found["with"]["the service counts"]
