@@ -345,7 +345,7 @@ WORK_MS = {
 PROOF_NAMES = (
     *("front-door", "fuzz", "accept-bench", "memory", "hand-over", "faults", "soak", "restarts"),
     *("io-processes", "chaos", "goodbyes", "lossy", "guided-fuzz", "refusals", "replicas"),
-    *("overload", "retries"),
+    *("overload", "priorities", "retries"),
     *("beside-tools", "generator", "invalid", "capacity", "profile"),
 )
 Tables = dict[str, Callable[[], str]]
