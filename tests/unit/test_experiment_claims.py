@@ -334,6 +334,18 @@ def test_a_budget_is_not_judged_where_the_queue_alone_outlasts_the_watch() -> No
     assert judged(slowest, "backoff_suffices").verdict == INCONCLUSIVE
 
 
+def test_what_generator_and_service_take_of_the_cores_works_no_queue_off() -> None:
+    """At 0.66 the queue is gone after 20 s; if a fifth of the cores is not the workers', after 53."""
+    summary = recovered("pool-backoff", back=None, loads=(0.6, 0.66, 0.66))(summary_of(plan_of("metastable")))
+    assert judged(summary, "backoff_suffices").verdict == DID_NOT_HOLD
+    (measured, *_) = quick().blocks
+    saturated = replace(
+        measured, variant="offloop", part="beside", workers=2, seconds=1.0, work_cpu_seconds=1.6
+    )
+    summary = replace(summary, blocks=(*summary.blocks, saturated))
+    assert judged(summary, "backoff_suffices").verdict == INCONCLUSIVE
+
+
 def judged(summary: Summary, rule: str) -> Verdict:
     (wanted,) = [one for one in RULES if one.judge.__name__ == rule]
     (verdict,) = judge(summary, [wanted])
