@@ -150,11 +150,11 @@ def metastable_text() -> str:
 
 
 def _comebacks() -> str:
-    """What the runs of `make comebacks` said, of which the one above is the last."""
+    """What all kept runs of the preset said."""
     kept = json.loads((ROOT / "docs/proofs/repeats.json").read_text(encoding="utf-8"))
     found = kept["figures"]["metastable"]
     rows = [f"| {claim} | {told} |" for claim, told in found["verdicts"].items()]
-    head = f"It is the last of {found['runs']} runs, `make comebacks`, which said:"
+    head = f"What {found['runs']} runs in a row said, `make comebacks`:"
     return "\n".join([head, "", "| claim | verdicts |", "| --- | --- |", *rows])
 
 

@@ -26,7 +26,7 @@ MOST_ABOVE: Final = 0.95
 MOST_MARGIN: Final = 0.5
 """Of the longest wait, that is kept free for waits that turn out longer than predicted. With work of 4 ms at
 three and at ten times the limit, on cores that all processes share, the 99th percentile of answers was 60 to
-220 ms above the longest wait without a margin, and is 30 to 60 ms above it with one (`make overload`)."""
+220 ms above the longest wait without a margin, and is 14 to 65 ms above it with one (`make overload`)."""
 
 SHORTEST: Final = 1e-4
 """Seconds; tasks shorter than this are not worth handing over. It bounds how many a worker may have."""

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from loadtests.load.sample import OK, elapsed
+from loadtests.neighbours import Neighbours
 from tests.proofs.record import prove
 from tests.support.child import Child, service
 from tests.support.load import Load, load
@@ -65,12 +64,14 @@ def overload(folder: Path, row: Row, seconds: float) -> Figures:
         limit = limit_of(child, address, folder / "limit", row.work_ms)
         rate = min(row.times * limit, MOST_PER_SECOND)
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
-        before, cpu_before, stolen = child.scrape(), cpu_seconds(child.process.pid), _stolen()
+        machine = Neighbours()
+        before, cpu_before, usage = child.scrape(), cpu_seconds(child.process.pid), machine.read()
         more = ("--timeout", "2", "--out", str(folder / "kept"))
         data = Load(address, seconds, rate, folder / "data", *more)
         trivial = load(address, seconds, 20, folder / "trivial", "/healthz")
         summary, samples = data.summary(), data.samples(folder / "kept")
-        io_cpu, stolen = cpu_seconds(child.process.pid) - cpu_before, _stolen() - stolen
+        io_cpu = cpu_seconds(child.process.pid) - cpu_before
+        stolen = machine.read().stolen_seconds - usage.stolen_seconds
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         after = child.scrape()
         assert child.end() == 0
@@ -110,10 +111,6 @@ def overload(folder: Path, row: Row, seconds: float) -> Figures:
             "durations": abs(told - client) <= SAME_SHARE * client + SAME_SECONDS,
         },
     }
-
-
-def _stolen() -> float:
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def _ms(seconds: float) -> float:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import cProfile
 import functools
+import os
 import pstats
 import re
-import resource
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from service.lifecycle.service import Service
 from tests.proofs.record import prove
 from tests.support import ROOT
 from tests.support.load import load
+from tests.support.processes import cpu_seconds
 
 Figures = dict[str, Any]
 
@@ -63,11 +64,6 @@ async def _load(address: str, case: Case, seconds: float, folder: Path) -> None:
     assert share > 0.95, run["outcomes"]
 
 
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def _package(file: str) -> str:
     if file == "~":
         return "system calls and C"
@@ -89,9 +85,9 @@ async def _measure(case: Case, seconds: float, folder: Path) -> Figures:
     assert service.parts is not None
     address = service.parts.address
     await _load(address, case, 1, folder / "warm")  # the first requests import modules
-    before = _cpu_seconds()
+    before = cpu_seconds(os.getpid())
     await _load(address, case, seconds, folder / "plain")
-    cost = (_cpu_seconds() - before) / (case.rate * seconds)
+    cost = (cpu_seconds(os.getpid()) - before) / (case.rate * seconds)
     profile = cProfile.Profile()
     profile.enable()
     await _load(address, case, seconds, folder / "profiled")
