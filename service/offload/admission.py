@@ -28,6 +28,10 @@ MOST_MARGIN: Final = 0.5
 three and at ten times the limit, on cores that all processes share, the 99th percentile of answers was 60 to
 220 ms above the longest wait without a margin, and is 14 to 65 ms above it with one (`make overload`)."""
 
+LONGER: Final = 2
+"""Times the longest wait, that a request may wait while less urgent ones are served. Those leave the room
+that it needs, so what waits now is a spell in which the cores gave less, no overload by its own class."""
+
 SHORTEST: Final = 1e-4
 """Seconds; tasks shorter than this are not worth handing over. It bounds how many a worker may have."""
 
@@ -47,6 +51,7 @@ class Before(NamedTuple):
     oldest: seconds that the first one in the queue has waited already.
     above: workers that more urgent tasks keep busy.
     margin: seconds by which others have waited longer than was predicted.
+    has_precedence: less urgent tasks wait, or have been served of late.
     """
 
     waiting: int
@@ -55,6 +60,7 @@ class Before(NamedTuple):
     oldest: float = 0.0
     above: float = 0.0
     margin: float = 0.0
+    has_precedence: bool = False
 
 
 class Admission:
@@ -137,9 +143,10 @@ class Admission:
             return None
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
-        if max(waited + self.compared(before), before.oldest) <= self.queue_wait:
+        longest = self.queue_wait * (LONGER if before.has_precedence else 1)
+        if max(waited + self.compared(before), before.oldest) <= longest:
             return None
-        return _whole(max(self.wait(before), before.oldest) - self.queue_wait)
+        return _whole(max(self.wait(before), before.oldest) - longest)
 
     def most_waiting(self, margin: float = 0.0) -> float:
         """Tasks that may wait at present."""

@@ -18,6 +18,10 @@ LOAD_SECONDS: Final = 1.0
 """How far back the load of a class goes: with the default `--queue-wait`, five times as long as a task may
 wait, so that it does not follow the few that happen to be urgent at the moment."""
 
+SERVED_SECONDS: Final = 10.0
+"""Longer than the spells in which cores that others use as well give less: in one, more urgent classes may
+need all of what is left."""
+
 MISSED_SECONDS: Final = 10.0
 """How fast it is forgotten, exponentially, that a task has waited longer than was predicted. Cores that
 others use as well are slow now and then, and what was admitted just before waits for all of that."""
@@ -47,6 +51,10 @@ class TaskClass:
         """
         self._busy = self.load(now) * LOAD_SECONDS + min(seconds, LOAD_SECONDS)
         self._until = now
+
+    def is_served(self, now: float) -> bool:
+        """Whether a worker has finished a task of this class in the last `SERVED_SECONDS`."""
+        return now - self._until <= SERVED_SECONDS
 
     def load(self, now: float) -> float:
         """Workers that this class keeps busy: the average over some `LOAD_SECONDS`."""

@@ -68,12 +68,11 @@ class Room:
         """
         running, classes = self._pool.running, self._classes.in_order
         waiting, oldest, above, margin = self._pool.in_flight - running, 0.0, 0.0, 0.0
+        has_precedence = False
         urgency = min(rank.urgency, classes[-1].urgency)
         for one in classes:
             if one.urgency > urgency:
-                # Those with less urgent ones behind them are not refused for being late now and then: an
-                # overload fills the last class, and refuses that first.
-                margin = 0.0 if one.tasks else margin
+                has_precedence = has_precedence or bool(one.tasks) or one.is_served(now)
                 continue
             if one.urgency < urgency:
                 above += one.load(now)
@@ -82,7 +81,10 @@ class Room:
             waiting += len(one.tasks) + (len(one.places) if with_places else 0)
             if (first := self._first(one)) is not None:
                 oldest = max(oldest, now - first.submitted)
-        return Before(waiting, running, self._pool.up, oldest, above, margin)
+        # Those with less urgent ones behind them are not refused for being late now and then: an overload
+        # fills the last class, and refuses that first.
+        margin = 0.0 if has_precedence else margin
+        return Before(waiting, running, self._pool.up, oldest, above, margin, has_precedence)
 
     def leaving(self, urgency: int) -> tuple[Task, int] | None:
         """Who has to leave for a task of this urgency that has come, and its `Retry-After`.

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from metrics.exposition import parse
 from metrics.instruments import Metrics, TaskOutcome
 from service.offload.admission import Admission
-from service.offload.classes import LOAD_SECONDS, MISSED_SECONDS, Place, TaskClass
+from service.offload.classes import LOAD_SECONDS, MISSED_SECONDS, SERVED_SECONDS, Place, TaskClass
 from service.offload.errors import QuarantinedError, RejectedError, WorkerLostError
 from service.offload.offload import Offload
 from service.offload.pool import PoolObserver
@@ -285,6 +285,25 @@ def test_the_load_of_a_class_is_what_it_kept_busy_and_is_forgotten() -> None:
     assert one.load(99) == pytest.approx(0, abs=1e-9)
     one.kept_busy(60, 99)
     assert one.load(99) == pytest.approx(1), "a long one is no crowd"
+
+
+async def test_a_class_may_wait_twice_as_long_while_less_urgent_ones_are_served() -> None:
+    bench = Bench(most=4)
+    *_, least = bench.offload._queue._classes.in_order
+    await bench.submit(*named(2, "a"))
+    assert bench.offload.retry_after(rank=Rank(2)) is None
+    await bench.submit(*named(2, "bcdef"))
+    assert (set(await bench.refused()), bench.waits) == ({"f"}, [*"bcde"]), "the others have had nothing"
+    for _ in range(5):
+        bench.workers.finishes()
+    await bench.submit(*named(3, "g"))
+    bench.workers.finishes()
+    assert bench.offload._queue._classes.in_order[-1] is least
+    assert least.is_served(time.monotonic())
+    await bench.submit(*named(2, "hijklmnopq"))
+    assert (set(await bench.refused()), bench.waits) == ({*"fpq"}, [*"ijklmno"]), "twice 3.6 tasks"
+    assert not least.is_served(time.monotonic() + SERVED_SECONDS)
+    await bench.end()
 
 
 async def test_the_last_of_the_least_urgent_leaves_when_the_queue_is_too_long() -> None:
