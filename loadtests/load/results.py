@@ -89,6 +89,7 @@ class RunSummary:
     expect: str  # statuses that count as success
     retry: str  # when clients send again what failed: none, immediate, backoff, budget, retry-after
     retries: int  # for each request at most
+    started: float  # seconds since 1970
     window_seconds: float
     offered_per_second: float | None  # None: a closed loop offers no rate
     achieved_per_second: float

@@ -135,6 +135,7 @@ def _draft(samples: Sequence[Sample], facts: GeneratorFacts, phase: Phase, measu
         expect=phase.expect,
         retry=phase.retry,
         retries=phase.retries,
+        started=facts.started_epoch,
         window_seconds=phase.duration_seconds,
         offered_per_second=None,
         achieved_per_second=measured.achieved_per_second,

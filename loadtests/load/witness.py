@@ -10,11 +10,12 @@ machine looks like the server's or the generator's.
 import contextlib
 import ipaddress
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any, Final, Self
 
 import psutil
 
-from loadtests.load.port_state import clients_of
+from loadtests.load.port_state import clients_of, listening
 from loadtests.load.surroundings import Surroundings
 from loadtests.neighbours import Neighbours, busiest, cpu_by_process, effective_cores, shares
 
@@ -80,13 +81,8 @@ class Witness:
 
 def listeners(port: int) -> set[int]:
     """Processes that listen on a TCP port of this machine; those of other users are visible to root only."""
-    with contextlib.suppress(psutil.Error, OSError):
-        return {
-            found.pid
-            for found in psutil.net_connections("tcp")
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid is not None
-        }
-    return set()
+    inodes = listening(port)
+    return {pid for pid in psutil.pids() if inodes & _sockets_of(pid)} if inodes else set()
 
 
 def named(names: Collection[str]) -> set[int]:
@@ -94,6 +90,18 @@ def named(names: Collection[str]) -> set[int]:
     if not names:
         return set()
     return {found.pid for found in psutil.process_iter(["name"]) if found.info["name"] in names}
+
+
+def _sockets_of(pid: int) -> set[int]:
+    """The inodes of a process's sockets (proc(5)): its descriptors are links to `socket:[4711]`."""
+    found = set()
+    with contextlib.suppress(OSError):  # gone, or another user's
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                kind, _, inode = str(descriptor.readlink()).partition(":")
+                if kind == "socket":
+                    found.add(int(inode.strip("[]")))
+    return found
 
 
 def _is_here(host: str) -> bool:

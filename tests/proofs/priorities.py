@@ -7,6 +7,7 @@ if its answer is whole within a second.
 
 What the urgent class offers follows from the goodput just before. A round is void if the machine is slower
 than it was then, by the CPU time of a task, or if others take its cores: then the urgent may offer too much.
+So is one in which the generators did not load the service together.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ OF_THE_GOODPUT = 0.8
 OVERLOAD = 3
 """Times that goodput, from one greedy client and seven others. These offer a third of the goodput: all of
 them can be served, if only the greedy one leaves them the places."""
+
+MOST_APART = 0.2
+"""Of the seconds of a load, between the beginnings of the two."""
 
 MOST_SLOWER = 1.1
 """What a task may cost in a round, of what it cost when the goodput was measured."""
@@ -86,17 +90,21 @@ def under(folder: Path, flags: tuple[str, ...], seconds: float, loads: dict[str,
         neighbours = Neighbours()  # all of our processes have started
         usage = neighbours.read()
         summaries = {name: one.summary() for name, one in started.items()}
-        faults = shares(usage, neighbours.read(), effective_cores()).faults()
+        faults = [*shares(usage, neighbours.read(), effective_cores()).faults()]
         by_urgency, counted = _by_urgency(child), child.scrape()
         assert child.end() == 0
     found: Figures = {name: _got(summary) for name, summary in summaries.items()}
+    began = [summary["started"] for summary in summaries.values()]
+    apart = max(began) - min(began)
+    if apart > MOST_APART * seconds:
+        faults.append(f"one generator began {apart:.1f} s after the other")
     ok = sum(figures["answered"] for figures in found.values())
     cost = counted["offload_task_cpu_seconds_sum"] / counted["offload_task_cpu_seconds_count"]
     return {
         **found,
-        "goodput per second": round(ok / seconds, 1),
+        "goodput per second": round(ok / (seconds + apart), 1),
         "CPU ms of a task": round(cost * 1e3, 2),
-        "faults": list(faults),
+        "faults": faults,
         "the service counts": by_urgency,
     }
 
