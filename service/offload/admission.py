@@ -28,9 +28,10 @@ MOST_MARGIN: Final = 0.5
 three and at ten times the limit, on cores that all processes share, the 99th percentile of answers was 60 to
 220 ms above the longest wait without a margin, and is 14 to 65 ms above it with one (`make overload`)."""
 
-LONGER: Final = 2
+LONGER: Final = 3
 """Times the longest wait, that a request may wait while less urgent ones are served. Those leave the room
-that it needs, so what waits now is a spell in which the cores gave less, no overload by its own class."""
+that it needs, so what waits now is a spell in which the cores gave less, no overload by its own class. On
+cores that others use as well, a class that takes 0.8 of them waited for up to 0.5 s (`make priorities`)."""
 
 SHORTEST: Final = 1e-4
 """Seconds; tasks shorter than this are not worth handing over. It bounds how many a worker may have."""
