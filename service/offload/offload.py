@@ -34,6 +34,10 @@ ATTEMPTS: Final = 2
 """How often a task is tried if its worker dies under it. A task that has killed two is no accident."""
 
 
+REFUSED_SECONDS: Final = 1.0
+"""For how long a refusal counts as one of the present; as in net/refusing.py."""
+
+
 class Offload:
     """Runs functions on the workers of a pool, and tells the metrics what became of each.
 
@@ -58,6 +62,7 @@ class Offload:
         self._metrics = metrics
         self._most_bytes = most_bytes
         self._arguments = 0  # bytes of those whose callers have no answer yet
+        self._refused = -math.inf  # when the last request was
         metrics.offload_workers.set(self._pool.count)
         metrics.offload_limit.set_function(self._queue.room.limit)
         metrics.offload_predicted_wait.set_function(self._queue.room.predicted_wait)
@@ -206,9 +211,16 @@ class Offload:
 
     def is_queueing(self) -> bool:
         """Whether any request may be refused at present for the queue: as many tasks wait as there are
-        workers, even if all of them have been handed ahead; or none is handed over."""
-        waiting = self._queue or self._queue.room.waiting >= self._queue.admission.workers
-        return bool(waiting) or not self._pool.healthy
+        workers, even if all of them have been handed ahead; or none is handed over; or one has been refused
+        just now, even if none waits.
+
+        Else, once the loop is late, it would stay so: workers run out of tasks meanwhile, all who come in the
+        next turn are let in for that, and all but a few refused after they have been parsed. At 4,000
+        requests a second that took the whole loop, and goodput fell to a third for as long as they came.
+        """
+        if self._queue or self._queue.room.waiting >= self._queue.admission.workers:
+            return True
+        return not self._pool.healthy or time.monotonic() - self._refused < REFUSED_SECONDS
 
     def retry_after(
         self, deadline: float = math.inf, arrived: float | None = None, rank: Rank = USUAL
@@ -230,6 +242,7 @@ class Offload:
 
     def reject(self, rank: Rank = USUAL) -> None:
         """Count a request that is refused."""
+        self._refused = time.monotonic()
         self._metrics.task(TaskOutcome.REJECTED, rank.urgency)
 
     def _retry_after(

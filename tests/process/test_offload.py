@@ -36,7 +36,7 @@ from service.offload.errors import (
 )
 from service.offload.lane import InlineLane
 from service.offload.lane_pool import Recycling
-from service.offload.offload import Offload
+from service.offload.offload import REFUSED_SECONDS, Offload
 from service.offload.process_lane import ProcessLane
 from service.offload.strategies import Strategy, pool_for
 from service.offload.worker_main import Packed
@@ -197,6 +197,9 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     assert offload.retry_after() == 1
     gate.set()
     await asyncio.gather(*callers)
+    assert offload.waiting == 0
+    assert offload.is_queueing(), "a request has been refused just now"
+    offload._refused -= REFUSED_SECONDS
     assert not offload.is_queueing()
     places = [offload.expect() for _ in range(100)]
     assert offload.retry_after() is not None

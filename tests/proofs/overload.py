@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,11 @@ QUEUE_WAIT_SECONDS = 0.2
 MARGIN_SECONDS = 0.05
 TRIVIAL_P99_SECONDS = 0.02
 OF_THE_REST = 0.95
-"""Least share of the CPU that clients, IO process and hypervisor leave, which is goodput."""
+"""Least share of goodput in the CPU time that all others leave to the workers: what these use, and what is
+idle. What the kernel does for clients and IO process counts as theirs: no process is charged for it."""
+
+EDGE_SECONDS = 2.0
+"""At both ends of a load, in which CPU time is not counted: its processes start and end."""
 
 SAME_SHARE, SAME_SECONDS = 0.05, 0.002
 DURATION = "http_request_duration_seconds_{}{{route=/data,status_class=2xx}}"
@@ -56,6 +61,19 @@ def limit_of(child: Child, address: str, folder: Path, work_ms: float) -> float:
     return WORKERS * tasks / (after[f"{name}_sum"] - before[f"{name}_sum"])
 
 
+class Moment(NamedTuple):
+    """Readings of one moment; all since the start."""
+
+    counts: dict[str, float]
+    left_seconds: float  # CPU time of all but the IO process, and of idle cores
+
+
+def read(child: Child, machine: Neighbours) -> Moment:
+    """What the service counts, and what was left to its workers."""
+    workers = sum(cpu_seconds(pid) for pid in child.session() - {child.process.pid})
+    return Moment(child.scrape(), workers + machine.read().idle_seconds)
+
+
 def overload(folder: Path, row: Row, seconds: float) -> Figures:
     """One row; what holds of it is in its figures."""
     flags = ("--work-ms", f"{row.work_ms:g}", "--workers", str(WORKERS))
@@ -65,30 +83,34 @@ def overload(folder: Path, row: Row, seconds: float) -> Figures:
         rate = min(row.times * limit, MOST_PER_SECOND)
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         machine = Neighbours()
-        before, cpu_before, usage = child.scrape(), cpu_seconds(child.process.pid), machine.read()
+        before, usage = child.scrape(), machine.read()
         more = ("--timeout", "2", "--out", str(folder / "kept"))
         data = Load(address, seconds, rate, folder / "data", *more)
-        trivial = load(address, seconds, 20, folder / "trivial", "/healthz")
-        summary, samples = data.summary(), data.samples(folder / "kept")
-        io_cpu = cpu_seconds(child.process.pid) - cpu_before
+        healthz = Load(address, seconds, 20, folder / "trivial", path="/healthz")
+        time.sleep(EDGE_SECONDS)
+        first = read(child, machine)
+        time.sleep(seconds - 2 * EDGE_SECONDS)
+        last = read(child, machine)
+        summary, trivial, samples = data.summary(), healthz.summary(), data.samples(folder / "kept")
         stolen = machine.read().stolen_seconds - usage.stolen_seconds
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         after = child.scrape()
         assert child.end() == 0
 
-    def gained(name: str) -> float:
-        return after[name] - before.get(name, 0.0)
+    def gained(name: str, since: dict[str, float] = before, until: dict[str, float] = after) -> float:
+        return until[name] - since.get(name, 0.0)
 
     took = [elapsed(one.started, one.finished) for one in samples if one.outcome == OK]
     client = sum(took) / len(took)
     answers = gained(DURATION.format("count"))
     assert answers >= len(took) > 0
     told = gained(DURATION.format("sum")) / answers
-    work = gained("offload_task_cpu_seconds_sum")
-    cost = work / gained("offload_task_cpu_seconds_count")
+    cost = gained("offload_task_cpu_seconds_sum", first.counts, last.counts) / gained(
+        "offload_task_cpu_seconds_count", first.counts, last.counts
+    )
     bound = QUEUE_WAIT_SECONDS + 2 * cost + MARGIN_SECONDS
-    clients = sum(one["generator"]["cpu_share"] for one in (summary, trivial)) * seconds
-    share = len(took) * cost / (WORKERS * seconds - io_cpu - clients - stolen)
+    good = gained(DURATION.format("count"), first.counts, last.counts) * cost
+    share = good / (last.left_seconds - first.left_seconds)
     p99, trivial_p99 = (one["answered_latency_seconds"]["p99"] for one in (summary, trivial))
     return {
         "offered per second": round(rate),

@@ -54,10 +54,12 @@ def _summary(process: subprocess.Popen[bytes], seconds: float, out: Path) -> dic
 class Load:
     """Good clients in the background; their samples are kept with `--out` and a folder among the flags."""
 
-    def __init__(self, address: str, seconds: float, rate: float, out: Path, *more: str) -> None:
+    def __init__(
+        self, address: str, seconds: float, rate: float, out: Path, *more: str, path: str = "/data"
+    ) -> None:
         self._seconds = seconds
         self._out = out
-        self._process = _started(address, seconds, rate, out, "/data", *more)
+        self._process = _started(address, seconds, rate, out, path, *more)
         atexit.register(self._process.kill)  # a proof that fails does not wait for them
 
     def samples(self, folder: Path) -> list[Sample]:
