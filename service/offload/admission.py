@@ -145,9 +145,10 @@ class Admission:
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
         longest = self.queue_wait * (LONGER if before.has_precedence else 1)
-        if max(waited + self.compared(before), before.oldest) <= longest:
+        wait = self.wait(before)
+        if max(waited + wait + before.margin, before.oldest) <= longest:
             return None
-        return _whole(max(self.wait(before), before.oldest) - longest)
+        return _whole(max(wait, before.oldest) - longest)
 
     def most_waiting(self, margin: float = 0.0) -> float:
         """Tasks that may wait at present."""

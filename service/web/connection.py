@@ -140,21 +140,13 @@ class HandOver:
         self._metrics.accept_wait.observe(waited)
         # A TLS client's request comes after the handshake.
         arrived = time.monotonic() - waited if has_bytes and self.tls is None else None
-        client = self._clients.enter(host)
-        verdict: Verdict | Place = Verdict.PASSED
-        if client is not None:
-            try:
-                verdict = self._check(sock, arrived, host)
-            except BaseException:
-                self._clients.leave(client)
-                raise
-            if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
-                sock.close()
-                self._metrics.connections.passed(ConnectionEnd.CLOSED)
-                self._clients.leave(client)
-                permit.release()
-                return
-        record = Record(sock, permit, self._clients, client, host, self._metrics)
+        verdict = self._check(sock, arrived, host)
+        if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
+            sock.close()
+            self._metrics.connections.passed(ConnectionEnd.CLOSED)
+            permit.release()
+            return
+        record = Record(sock, permit, self._clients, self._clients.enter(host), host, self._metrics)
         record.arrived = arrived
         if not isinstance(verdict, Verdict):
             record.place, verdict = verdict, Verdict.PASSED

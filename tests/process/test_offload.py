@@ -73,6 +73,12 @@ class Bench:
         await eventually(condition)
 
 
+@pytest.fixture(autouse=True)
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate says holds for no time at all: tests ask about one moment twice."""
+    monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 0.0)
+
+
 @pytest.fixture
 def gate(make: Make) -> Iterator[threading.Event]:  # noqa: ARG001  # open before the workers are stopped
     """What work in a thread waits for; open at the end, whatever happens."""

@@ -29,6 +29,12 @@ SECONDS = 0.1
 DONE = Done("result", None, 0, SECONDS, 0, 0)
 
 
+@pytest.fixture(autouse=True)
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate says holds for no time at all: tests ask about one moment twice."""
+    monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 0.0)
+
+
 class Workers:
     """A pool whose tasks stay where they are until a test says what became of them."""
 
@@ -305,6 +311,28 @@ async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served() -> No
         "3.6 tasks, three times"
     )
     assert not least.is_served(time.monotonic() + SERVED_SECONDS)
+    await bench.end()
+
+
+async def test_a_no_holds_for_those_who_are_alike_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 60.0)
+    bench = Bench(most=4)
+    say, now = bench.offload.retry_after, time.monotonic()
+    await bench.submit(*named(3, "abcde"))
+    assert say(arrived=now) == 1
+    bench.workers.finishes()
+    assert say(arrived=now) == 1, "for a moment"
+    assert say(arrived=now - 0.001) == 1
+    assert say(rank=Rank(2)) is None
+    assert say(arrived=now) is None, "what was said to another has taken its place"
+    await bench.submit(*named(3, "f"))
+    assert say(arrived=now) == 1
+    bench.workers.finishes()
+    assert say(9.0, arrived=now) is None, "with another deadline"
+    await bench.submit(*named(3, "g"))
+    assert say(arrived=now - 0.05) == 1
+    bench.workers.finishes()
+    assert say(arrived=now + 1) is None, "it has waited for less"
     await bench.end()
 
 
