@@ -127,7 +127,7 @@ class Protocol(web.RequestHandler):
                 return  # what aiohttp does not get, it does not keep
             super().data_received(data)
         if has_next and driver.state in BETWEEN_REQUESTS:
-            self._record.since = time.perf_counter()
+            self._record.since = time.monotonic() if driver.arrived is None else driver.arrived
             driver.happened(Event.BYTES)
         else:
             driver.arrived = None  # what comes after the first bytes did not lie there at accept

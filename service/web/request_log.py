@@ -49,15 +49,16 @@ class RequestRecord:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.since = time.perf_counter()
-        """The request's first byte, by `perf_counter`; of a pipelined one, the answer before it."""
+        self.since = time.monotonic()
+        """When the request came, by `time.monotonic()`: its first byte, as far as is known; of a pipelined
+        one, the answer before it."""
         self.route: str | None = None
         """None as long as no route has matched."""
         self.is_logged = False
 
     def answered(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """A response was written; a pipelined request begins now."""
-        now = time.perf_counter()
+        now = time.monotonic()
         self._metrics.request(request.method, self.route, response.status, now - self.since)
         if self.is_logged:
             _write(request, self.route, response, now - self.since)
@@ -65,7 +66,7 @@ class RequestRecord:
 
     def cut_off(self, method: str, status: HTTPStatus) -> None:
         """A response was written without aiohttp."""
-        self._metrics.request(method, self.route, status, time.perf_counter() - self.since)
+        self._metrics.request(method, self.route, status, time.monotonic() - self.since)
 
 
 def _write(request: web.BaseRequest, route: str | None, response: web.StreamResponse, seconds: float) -> None:

@@ -80,6 +80,11 @@ async def test_a_blocked_loop_shows_in_what_new_connections_have_waited(start: S
     values = await service.scrape()
     assert values["listener_accept_wait_seconds_count"] == 5
     assert BLOCKED_SECONDS - TICK_SECONDS <= values["listener_accept_wait_seconds_sum"] / 5 <= most
+    answered = "http_request_duration_seconds_{}{{route=/data,status_class=2xx}}"
+    assert values[answered.format("count")] == 4
+    assert BLOCKED_SECONDS - TICK_SECONDS <= values[answered.format("sum")] / 4 <= most + 1, (
+        "and in what it took"
+    )
 
 
 @pytest.mark.parametrize(
