@@ -130,8 +130,8 @@ CATALOGUE = (
         "http_request_duration_seconds",
         "histogram",
         "From the arrival of the request to its response written, by route and class of the status (2xx). It "
-        "arrived when its first byte was read, or before that, if the kernel tells how long the first "
-        "request of a connection lay there. Without those that were refused before HTTP was parsed: "
+        "arrived when its first byte was read, or before that, if the kernel says that the first request of "
+        "a connection lay there for more than 10 ms. Without those that were refused before HTTP was parsed: "
         "http_requests_total has them.",
         "How long does a request take from its arrival?",
         ("route", "status_class"),

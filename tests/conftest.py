@@ -19,9 +19,14 @@ from typing import Any
 import pytest
 import structlog
 import uvloop
+from hypothesis import settings
 
 from service.log.setup import configure_logging
 from service.offload.process_lane import worker_process
+
+# By default an example may take 200 ms, which on a busy machine says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Logged = Callable[[], list[dict[str, Any]]]

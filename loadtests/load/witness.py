@@ -81,8 +81,15 @@ class Witness:
 
 def listeners(port: int) -> set[int]:
     """Processes that listen on a TCP port of this machine; those of other users are visible to root only."""
-    inodes = listening(port)
-    return {pid for pid in psutil.pids() if inodes & _sockets_of(pid)} if inodes else set()
+    if inodes := listening(port):
+        return {pid for pid in psutil.pids() if inodes & _sockets_of(pid)}
+    with contextlib.suppress(psutil.Error, OSError):  # where the kernel cannot be asked for them alone
+        return {
+            found.pid
+            for found in psutil.net_connections("tcp")
+            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid is not None
+        }
+    return set()
 
 
 def named(names: Collection[str]) -> set[int]:

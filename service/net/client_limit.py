@@ -42,13 +42,17 @@ class ClientLimit:
         """Connections that one client may hold."""
         return max(1, self._connection_limit.limit // 2) if self._chosen is None else self._chosen
 
+    def has_room(self, host: str) -> bool:
+        """Whether the client at the address `host` may have one more connection."""
+        held = self.held.get(client_of(host), 0)
+        return not held or held < self.most or self._is_exempt(host)
+
     def enter(self, host: str) -> Client | None:
         """Count one connection from the address `host`: its client, for `leave`; None if it has too many."""
-        client = client_of(host)
-        held = self.held.get(client, 0)
-        if held and held >= self.most and not self._is_exempt(host):
+        if not self.has_room(host):
             return None
-        self.held[client] = held + 1
+        client = client_of(host)
+        self.held[client] = self.held.get(client, 0) + 1
         return client
 
     def leave(self, client: Client) -> None:

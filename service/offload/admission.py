@@ -26,7 +26,7 @@ MOST_ABOVE: Final = 0.95
 MOST_MARGIN: Final = 0.5
 """Of the longest wait, that is kept free for waits that turn out longer than predicted. With work of 4 ms at
 three and at ten times the limit, on cores that all processes share, the 99th percentile of answers was 60 to
-220 ms above the longest wait without a margin, and is 14 to 65 ms above it with one (`make overload`)."""
+220 ms above the longest wait without a margin, and is 14 to 68 ms above it with one (`make overload`)."""
 
 LONGER: Final = 3
 """Times the longest wait, that a request may wait while less urgent ones are served. Those leave the room
@@ -107,6 +107,10 @@ class Admission:
         """Seconds of `queue_wait` that may be kept free for waits that turn out longer than predicted."""
         return 0.0 if self.queue_wait == math.inf else MOST_MARGIN * self.queue_wait
 
+    def longest(self, before: Before) -> float:
+        """Seconds that a request may wait."""
+        return self.queue_wait * (LONGER if before.has_precedence else 1)
+
     def wait(self, before: Before) -> float:
         """Seconds until a worker takes a task that comes now, by what tasks took in the past.
 
@@ -144,8 +148,7 @@ class Admission:
             return None
         # The prediction knows the tasks of the past. If the first in the queue has waited for longer than
         # it may, those of today are different.
-        longest = self.queue_wait * (LONGER if before.has_precedence else 1)
-        wait = self.wait(before)
+        longest, wait = self.longest(before), self.wait(before)
         if max(waited + wait + before.margin, before.oldest) <= longest:
             return None
         return _whole(max(wait, before.oldest) - longest)

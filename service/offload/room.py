@@ -99,12 +99,14 @@ class Room:
         if least is None or least.urgency <= urgency:
             return None
         first = self._first(least)
-        waited = time.monotonic() - first.submitted if first is not None else 0.0
-        before = Before(self.waiting - 1, self._pool.running, self._pool.up, waited)
+        now = time.monotonic()
+        waited = now - first.submitted if first is not None else 0.0
+        passed = any(one.is_served(now) for one in self._classes.in_order if one.urgency > least.urgency)
+        before = Before(self.waiting - 1, self._pool.running, self._pool.up, waited, has_precedence=passed)
         retry_after = self._admission.retry_after(before)
         if retry_after is None:
             return None
-        if first is not None and not first.sent and waited > self._admission.queue_wait:
+        if first is not None and not first.sent and waited > self._admission.longest(before):
             return first, retry_after
         last = next((task for task in reversed(least.tasks) if not task.sent), None)
         return None if last is None else (last, retry_after)

@@ -140,7 +140,7 @@ class HandOver:
         self._metrics.accept_wait.observe(waited)
         # A TLS client's request comes after the handshake.
         arrived = time.monotonic() - waited if has_bytes and self.tls is None else None
-        verdict = self._check(sock, arrived, host)
+        verdict = self._check(sock, arrived, host) if self._clients.has_room(host) else Verdict.PASSED
         if verdict is Verdict.REFUSED:  # before anything is made for a connection that does not stay
             sock.close()
             self._metrics.connections.passed(ConnectionEnd.CLOSED)

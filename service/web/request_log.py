@@ -43,7 +43,7 @@ def is_logged(share: float, request_id: str, traceparent: str | None) -> bool:
 
 
 class RequestRecord:
-    """One request after another on a connection, each from its first byte to its answer."""
+    """One request after another on a connection, each from its arrival to its answer."""
 
     __slots__ = ("_metrics", "is_logged", "route", "since")
 

@@ -88,10 +88,14 @@ def overload(folder: Path, row: Row, seconds: float) -> Figures:
         data = Load(address, seconds, rate, folder / "data", *more)
         healthz = Load(address, seconds, 20, folder / "trivial", path="/healthz")
         time.sleep(EDGE_SECONDS)
+        begun = time.time()
         first = read(child, machine)
         time.sleep(seconds - 2 * EDGE_SECONDS)
         last = read(child, machine)
         summary, trivial, samples = data.summary(), healthz.summary(), data.samples(folder / "kept")
+        assert max(summary["started"], trivial["started"]) < begun, (
+            "a generator that began late left CPU idle"
+        )
         stolen = machine.read().stolen_seconds - usage.stolen_seconds
         child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
         after = child.scrape()

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -318,6 +319,7 @@ async def test_a_no_holds_for_those_who_are_alike_and_no_others(monkeypatch: pyt
     monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 60.0)
     bench = Bench(most=4)
     say, now = bench.offload.retry_after, time.monotonic()
+    monkeypatch.setattr("service.offload.offload.time", SimpleNamespace(monotonic=lambda: now))
     await bench.submit(*named(3, "abcde"))
     assert say(arrived=now) == 1
     bench.workers.finishes()
