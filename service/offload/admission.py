@@ -23,6 +23,10 @@ little as will do: what it has can neither go to a worker that is idle nor be ta
 MOST_ABOVE: Final = 0.95
 """Of the workers, that more urgent classes are taken to keep busy. With all of them no wait could be told."""
 
+MOST_EXPECTED: Final = 0.9
+"""Of the longest deadline, that a task is expected to take. With all of it none would be admitted that has
+waited for a microsecond, so nothing would be measured any more, and it would stay so for ever."""
+
 MOST_MARGIN: Final = 0.5
 """Of the longest wait, that is kept free for waits that turn out longer than predicted. With work of 4 ms at
 three and at ten times the limit, on cores that all processes share, the 99th percentile of answers was 60 to
@@ -74,9 +78,8 @@ class Admission:
         workers: how many tasks run at the same time when all is well.
         queue_wait: longest predicted wait in seconds; `math.inf` admits every request.
         seconds: what a task is expected to take, until one has been measured; None: unknown.
-        longest: what no task is expected to exceed, however long one took: the longest deadline there is.
-            A worker that cannot be killed may be kept for longer than that. But an expectation above every
-            deadline admits no request, so nothing would be measured any more, and it would stay so for ever.
+        longest: the longest deadline there is. A worker that cannot be killed may be kept for longer than
+            that, but no task is expected to take more than `MOST_EXPECTED` of it.
         client_share: most that one client may have of the tasks that may wait, from 0 to 1 and at least one.
     """
 
@@ -91,7 +94,7 @@ class Admission:
         self.workers = workers
         self.queue_wait = queue_wait
         self._client_share = client_share
-        self._longest = longest
+        self._longest = MOST_EXPECTED * longest
         self.seconds = seconds
         """Service demand: seconds that a task keeps a worker from the next, with what the hand-over, a slow
         clock or a neighbour on the core add to it."""

@@ -194,5 +194,5 @@ def test_a_task_beyond_every_deadline_does_not_shut_everybody_out_for_ever() -> 
     admission = Admission(1, seconds=0.004, longest=2.0)
     for _ in range(100):
         admission.observe(3600.0, 3600.0, 1)
-        assert admission.retry_after(Before(0, 0, 1), deadline=2.0) is None
+        assert admission.retry_after(Before(0, 0, 1), deadline=2.0, waited=0.1) is None
     assert admission.retry_after(Before(0, 1, 1), deadline=2.0) is not None
