@@ -88,8 +88,9 @@ def handed_over(folder: Path, seconds: float, rate: float) -> Figures:
     gaps: list[float] = []
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # What came in the gap is answered late, but answered: a wait of 0.2 s would refuse a part of it.
-        flags = ("--work-ms", "4", "--queue-wait", "2")
+        # What came in the gap is answered late, but answered: a wait of 0.2 s would refuse a part of it, and
+        # one of 2 s did so where a start took as long.
+        flags = ("--work-ms", "4", "--queue-wait", "8")
         under: Load | None = None
         while under is None or under.is_running():
             began = time.monotonic()
