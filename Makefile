@@ -103,7 +103,7 @@ io-processes: $(READY) ## gunicorn under load: kill, HUP, USR2, max-requests, wr
 replicas: $(READY) ## Three replicas behind HAProxy: kill, drain, reconcile, and what they carry (4 minutes, needs haproxy)
 	$(BIN)/python -m tests.proofs.replicas
 
-priorities: $(READY) ## Under overload the urgent are answered, and one greedy client costs the others nothing (3 minutes)
+priorities: $(READY) ## Under overload the urgent are answered, and one greedy client costs the others nothing (8 minutes)
 	$(BIN)/python -m tests.proofs.priorities $(ARGS)
 
 overload: $(READY) ## What clients feel at 3x and 10x the limit, and what the service says of it (2 minutes)

@@ -97,8 +97,8 @@ class Settings(BaseModel):
     queue_wait: SecondsOrOff = Field(
         0.2,
         description="Seconds that a request may be expected to wait for a worker, with its wait in the "
-        "kernel's accept queue. One with a longer expected wait gets 503 with Retry-After; three times as "
-        "long where less urgent ones are served as well. off: only --deadline bounds the wait.",
+        "kernel's accept queue. One with a longer expected wait gets 503 with Retry-After. While less "
+        "urgent ones are served, it may be three times as long. off: only --deadline bounds the wait.",
     )
     deadline: SecondsOrOff = Field(
         10.0,

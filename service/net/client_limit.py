@@ -44,15 +44,15 @@ class ClientLimit:
 
     def has_room(self, host: str) -> bool:
         """Whether the client at the address `host` may have one more connection."""
-        held = self.held.get(client_of(host), 0)
-        return not held or held < self.most or self._is_exempt(host)
+        return self._may_have(self.held.get(client_of(host), 0) + 1, host)
 
     def enter(self, host: str) -> Client | None:
         """Count one connection from the address `host`: its client, for `leave`; None if it has too many."""
-        if not self.has_room(host):
-            return None
         client = client_of(host)
-        self.held[client] = self.held.get(client, 0) + 1
+        count = self.held.get(client, 0) + 1
+        if not self._may_have(count, host):
+            return None
+        self.held[client] = count
         return client
 
     def leave(self, client: Client) -> None:
@@ -62,6 +62,9 @@ class ClientLimit:
             self.held[client] = left
         else:
             del self.held[client]
+
+    def _may_have(self, count: int, host: str) -> bool:
+        return count == 1 or count <= self.most or self._is_exempt(host)
 
     def _is_exempt(self, host: str) -> bool:
         if not host:

@@ -225,10 +225,10 @@ class Offload:
 
     # The gate: what is asked about a request before it is parsed (web/early_reject.py).
 
-    def is_queueing(self) -> bool:
-        """Whether any request may be refused at present: as many tasks wait as there are workers, even if all
-        of them have been handed ahead; or none is handed over; or one has been refused just now, for whatever
-        reason, even if none waits.
+    def may_refuse(self) -> bool:
+        """Whether any request might be refused at present: as many tasks wait as there are workers, even if
+        all of them have been handed ahead; or none is handed over; or one has been refused just now, for
+        whatever reason, even if none waits.
 
         Else, once the loop is late, it would stay so: workers run out of tasks meanwhile, all who come in the
         next turn are let in for that, and all but a few refused after they have been parsed. At 4,000

@@ -68,12 +68,10 @@ class Room:
         """
         running, classes = self._pool.running, self._classes.in_order
         waiting, oldest, above, margin = self._pool.in_flight - running, 0.0, 0.0, 0.0
-        has_precedence = False
         urgency = min(rank.urgency, classes[-1].urgency)
         for one in classes:
             if one.urgency > urgency:
-                has_precedence = has_precedence or bool(one.tasks) or one.is_served(now)
-                continue
+                break
             if one.urgency < urgency:
                 above += one.load(now)
             else:
@@ -81,6 +79,7 @@ class Room:
             waiting += len(one.tasks) + (len(one.places) if with_places else 0)
             if (first := self._first(one)) is not None:
                 oldest = max(oldest, now - first.submitted)
+        has_precedence = self._has_precedence(urgency, now)
         # Those with less urgent ones behind them are not refused for being late now and then: an overload
         # fills the last class, and refuses that first.
         margin = 0.0 if has_precedence else margin
@@ -98,11 +97,12 @@ class Room:
         least = self._classes.least_urgent()
         if least is None or least.urgency <= urgency:
             return None
-        first = self._first(least)
-        now = time.monotonic()
+        first, now = self._first(least), time.monotonic()
         waited = now - first.submitted if first is not None else 0.0
-        passed = any(one.is_served(now) for one in self._classes.in_order if one.urgency > least.urgency)
-        before = Before(self.waiting - 1, self._pool.running, self._pool.up, waited, has_precedence=passed)
+        has_precedence = self._has_precedence(least.urgency, now)
+        before = Before(
+            self.waiting - 1, self._pool.running, self._pool.up, waited, has_precedence=has_precedence
+        )
         retry_after = self._admission.retry_after(before)
         if retry_after is None:
             return None
@@ -110,6 +110,15 @@ class Room:
             return first, retry_after
         last = next((task for task in reversed(least.tasks) if not task.sent), None)
         return None if last is None else (last, retry_after)
+
+    def _has_precedence(self, urgency: int, now: float) -> bool:
+        """Whether less urgent tasks wait, or have been served of late."""
+        for one in reversed(self._classes.in_order):
+            if one.urgency <= urgency:
+                return False
+            if one.tasks or one.is_served(now):
+                return True
+        return False
 
     def _first(self, one: TaskClass) -> Task | None:
         for task in one.tasks:

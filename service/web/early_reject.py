@@ -55,8 +55,8 @@ class Verdict(enum.Enum):
 class Gate(Protocol):
     """What is asked about a request before it is parsed; the offload is one (offload/offload.py)."""
 
-    def is_queueing(self) -> bool:
-        """Whether any request may be refused at present: if not, none need be checked."""
+    def may_refuse(self) -> bool:
+        """Whether any request might be refused at present: if not, none need be checked."""
 
     def retry_after(self, deadline: float, arrived: float | None, rank: Rank) -> int | None:
         """Seconds for `Retry-After`; None: a request that `arrived` then, due in `deadline`, is admitted."""
@@ -105,7 +105,7 @@ class EarlyReject:
         Returns:
             The place of a request that would be admitted, else the verdict.
         """
-        if not self._paths or not self._gate.is_queueing():
+        if not self._paths or not self._gate.may_refuse():
             return Verdict.PASSED
         try:
             head = sock.recv(MOST_BYTES, PEEK)

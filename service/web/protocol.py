@@ -131,9 +131,8 @@ class Protocol(web.RequestHandler):
                 return  # what aiohttp does not get, it does not keep
             super().data_received(data)
         if has_next and driver.state in BETWEEN_REQUESTS:
-            now = time.monotonic()
-            lay_there = driver.arrived is not None and now - driver.arrived > TICK_SECONDS
-            self._record.since = driver.arrived if lay_there and driver.arrived is not None else now
+            now, arrived = time.monotonic(), driver.arrived
+            self._record.since = now if arrived is None or now - arrived <= TICK_SECONDS else arrived
             driver.happened(Event.BYTES)
         else:
             driver.arrived = None  # what comes after the first bytes did not lie there at accept

@@ -14,4 +14,5 @@ def test_chaos_costs_no_request_but_those_on_a_killed_process(tmp_path: Path) ->
     figures = chaos(tmp_path, seconds=15, seed=1)
     assert set(figures["faults"].values()) >= {1}
     assert len(figures["faults"]) == 11
-    assert sum(figures["outcomes"][name] for name in ANSWERS & set(figures["outcomes"])) > 300
+    answered = sum(figures["outcomes"][name] for name in ANSWERS & set(figures["outcomes"]))
+    assert answered >= 0.9 * figures["rate"] * 15

@@ -184,7 +184,7 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     offload = bench.offload
     callers = [asyncio.create_task(offload.submit(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert offload.is_queueing()
+    assert offload.may_refuse()
     for _ in range(2):
         assert offload.retry_after() is None
         callers.append(asyncio.create_task(offload.submit(gate.wait, place=offload.expect())))
@@ -204,9 +204,9 @@ async def test_who_is_expected_has_a_place_that_nobody_else_gets(make: Make, gat
     gate.set()
     await asyncio.gather(*callers)
     assert offload.waiting == 0
-    assert offload.is_queueing(), "a request has been refused just now"
+    assert offload.may_refuse(), "a request has been refused just now"
     offload._refused -= REFUSED_SECONDS
-    assert not offload.is_queueing()
+    assert not offload.may_refuse()
     places = [offload.expect() for _ in range(100)]
     assert offload.retry_after() is not None
     for place in places * 2:

@@ -49,7 +49,7 @@ SEEDS: Final = {
 class Open:
     """A gate that is never asked."""
 
-    def is_queueing(self) -> bool:
+    def may_refuse(self) -> bool:
         return True
 
 

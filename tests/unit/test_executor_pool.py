@@ -343,7 +343,7 @@ async def test_executors_that_keep_breaking_open_the_breaker(bench: Bench) -> No
     callers["a"].cancel()
     await turn()
     assert offload.waiting == 0
-    assert offload.is_queueing(), "or the gate does not ask"
+    assert offload.may_refuse(), "or the gate does not ask"
     assert offload.retry_after() == 1, "what it asks says the same"
     await offload.stop()
 

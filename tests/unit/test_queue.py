@@ -315,6 +315,15 @@ async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served() -> No
     await bench.end()
 
 
+async def test_who_may_wait_longer_need_not_leave_sooner() -> None:
+    bench = Bench(most=4)
+    await bench.submit(*named(7, "a"))
+    bench.workers.finishes()
+    await bench.submit(*named(3, "bcdefg"), *named(0, "h"))
+    assert (await bench.refused(), bench.waits) == ({}, [*"hcdefg"])
+    await bench.end()
+
+
 async def test_a_no_holds_for_those_who_are_alike_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 60.0)
     bench = Bench(most=4)

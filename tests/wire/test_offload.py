@@ -286,9 +286,8 @@ async def test_who_has_too_many_connections_is_closed_and_counted_so_while_other
 ) -> None:
     service, _ = await busy(start, max_connections_per_client=2)
     with socket.create_connection((service.host, service.port)) as client:
-        client.sendall(
-            b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
-        )  # before the loop can turn: it is there at accept
+        # Before the loop can turn: the request is there at accept.
+        client.sendall(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n")
         completed = service.service.metrics.connections.snapshot
         await service.until(lambda: completed().completed[ConnectionEnd.CLIENT_LIMIT] == 1)
     values = await service.scrape()

@@ -30,7 +30,7 @@ class Gate:
         self.ranks = set[Rank]()
         self.expected = self.rejected = 0
 
-    def is_queueing(self) -> bool:
+    def may_refuse(self) -> bool:
         return self.at_capacity
 
     def retry_after(self, deadline: float, arrived: float | None, rank: Rank) -> int | None:
