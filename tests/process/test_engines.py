@@ -59,7 +59,7 @@ def test_a_cluster_that_goes_and_comes_back_is_told_and_used(tmp_path: Path, tas
     (tmp_path / "cluster").mkdir()
     with (
         cluster(tmp_path / "cluster") as made,
-        executors.bench("dask", tmp_path / "run", made) as on,
+        executors.bench("dask", tmp_path / "run", made, *executors.LOST) as on,
     ):
         executors.lost(on, made, *tasks)
 

@@ -37,9 +37,10 @@ ADDRESS = "http://127.0.0.1:8080"
 
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """One service for all tools; its work is small, so that they make many connections in little time."""
+    """One service for all tools; its work is small, so that they make many connections in little time, and it
+    refuses nobody: while a machine stands still for longer than --queue-wait, it would."""
     folder = tmp_path_factory.mktemp("tools")
-    with service(folder / "log", "--work-units", "2000") as started:
+    with service(folder / "log", "--work-units", "2000", "--queue-wait", "off") as started:
         started.ready()
         yield started
         assert started.end() == 0

@@ -259,6 +259,9 @@ def lost(on: Bench, dask: Cluster, *tasks: str) -> Figures:
     }
 
 
+LOST = ("--deadline", "60")
+"""The flags for `lost`: on a slow machine a cluster takes longer than the default of 10 s to start again."""
+
 CELLS: dict[str, tuple[Callable[..., Figures], tuple[str, ...]]] = {
     "result": (results, ()),
     "crash of a worker": (crash, ()),
@@ -344,7 +347,7 @@ def main() -> int:
                 table[name][asked] = cell(name, asked, where, dask if name == "dask" else None, **more)
         print("pairs ...", file=sys.stderr, flush=True)
         compared = pairs(folder, dask, *((2, 1) if short else (12, 10)))
-        with bench("dask", folder / "lost", dask) as on:
+        with bench("dask", folder / "lost", dask, *LOST) as on:
             figures = {"executors": table, "pairs": compared, "engine lost": lost(on, dask, "a", "b")}
     print(json.dumps(figures, indent=1))
     if not short:
