@@ -10,10 +10,10 @@ import contextlib
 import json
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +21,21 @@ from typing import Any, ClassVar, Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
+
 from loadtests.exits import BrokenError
 from loadtests.experiment.plan import Variant
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
+CLEAN_SECONDS: Final = 10.0
+
+TEMPORARY: Final = "offloop-peer-"
+"""Of the folder for temporary files of a design: killed, it leaves some. Short, for the names of sockets."""
+
+TRACKER: Final = "resource_tracker"
+"""In the command of the process, multiprocessing's or loky's, that unlinks the semaphores which killed ones
+have left. It ends by itself once it is alone; killed with the others, it would leave them in /dev/shm."""
 
 
 class ServiceError(BrokenError):
@@ -43,6 +53,7 @@ class ServiceChild:
     def __init__(self, flags: Sequence[str], log: Path) -> None:
         self._log = log
         self._flags = list(flags)
+        self._environment: dict[str, str] = {}
         self._offset = log.stat().st_size if log.exists() else 0  # several children may write to one log
         self._process: subprocess.Popen[bytes] | None = None
         self.url = self.admin_url = ""
@@ -76,6 +87,7 @@ class ServiceChild:
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
+                env={**os.environ, **self._environment},
             )
 
     @property
@@ -126,6 +138,23 @@ class ServiceChild:
             return self._process.wait()
 
 
+def kill_session(leader: int) -> None:
+    """Kill all of a session, but what cleans up behind the others: that has `CLEAN_SECONDS` to do so."""
+    patience = time.monotonic() + CLEAN_SECONDS
+    while members := [process for process in psutil.process_iter() if _is_member(process, leader)]:
+        for process in members:
+            with contextlib.suppress(psutil.Error):  # it has ended since it was listed
+                if time.monotonic() > patience or not any(TRACKER in word for word in process.cmdline()):
+                    process.kill()
+        time.sleep(0.01)
+
+
+def _is_member(process: psutil.Process, leader: int) -> bool:
+    with contextlib.suppress(psutil.Error, ProcessLookupError):  # it has ended since it was listed
+        return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def allow_descriptors(pid: int) -> None:
     """Let a design open as many files as it may, by prlimit(2) where there is one; ours does so itself."""
     if hasattr(resource, "prlimit"):
@@ -149,9 +178,11 @@ class DesignChild(ServiceChild):
         numbers = (variant.work_units, variant.workers)
         super().__init__([design, str(port), variant.work, *map(str, numbers)], log)
         self.url = f"http://127.0.0.1:{port}"
+        self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY)
 
     def launch(self) -> None:
         """Start it, with as many descriptors as it may have: our service takes them, too."""
+        self._environment["TMPDIR"] = self._temporary.name
         super().launch()
         allow_descriptors(self.pid)
 
@@ -172,7 +203,7 @@ class DesignChild(ServiceChild):
 
     def _end(self) -> int:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            kill_session(self._process.pid)
             self._process.wait()
+        self._temporary.cleanup()
         return 0

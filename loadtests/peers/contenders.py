@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from loadtests.experiment.child import ServiceError, allow_descriptors
+from loadtests.experiment.child import TEMPORARY, ServiceError, allow_descriptors, kill_session
 from loadtests.peers import trees
 from loadtests.peers.plan import IN_RUST, OURS, TITLES
 
@@ -51,6 +51,7 @@ class Contender:
         self._work_units, self._workers = work_units, workers
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str]  # of one start
         self.url = ""
 
     @property
@@ -67,6 +68,7 @@ class Contender:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY)
         with self._log.open("wb") as log:
             # In a session of its own, so that Ctrl-C does not reach it, and all of it can be killed.
             self._process = subprocess.Popen(
@@ -75,6 +77,7 @@ class Contender:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, "TMPDIR": self._temporary.name},
             )
         allow_descriptors(self._process.pid)
         self._await_answer(self._process)
@@ -89,9 +92,9 @@ class Contender:
             with contextlib.suppress(subprocess.TimeoutExpired):  # its queue may take longer
                 process.wait(patience_seconds)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_session(process.pid)
             process.wait()
+            self._temporary.cleanup()
 
     def _command(self, port: int) -> list[str]:
         if self.name == OURS:

@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadtests.experiment.statistics import geometric
+from service.offload.admission import LAST_PROBE_SECONDS
 from tests.proofs.record import keep
 from tests.support.child import Child, service
 from tests.support.engines import WORKERS, Cluster, cluster
@@ -250,7 +251,7 @@ def lost(on: Bench, dask: Cluster, *tasks: str) -> Figures:
     on.child.wait_until(lambda: on.readiness()[0] == 200)
     on.is_whole()
     whole = time.monotonic() - back
-    assert whole < 10, "the engine is there, and we are not"
+    assert whole < 2 * LAST_PROBE_SECONDS, "the engine is there, and we are not"
     assert {caller.result()[0] for caller in callers.values()} <= {200}
     return {
         "not ready after s": round(noticed, 2),

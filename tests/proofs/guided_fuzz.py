@@ -132,7 +132,11 @@ def channel() -> Any:
 def fuzz(target: str, runs: int) -> dict[str, Any]:
     """Run one target in a process of its own, because libFuzzer ends it; returns its figures."""
     command = [sys.executable, "-m", "tests.proofs.guided_fuzz", "--inside", target, "--runs", str(runs)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False)
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(SEEDS[target]):
+            (Path(corpus) / str(number)).write_bytes(seed)
+        command += ["--corpus", corpus]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     executed = re.findall(r"^#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+)", done.stderr, re.MULTILINE)
     assert executed, done.stderr[-4000:]
@@ -147,24 +151,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.guided_fuzz", description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="inputs each (default: 1000000)")
     parser.add_argument("--inside", choices=TARGETS, help="this is the process of that target")
+    parser.add_argument("--corpus", metavar="FOLDER", help="and these are its inputs")
     arguments = parser.parse_args()
     if arguments.inside:
         import atheris  # type: ignore[import-untyped]  # it ships no types
 
         with atheris.instrument_imports(include=["service.web.early_reject", "service.offload.process_lane"]):
             one = early_check() if arguments.inside == "early" else channel()
-        with tempfile.TemporaryDirectory() as corpus:
-            for number, seed in enumerate(SEEDS[arguments.inside]):
-                (Path(corpus) / str(number)).write_bytes(seed)
-            flags = [
-                f"-runs={arguments.runs}",
-                f"-seed={SEED}",
-                "-max_len=512",
-                f"-artifact_prefix={corpus}/",
-                corpus,
-            ]
-            atheris.Setup([sys.argv[0], *flags], one)
-            atheris.Fuzz()
+        flags = [
+            f"-runs={arguments.runs}",
+            f"-seed={SEED}",
+            "-max_len=512",
+            f"-artifact_prefix={arguments.corpus}/",
+            arguments.corpus,
+        ]
+        atheris.Setup([sys.argv[0], *flags], one)
+        atheris.Fuzz()
     figures = {target: fuzz(target, arguments.runs) for target in TARGETS}
     print(figures)
     if arguments.runs >= RUNS:

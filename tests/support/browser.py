@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -102,6 +103,8 @@ def chromium(folder: Path) -> Iterator[str]:
     """A browser with its profile in `folder`; gives the DevTools address of its one tab, ends all of it."""
     binary = need("chromium", "chromium")
     folder.mkdir()
+    # Killed, it leaves a socket among the temporary files; that of `folder` would have too long a name.
+    temporary = tempfile.TemporaryDirectory()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [binary, *QUIET, f"--user-data-dir={folder / 'profile'}", "about:blank"],
@@ -109,7 +112,7 @@ def chromium(folder: Path) -> Iterator[str]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "HOME": str(folder)},
+            env={**os.environ, "HOME": str(folder), "TMPDIR": temporary.name},
         )
     chosen = folder / "profile/DevToolsActivePort"
     try:
@@ -122,6 +125,7 @@ def chromium(folder: Path) -> Iterator[str]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: the zygote and the renderers too
         process.wait(10)
+        temporary.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from inspect import getsource
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.request import urlopen
 
+from loadtests.experiment.child import kill_session
 from metrics.exposition import parse
 from tests.support import ROOT
 from tests.support.processes import session
@@ -136,8 +136,6 @@ class Leader(Protocol):
 
     process: subprocess.Popen[bytes]
 
-    def session(self) -> set[int]: ...
-
 
 L = TypeVar("L", bound=Leader)
 
@@ -148,7 +146,5 @@ def ended(child: L) -> Iterator[L]:
     try:
         yield child
     finally:
-        for pid in child.session():
-            with suppress(ProcessLookupError):  # gone meanwhile
-                os.kill(pid, signal.SIGKILL)
+        kill_session(child.process.pid)
         child.process.wait(10)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from loadtests.experiment.child import kill_session
 from tests.support import ROOT
-from tests.support.processes import children, session
+from tests.support.processes import children
 from tests.support.waiting import until
 
 WORKERS = 2
@@ -72,9 +71,7 @@ class Cluster:
     def kill(self) -> None:
         """Kill all parts at once, as when their machines go."""
         for part in self.parts:
-            for pid in session(part.pid):
-                with suppress(ProcessLookupError):  # gone meanwhile
-                    os.kill(pid, signal.SIGKILL)
+            kill_session(part.pid)
             part.wait(10)
         self.parts.clear()
         for file in self.folder.glob("*.log"):
