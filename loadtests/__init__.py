@@ -6,6 +6,7 @@
     exits.py            exit codes, and the errors that lead to them
     machine.py          the machine that a run was measured on
     neighbours.py       what other processes used of the CPU
+    sessions.py         ends child processes, and leaves nothing of them
     files.py            JSON files, whole or not at all
 
     pages/              what all pages have in common

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import socket
 import subprocess
@@ -21,21 +20,15 @@ from typing import Any, ClassVar, Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psutil
-
 from loadtests.exits import BrokenError
 from loadtests.experiment.plan import Variant
+from loadtests.sessions import kill_session
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
-CLEAN_SECONDS: Final = 10.0
 
 TEMPORARY: Final = "offloop-peer-"
 """Of the folder for temporary files of a design: killed, it leaves some. Short, for the names of sockets."""
-
-TRACKER: Final = "resource_tracker"
-"""In the command of the process, multiprocessing's or loky's, that unlinks the semaphores which killed ones
-have left. It ends by itself once it is alone; killed with the others, it would leave them in /dev/shm."""
 
 
 class ServiceError(BrokenError):
@@ -53,7 +46,7 @@ class ServiceChild:
     def __init__(self, flags: Sequence[str], log: Path) -> None:
         self._log = log
         self._flags = list(flags)
-        self._environment: dict[str, str] = {}
+        self._before: list[str] = []  # of its command
         self._offset = log.stat().st_size if log.exists() else 0  # several children may write to one log
         self._process: subprocess.Popen[bytes] | None = None
         self.url = self.admin_url = ""
@@ -83,11 +76,10 @@ class ServiceChild:
         """Start the process without waiting, so that several can start at the same time."""
         with self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.MODULE, *self._flags],
+                [*self._before, sys.executable, "-m", self.MODULE, *self._flags],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
-                env={**os.environ, **self._environment},
             )
 
     @property
@@ -138,23 +130,6 @@ class ServiceChild:
             return self._process.wait()
 
 
-def kill_session(leader: int) -> None:
-    """Kill all of a session, but what cleans up behind the others: that has `CLEAN_SECONDS` to do so."""
-    patience = time.monotonic() + CLEAN_SECONDS
-    while members := [process for process in psutil.process_iter() if _is_member(process, leader)]:
-        for process in members:
-            with contextlib.suppress(psutil.Error):  # it has ended since it was listed
-                if time.monotonic() > patience or not any(TRACKER in word for word in process.cmdline()):
-                    process.kill()
-        time.sleep(0.01)
-
-
-def _is_member(process: psutil.Process, leader: int) -> bool:
-    with contextlib.suppress(psutil.Error, ProcessLookupError):  # it has ended since it was listed
-        return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def allow_descriptors(pid: int) -> None:
     """Let a design open as many files as it may, by prlimit(2) where there is one; ours does so itself."""
     if hasattr(resource, "prlimit"):
@@ -179,10 +154,10 @@ class DesignChild(ServiceChild):
         super().__init__([design, str(port), variant.work, *map(str, numbers)], log)
         self.url = f"http://127.0.0.1:{port}"
         self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY)
+        self._before = ["env", f"TMPDIR={self._temporary.name}"]
 
     def launch(self) -> None:
         """Start it, with as many descriptors as it may have: our service takes them, too."""
-        self._environment["TMPDIR"] = self._temporary.name
         super().launch()
         allow_descriptors(self.pid)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import socket
 import subprocess
 import sys
@@ -22,9 +21,10 @@ from typing import Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from loadtests.experiment.child import TEMPORARY, ServiceError, allow_descriptors, kill_session
+from loadtests.experiment.child import TEMPORARY, ServiceError, allow_descriptors
 from loadtests.peers import trees
 from loadtests.peers.plan import IN_RUST, OURS, TITLES
+from loadtests.sessions import kill_session
 
 DATA: Final = "service.work:data"
 START_SECONDS: Final = 30.0
@@ -72,12 +72,11 @@ class Contender:
         with self._log.open("wb") as log:
             # In a session of its own, so that Ctrl-C does not reach it, and all of it can be killed.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._command(port)],
+                ["env", f"TMPDIR={self._temporary.name}", sys.executable, "-m", *self._command(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "TMPDIR": self._temporary.name},
             )
         allow_descriptors(self._process.pid)
         self._await_answer(self._process)

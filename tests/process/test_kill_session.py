@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.experiment.child import kill_session
-from tests.support.processes import session
+from loadtests.sessions import TRACKER, kill_session
+from tests.support.processes import argv, session
+from tests.support.waiting import until
 
 SHARED = Path("/dev/shm")  # where Linux shows POSIX semaphores
 
@@ -21,6 +22,11 @@ time.sleep(600)
 """
 
 
+def tracker_of(leader: int) -> bool:
+    """Whether it runs: until it has executed its program, it looks as the leader does."""
+    return any(TRACKER in word for pid in session(leader) for word in argv(pid))
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no /dev/shm: semaphores cannot be seen")
 def test_a_killed_session_leaves_no_semaphore() -> None:
     with subprocess.Popen(
@@ -30,7 +36,7 @@ def test_a_killed_session_leaves_no_semaphore() -> None:
             assert leader.stdout is not None
             left = SHARED / f"sem.{leader.stdout.readline().strip().removeprefix('/')}"
             assert left.exists()
-            assert len(session(leader.pid)) == 2, "the leader, and what cleans up behind it"
+            until(lambda: tracker_of(leader.pid), "what cleans up behind it is there")
         finally:
             kill_session(leader.pid)
         assert not session(leader.pid)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.request import urlopen
 
-from loadtests.experiment.child import kill_session
+from loadtests.sessions import kill_session
 from metrics.exposition import parse
 from tests.support import ROOT
 from tests.support.processes import session

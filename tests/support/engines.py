@@ -11,7 +11,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtests.experiment.child import kill_session
+from loadtests.sessions import kill_session
 from tests.support import ROOT
 from tests.support.processes import children
 from tests.support.waiting import until

@@ -29,6 +29,7 @@ ENTRANCES = {"__main__", "exporter", "gunicorn_conf"}
 OWNERS = {
     "psutil": {
         "loadtests/neighbours.py",
+        "loadtests/sessions.py",
         "loadtests/load/witness.py",
         "loadtests/experiment/speed.py",
         "loadtests/experiment/testbed.py",
