@@ -130,6 +130,11 @@ class ServiceChild:
             return self._process.wait()
 
 
+def with_temporary(folder: str) -> list[str]:
+    """What to put before a command, so that its temporary files lie in this folder."""
+    return ["/usr/bin/env", f"TMPDIR={folder}"]  # whatever PATH is
+
+
 def allow_descriptors(pid: int) -> None:
     """Let a design open as many files as it may, by prlimit(2) where there is one; ours does so itself."""
     if hasattr(resource, "prlimit"):
@@ -154,7 +159,7 @@ class DesignChild(ServiceChild):
         super().__init__([design, str(port), variant.work, *map(str, numbers)], log)
         self.url = f"http://127.0.0.1:{port}"
         self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY)
-        self._before = ["env", f"TMPDIR={self._temporary.name}"]
+        self._before = with_temporary(self._temporary.name)
 
     def launch(self) -> None:
         """Start it, with as many descriptors as it may have: our service takes them, too."""

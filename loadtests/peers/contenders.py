@@ -21,7 +21,7 @@ from typing import Final, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from loadtests.experiment.child import TEMPORARY, ServiceError, allow_descriptors
+from loadtests.experiment.child import TEMPORARY, ServiceError, allow_descriptors, with_temporary
 from loadtests.peers import trees
 from loadtests.peers.plan import IN_RUST, OURS, TITLES
 from loadtests.sessions import kill_session
@@ -72,7 +72,7 @@ class Contender:
         with self._log.open("wb") as log:
             # In a session of its own, so that Ctrl-C does not reach it, and all of it can be killed.
             self._process = subprocess.Popen(
-                ["env", f"TMPDIR={self._temporary.name}", sys.executable, "-m", *self._command(port)],
+                [*with_temporary(self._temporary.name), sys.executable, "-m", *self._command(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
