@@ -11,7 +11,7 @@ from typing import Final
 
 from loadtests.experiment.evidence import Evidence
 from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE, Finding
-from loadtests.experiment.metastable import OURS
+from loadtests.experiment.metastable import IN_FLIGHT, OURS
 from loadtests.experiment.recovery import Recovery
 from loadtests.load.retrying import REQUESTS_PER_RETRY
 
@@ -60,8 +60,21 @@ def backoff_suffices(evidence: Evidence) -> Finding:
 
 
 def bounded_is_back(evidence: Evidence) -> Finding:
-    """A bound on requests in flight, with clients that try again at once."""
-    return _is_back(evidence, "bounded-immediate")
+    """A bound on requests in flight, with clients that try again at once.
+
+    Open where it did not help because that many are more than a client waits for: a bound in requests is a
+    bound in time only as long as S is short enough.
+    """
+    finding = _is_back(evidence, "bounded-immediate")
+    found, patience = evidence.recovery("bounded-immediate"), evidence.plan.factors.timeout_seconds
+    wait = IN_FLIGHT * max(found.loads[1:]) / found.base_per_second / _left(evidence)
+    if finding.verdict == HELD or wait <= patience:
+        return finding
+    why = (
+        f"The machine was too slow to tell: {IN_FLIGHT} in flight are {wait:.2f} s of work, and a client "
+        f"waits for {patience:g} s."
+    )
+    return Finding(verdict=INCONCLUSIVE, numbers=finding.numbers, why=why)
 
 
 def ours_is_back(evidence: Evidence) -> Finding:
@@ -93,11 +106,17 @@ def _suffices(evidence: Evidence, case: str, attempts: float = 1.0) -> Finding:
 
 def _is_too_slow(evidence: Evidence, found: Recovery, attempts: float = 1.0) -> bool:
     """Whether it may be down at the end for what the trigger left alone, and not for retries."""
+    return found.work_off_seconds(attempts, _left(evidence)) > found.after_seconds
+
+
+def _left(evidence: Evidence) -> float:
+    """The share of their cores that is left to the workers.
+
+    What generator and service leave is known from the blocks that S is from. In a case they take somewhat
+    more than that.
+    """
     saturated = evidence.blocks(OURS, ("beside",)).values()
-    # What generator and service leave of the cores is known from the blocks that S is from. In a case they
-    # take somewhat more than that.
-    left = statistics.mean(one.utilisation / one.workers for one in saturated) if saturated else 1.0
-    return found.work_off_seconds(attempts, left) > found.after_seconds
+    return statistics.mean(one.utilisation / one.workers for one in saturated) if saturated else 1.0
 
 
 def _is_back(evidence: Evidence, case: str) -> Finding:

@@ -19,6 +19,8 @@ cancellation."""
 
 BOUNDED: Final = "bounded"
 """The same with a bound on the requests in flight."""
+IN_FLIGHT: Final = 64
+"""That bound; loadtests/peers, which has it, is above this room."""
 
 CASES: Final = (
     Case(name="pool-none", title="process pool, no retries", design=POOL, retry="none"),

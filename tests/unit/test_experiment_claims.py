@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from loadtests.experiment import metastable
 from loadtests.experiment.claims import RULES
 from loadtests.experiment.finding import DID_NOT_HOLD, HELD, INCONCLUSIVE
 from loadtests.experiment.presets import PRESETS
 from loadtests.experiment.queues import STANDS
 from loadtests.experiment.results import Summary
 from loadtests.experiment.verdict import Verdict, answer, judge, rules_for, undecided
+from loadtests.peers import designs
 from tests.support.synthetic import (
     costlier,
     faster,
@@ -332,6 +334,23 @@ def test_a_budget_is_not_judged_where_the_queue_alone_outlasts_the_watch() -> No
     assert judged(slower, "backoff_suffices").verdict == DID_NOT_HOLD
     slowest = recovered("pool-backoff", back=None, loads=(0.6, 0.7, 0.8))(summary)
     assert judged(slowest, "backoff_suffices").verdict == INCONCLUSIVE
+
+
+def test_a_bound_is_not_judged_where_it_is_more_than_a_client_waits_for() -> None:
+    """Two workers, a base load of 60/s: at 0.9 of the limit S is 30 ms, and 64 are 0.96 s; at 0.96 1.02 s."""
+
+    def verdict(load: float, back: int) -> Verdict:
+        change = recovered("bounded-immediate", back=back, base_per_second=60.0, loads=(0.6, load, 0.6))
+        return judged(change(summary_of(plan_of("metastable"))), "bounded_is_back")
+
+    assert verdict(0.9, 5).verdict == DID_NOT_HOLD
+    assert verdict(0.96, 5).verdict == INCONCLUSIVE
+    assert "64 in flight are 1.02 s" in verdict(0.96, 5).finding.why
+    assert verdict(0.96, 0).verdict == HELD
+
+
+def test_the_bound_that_is_judged_is_that_of_the_design() -> None:
+    assert metastable.IN_FLIGHT == designs.MOST_IN_FLIGHT
 
 
 def test_what_generator_and_service_take_of_the_cores_works_no_queue_off() -> None:
