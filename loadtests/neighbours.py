@@ -36,6 +36,10 @@ MOST_STOLEN: Final = 0.01
 """Of the machine's CPU time. A hypervisor that takes more does so in turns of tens of milliseconds, and so
 hits one side of a pair and not the other."""
 
+MOST_STOLEN_ALONE: Final = 0.05
+"""The same of what is not one side of a pair, and is judged by a factor and not by a few hundredths: where a
+queue stands, with tens or with hundreds of connections, or whether half the goodput is back."""
+
 MOST_OTHERS: Final = 0.05
 """The same for processes that are not ours. Less than this is the machine's own housekeeping, and the error
 of a figure that the kernel counts in ticks of 10 ms."""

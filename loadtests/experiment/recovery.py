@@ -20,7 +20,7 @@ from loadtests.load.phase import Phase
 from loadtests.load.results import ClientLedger
 from loadtests.load.sample import OK, STATUS, TIMEOUT, Sample, requests
 from loadtests.load.summary import summarise
-from loadtests.neighbours import Usage
+from loadtests.neighbours import MOST_STOLEN_ALONE, Usage
 
 DOWN: Final = 0.5
 """Of the goodput before the trigger: with less, a design is down."""
@@ -32,10 +32,6 @@ room to work one off; it moves with S, which the machine changes."""
 
 ENOUGH_BY_OVERLOAD: Final = 0.95
 """Of the attempts that fail after the trigger: if fewer fail by overload, the design is broken."""
-
-MOST_STOLEN: Final = 0.05
-"""Of the CPU time of a case. In a pair of blocks a hundredth counts, because it may hit one side only. Here
-it is asked whether half the goodput is back in 30 s, and a twentieth less does not decide that."""
 
 REFUSED: Final = 503
 DIED: Final = "the design did not live to the end of the case"
@@ -184,7 +180,7 @@ def recovery(plan: Plan, trigger: Trigger, case: Case, measured: Measured) -> Re
             dict.fromkeys(
                 [
                     *client.invalid_because,
-                    *used.faults(MOST_STOLEN),
+                    *used.faults(MOST_STOLEN_ALONE),
                     *measured.spoilt,
                     *load_faults(*loads),
                     *([] if measured.alive else [DIED]),

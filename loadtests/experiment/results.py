@@ -23,6 +23,7 @@ from loadtests.load.phase import Phase
 from loadtests.load.sample import Sample
 from loadtests.load.summary import summarise
 from loadtests.machine import Environment
+from loadtests.neighbours import MOST_STOLEN, MOST_STOLEN_ALONE
 
 SLOWEST_WATCH: Final = 5.0
 """Least readings per second: with fewer, a queue can come and go unseen."""
@@ -104,7 +105,8 @@ def phase_result(plan: Plan, raw: Raw, samples: Sequence[Sample], facts: Generat
     # A phase that was interrupted at once has at most one reading while it sent.
     outer = (during[0], during[-1]) if len(during) > 1 else (first, last)
     shares = inputs(*outer, plan.cores, generator_share(facts))
-    faults = [*client.invalid_because, *shares.faults()]
+    most_stolen = MOST_STOLEN_ALONE if raw.kind == "overload" else MOST_STOLEN
+    faults = [*client.invalid_because, *shares.faults(most_stolen)]
     elapsed = during[-1].seconds - during[0].seconds
     if elapsed and (len(during) - 1) / elapsed < SLOWEST_WATCH:
         faults.append(f"the service could only be watched {(len(during) - 1) / elapsed:.1f} times a second")

@@ -85,10 +85,21 @@ def test_a_phase_without_one_task_has_no_demand_and_no_pressure() -> None:
     assert found.demand_seconds is found.pressure is None
 
 
-def test_a_neighbour_makes_a_phase_invalid() -> None:
-    stolen = [replace(row, stolen_seconds=0.05 * (row.seconds - BEGIN)) for row in ROWS]
-    (why,) = result(stolen).invalid_because
-    assert "hypervisor" in why
+@pytest.mark.parametrize(
+    ("kind", "share", "is_invalid"),
+    [
+        ("overload", 0.04, False),
+        ("overload", 0.06, True),
+        ("ramp", 0.02, True),
+        ("curve", 0.02, True),
+        ("curve", 0.005, False),
+    ],
+)
+def test_stolen_time_makes_a_phase_invalid_for_what_it_is_judged_by(
+    kind: str, share: float, is_invalid: bool
+) -> None:
+    stolen = [replace(row, stolen_seconds=PLAN.cores * share * (row.seconds - BEGIN)) for row in ROWS]
+    assert ["hypervisor" in why for why in result(stolen, kind=kind).invalid_because] == [True] * is_invalid
 
 
 def test_a_phase_that_could_not_be_watched_is_invalid() -> None:
