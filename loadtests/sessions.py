@@ -22,12 +22,17 @@ have left. It ends by itself once it is alone; killed with the others, it would 
 def kill_session(leader: int) -> None:
     """Kill all of a session, but what cleans up behind the others: that has `CLEAN_SECONDS` to do so."""
     patience = time.monotonic() + CLEAN_SECONDS
-    while members := [process for process in psutil.process_iter() if _is_member(process, leader)]:
-        for process in members:
+    while processes := members(leader):
+        for process in processes:
             with contextlib.suppress(psutil.Error):  # it has ended since it was listed
                 if time.monotonic() > patience or not any(TRACKER in word for word in process.cmdline()):
                     process.kill()
         time.sleep(0.01)
+
+
+def members(leader: int) -> list[psutil.Process]:
+    """The living processes of a session, whether or not its leader still lives."""
+    return [process for process in psutil.process_iter() if _is_member(process, leader)]
 
 
 def _is_member(process: psutil.Process, leader: int) -> bool:

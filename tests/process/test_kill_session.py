@@ -15,10 +15,10 @@ from tests.support.waiting import until
 SHARED = Path("/dev/shm")  # where Linux shows POSIX semaphores
 
 HOLDS_ONE = """
-import multiprocessing, time
+import multiprocessing, signal
 lock = multiprocessing.get_context("forkserver").Lock()
 print(lock._semlock.name, flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 

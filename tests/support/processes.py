@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import psutil
 
+from loadtests.sessions import members
 from tests.support.waiting import until
 
 
@@ -28,7 +27,7 @@ def parent(pid: int) -> int:
 
 def session(leader: int) -> set[int]:
     """Ids of the living processes of a session, whether or not its leader still lives."""
-    return {pid for pid in psutil.pids() if _session_of(pid) == leader and is_alive(pid)}
+    return {process.pid for process in members(leader)}
 
 
 def gone(leader: int) -> bool:
@@ -72,10 +71,3 @@ def descriptors(pid: int) -> int:
 def threads(pid: int) -> int:
     """How many threads a process has."""
     return int(psutil.Process(pid).num_threads())
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:  # gone meanwhile
-        return None
