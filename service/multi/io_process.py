@@ -184,11 +184,12 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         return self._pause(pause_seconds(failures))
 
     def _pause(self, seconds: float) -> int:
+        # Without a heartbeat: gunicorn holds no process for stuck before its first one. After it, a machine
+        # that stands still for `timeout` would kill this one.
         end = time.monotonic() + seconds
         while self.alive and os.getppid() == self.ppid:
             if time.monotonic() > end:
                 return EXIT_FORCED
-            self.notify()
             time.sleep(PAUSE_STEP_SECONDS)
         return EXIT_CLEAN
 
