@@ -81,7 +81,7 @@ def nothing_left(fork_server: None) -> Iterator[None]:  # noqa: ARG001  # only i
     gc.collect()
     assert not multiprocessing.active_children()
     for thread in set(threading.enumerate()) - threads:
-        thread.join(2)  # one that has said all it had to say may still be about to end
+        thread.join(20)  # one that has said all it had to say may still be about to end
     assert not [thread.name for thread in threading.enumerate() if thread not in threads]
     left = set(open_files().items()) - files
     assert not [kind for _, kind in left if "socket" in kind or "pipe" in kind or kind == os.devnull]

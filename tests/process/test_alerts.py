@@ -79,10 +79,13 @@ def test_overload_is_told_and_so_is_its_end(tmp_path: Path) -> None:
         limit = WORKERS / WORK_SECONDS
         load(child.ready()[0], 5, 0.5 * limit, tmp_path / "half")
         assert server.values(f'ALERTS{{alertname="{OVERLOAD}",alertstate="firing"}}') == []
-        under = Load(child.ready()[0], 15, 3 * limit, tmp_path / "triple")
-        until(lambda: told(received, "firing"), "overload is told")
-        assert under.is_running(), "it was told after the load"
-        assert not told(received, "resolved")
+        under = Load(child.ready()[0], 100, 3 * limit, tmp_path / "triple")
+        try:
+            until(lambda: told(received, "firing"), "overload is told")
+            assert under.is_running(), "it was told after the load"
+            assert not told(received, "resolved")
+        finally:
+            under.stop()
         under.outcomes()
         until(lambda: told(received, "resolved"), "its end is told")
         (alert,) = told(received, "firing")[0]["alerts"]

@@ -10,6 +10,7 @@ from tests.proofs.chaos import ANSWERS, chaos
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(300)  # each of its faults may take WHOLE_SECONDS
 def test_chaos_costs_no_request_but_those_on_a_killed_process(tmp_path: Path) -> None:
     figures = chaos(tmp_path, seconds=15, seed=1)
     assert set(figures["faults"].values()) >= {1}

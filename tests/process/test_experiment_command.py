@@ -20,6 +20,9 @@ from loadtests.experiment.verdict import judge
 from tests.support import ROOT
 from tests.support.processes import argv, children, gone
 
+# A busy machine may need several times as long as another.
+pytestmark = pytest.mark.timeout(300)
+
 BLOCKS = ("--block-seconds", "0.3", "--settle-seconds", "0.1", "--work-units", "20000")
 A_A = ("--preset", "a-a", "--cycles", "2", *BLOCKS)
 QUICK = (
@@ -52,7 +55,7 @@ def loadtests(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def ended(*arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that runs to its end."""
     with loadtests(*arguments) as child:
-        out, err = child.communicate(timeout=110)
+        out, err = child.communicate(timeout=280)
         return child.returncode, out, err
 
 

@@ -88,7 +88,7 @@ def test_lost_workers_come_back(
             with suppress(ProcessLookupError):  # the executor has killed it
                 os.kill(pid, signal.SIGKILL)
         assert status(f"{address}/readyz"), "the loop turns while nobody answers its fork server"
-        child.wait_until(lambda: status(f"{address}/data") == 200, 20)
+        child.wait_until(lambda: status(f"{address}/data") == 200, 60)
         assert status(f"{admin}/healthz") == 200
         assert fork_server(child.process.pid) > 0, "and there is one"
         assert child.end() == 0
@@ -172,11 +172,11 @@ def test_a_service_that_cannot_start_workers_any_more_asks_for_a_restart(
         address, admin = child.ready()
         (tmp_path / "broken").touch()
         kill_workers(child)
-        child.wait_until(lambda: status(f"{admin}/healthz") == 503, 20)
+        child.wait_until(lambda: status(f"{admin}/healthz") == 503, 60)
         with pytest.raises(HTTPError) as refused:
             urlopen(f"{admin}/healthz")
         assert refused.value.read() == b"no worker can be started\n"
         (tmp_path / "broken").unlink()
-        child.wait_until(lambda: status(f"{admin}/healthz") == 200, 20)
-        child.wait_until(lambda: status(f"{address}/data") == 200, 20)
+        child.wait_until(lambda: status(f"{admin}/healthz") == 200, 60)
+        child.wait_until(lambda: status(f"{address}/data") == 200, 60)
         assert child.end() == 0

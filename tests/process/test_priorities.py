@@ -16,6 +16,7 @@ LIMIT = 1 / 0.04
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(300)  # void rounds are repeated
 def test_the_urgent_are_all_answered_whatever_the_others_send(tmp_path: Path) -> None:
     found = priorities.urgent_first(tmp_path / "urgent", 2, 5 * LIMIT, ONE_WORKER, may_be_disturbed=True)[
         "rounds"

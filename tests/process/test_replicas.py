@@ -28,4 +28,4 @@ def test_what_waits_for_a_replica_that_stands_still_is_refused_after_the_queue_w
 
 @pytest.mark.alone
 def test_three_replicas_carry_more_than_one(tmp_path: Path) -> None:
-    replicas.gain(tmp_path, seconds=1.5, pairs=1, least=2)
+    replicas.gain(tmp_path, seconds=1.5, pairs=3, least=2)

@@ -32,12 +32,37 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+LATE = ("1 % of the requests were sent more than ", "1 % of the answers may have waited ")
+"""What a run of fewer than a hundred requests is INVALID for if the machine stands still once for 10 ms."""
+
+
+def punctual(
+    server: ScriptedServer | KeepingServer, kept: Path, *arguments: str, keeps: str = "--json"
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The first run whose generator was not late, or the last of twenty; and its file, or its folder.
+
+    Args:
+        kept: where they are, the name of each begins with this one's.
+        keeps: the flag to keep it with, `--json` or `--out`.
+    """
+    for number in range(20):
+        server.requests.clear()
+        where = kept.with_name(f"{kept.name}-{number}")
+        done = run(server.url, *arguments, keeps, where)
+        file = where if keeps == "--json" else where / "summary.json"
+        assert file.exists(), done.stderr
+        reasons = json.loads(file.read_text())["invalid_because"]
+        if done.returncode != 3 or not all(reason.startswith(LATE) for reason in reasons):
+            break
+    return done, where
+
+
 @pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_run_that_reaches_its_thresholds_exits_0_and_keeps_its_folder(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "runs" / "first"
-    done = run(server.url, "--rate", "100", "--duration", "0.5", "--threshold", "errors<10%", "--out", folder)
+    flags = ("--rate", "100", "--duration", "0.5", "--threshold", "errors<10%")
+    done, folder = punctual(server, tmp_path / "runs" / "first", *flags, keeps="--out")
     assert done.returncode == 0, done.stderr
     assert "latency (from due time)" in done.stdout
     assert "fired" in done.stderr
@@ -83,11 +108,11 @@ def test_clients_in_a_closed_loop_are_summed_up_without_an_offered_rate(tmp_path
         connection.sendall(OK_ANSWER)
 
     with ScriptedServer(work) as server:
-        done = run(server.url, "--clients", "2", "--duration", "0.5", "--json", tmp_path / "summary.json")
+        done, file = punctual(server, tmp_path / "summary", "--clients", "2", "--duration", "0.5")
     assert done.returncode == 0, done.stderr
     assert "closed loop, 2 clients" in done.stdout
     assert "late sending" not in done.stdout
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads(file.read_text())
     assert summary["clients"] == 2
     assert summary["offered_per_second"] is None
     assert summary["outcomes"] == {"ok": len(server.requests)}
@@ -101,20 +126,19 @@ def test_a_run_that_keeps_its_connections_says_how_many_there_were(tmp_path: Pat
 
     with KeepingServer(answer) as server:
         flags = ("--keep-alive", "--rate", "100", "--duration", "0.5")
-        done = run(server.url, *flags, "--json", tmp_path / "summary.json")
+        done, file = punctual(server, tmp_path / "summary", *flags)
     assert done.returncode == 0, done.stderr
     assert f"the ledger counts requests; connections {len(server.requests)}" in done.stdout
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads(file.read_text())
     assert summary["keep_alive"] is True
     assert summary["ledger"]["answered"] == sum(map(len, server.requests)) == 50
     assert summary["ledger"]["connections"] == summary["ports"]["connections"] == len(server.requests)
 
 
 @pytest.mark.alone  # a busy machine would make it INVALID
-def test_a_missed_threshold_exits_1(server: ScriptedServer) -> None:
-    done = run(
-        server.url, "--rate", "50", "--duration", "0.2", "--slo", "100ms", "--threshold", "goodput>=100000"
-    )
+def test_a_missed_threshold_exits_1(server: ScriptedServer, tmp_path: Path) -> None:
+    flags = ("--rate", "50", "--duration", "0.2", "--slo", "100ms", "--threshold", "goodput>=100000")
+    done, _ = punctual(server, tmp_path / "summary", *flags)
     assert done.returncode == 1
     assert "MISSED" in done.stdout
 
@@ -131,10 +155,10 @@ def test_a_run_with_too_few_samples_for_its_threshold_exits_3(server: ScriptedSe
 @pytest.mark.alone  # a busy machine would make it INVALID
 def test_what_counts_as_success_is_told_by_its_status(tmp_path: Path) -> None:
     with ScriptedServer(answer_with(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")) as server:
-        done = run(server.url, "--rate", "50", "--duration", "0.2", "--expect", "2xx", "--method", "POST",
-                   "--slo", "1s", "--json", tmp_path / "summary.json")  # fmt: skip
+        flags = ("--rate", "50", "--duration", "0.2", "--expect", "2xx", "--method", "POST", "--slo", "1s")
+        done, file = punctual(server, tmp_path / "summary", *flags)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads(file.read_text())
     assert summary["outcomes"] == {"ok_201": 10}
     assert summary["error_share"] == 0
     assert summary["goodput_per_second"] == summary["achieved_per_second"] > 0
@@ -151,9 +175,9 @@ def test_json_on_stdout_is_nothing_but_json(server: ScriptedServer) -> None:
 
 @pytest.mark.alone  # a busy machine would make it INVALID
 def test_json_in_a_file_is_the_summary(server: ScriptedServer, tmp_path: Path) -> None:
-    done = run(server.url, "--rate", "50", "--duration", "0.2", "--json", tmp_path / "summary.json")
+    done, file = punctual(server, tmp_path / "summary", "--rate", "50", "--duration", "0.2")
     assert done.returncode == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["state"] == "ok"
+    assert json.loads(file.read_text())["state"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -339,19 +363,17 @@ def test_ctrl_c_keeps_the_steps_that_were_finished_and_the_part_of_the_one_under
 
 @pytest.mark.alone  # a busy machine would make it INVALID
 def test_a_server_that_goes_away_ends_the_steps_and_what_was_measured_is_told() -> None:
-    with ScriptedServer(answer_with(OK_ANSWER)) as server:
-        command = subprocess.Popen(
-            [*COMMAND, server.url, "--rate", "20,30,40", "--duration", "0.5", "--json", "-"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        # Of ten in the first step.
-        until(lambda: len(server.requests) > 4 or command.poll() is not None)
-    with command:
-        stdout, stderr = command.communicate(timeout=60)
-    assert command.returncode == 2
-    assert stderr.splitlines()[-1].startswith("python -m loadtests: step 30: no connection to")
-    assert "step 3" not in stderr.replace("step 30:", "")
-    content = json.loads(stdout)
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(OK_ANSWER)
+        if len(leaving.requests) == 5:  # of ten in the first step
+            leaving.stop()
+
+    with ScriptedServer(answer) as leaving:
+        done = run(leaving.url, "--rate", "20,30,40", "--duration", "0.5", "--json", "-")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("python -m loadtests: step 30: no connection to")
+    assert "step 3" not in done.stderr.replace("step 30:", "")
+    content = json.loads(done.stdout)
     assert [step["name"] for step in content["steps"]] == ["20"]
     assert content["interrupted"] is True
 
@@ -369,8 +391,10 @@ def test_a_killed_command_takes_its_generator_with_it_and_the_samples_stay(
 
 
 def first_cause(done: subprocess.CompletedProcess[str], file: Path) -> str:
+    """But for what the hypervisor takes, which is named before all others and no doing of the test."""
     assert done.returncode == 3, done.stdout + done.stderr
-    return str(json.loads(file.read_text())["invalid_because"][0])
+    reasons: list[str] = json.loads(file.read_text())["invalid_because"]
+    return next(reason for reason in reasons if not reason.startswith("the hypervisor took"))
 
 
 @pytest.mark.alone  # a busy machine would make it INVALID

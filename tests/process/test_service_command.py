@@ -45,14 +45,18 @@ def test_a_signal_ends_it_with_exit_0_and_no_process_left(
 def test_a_signal_to_the_whole_group_still_answers_what_runs(
     tmp_path: Path, number: signal.Signals, offload: str
 ) -> None:
-    flags = ("--offload", offload, "--work", "tests.work:slow_second", "--work-units", "2", "--workers", "2")
+    flags = ("--offload", offload, "--work", "tests.work:waits_for", "--workers", "2")
+    begun, go = [tmp_path / f"begun-{name}" for name in range(2)], tmp_path / "go"
     with service(tmp_path / "log", *flags) as child, ThreadPoolExecutor(2) as clients:
         address, _ = child.ready()
-        answers = [clients.submit(get, f"{address}/data") for _ in range(2)]
+        answers = [clients.submit(get, f"{address}/data?begun={path}&go={go}") for path in begun]
         child.wait_until(lambda: child.scrape()["offload_running"] == 2)
+        child.wait_until(lambda: all(path.exists() and path.read_text() for path in begun))
         for pid in child.session():  # as systemd does with a control group
             os.kill(pid, number)
-        assert [answer.result() for answer in answers] == [b"{}", b"{}"]
+        child.wait_until(lambda: child.events("draining"))  # it has heard the signal, and both still run
+        go.touch()
+        assert [answer.result() for answer in answers] == [path.read_bytes() for path in begun]
         assert child.process.wait(30) == 0
         assert gone(child.process.pid)
 

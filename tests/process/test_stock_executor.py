@@ -21,6 +21,7 @@ from service.offload.offload import Offload
 from service.offload.stock_executor import StockExecutor
 from service.offload.strategies import pool_for
 from tests import work
+from tests.support.processes import stop
 from tests.support.waiting import eventually
 
 
@@ -75,8 +76,8 @@ async def test_one_killed_worker_breaks_all_and_every_request_is_answered(
     offload, metrics = real
     callers = waiting(offload, tmp_path, "a", "b", "c")
     pids = await begun(tmp_path, 2)
+    stop(pids[0])  # it cannot be done before it is killed
     (tmp_path / "go").touch()
-    os.kill(pids[0], signal.SIGSTOP)  # it cannot be done before it is killed
     os.kill(pids[0], signal.SIGKILL)
     answers = await asyncio.gather(*callers)
     assert pids[0] not in answers

@@ -40,11 +40,15 @@ SPINS = ("--work", "tests.work:spins", "--worker-nice", str(NICE))
 
 def killed_workers(folder: Path, seconds: float, every: float, share: float = 0.8) -> Figures:
     """SIGKILL to a random worker again and again, at this share of the goodput it has under overload."""
-    with service(folder / "log", "--work-ms", "4", "--worker-nice", str(NICE)) as child:
+    flags = ("--work-ms", "4", "--worker-nice", str(NICE))
+    with service(folder / "pressed.log", *flags) as child:
         address, _ = child.ready()
-        window = min(3.0, seconds)
-        pressed = load(address, window, 600, folder / "pressed")
+        pressed = load(address, min(3.0, seconds), 600, folder / "pressed")
         rate = round(share * pressed["goodput_per_second"])
+        assert child.end() == 0
+    # Late is answered too: that a machine stands still costs nobody his answer here, and neither may a kill.
+    with service(folder / "log", *flags, "--queue-wait", "off", "--deadline", "off") as child:
+        address, _ = child.ready()
         with killing(child, every):
             under = load(address, seconds, rate, folder / "under")
         values = child.scrape()
@@ -67,7 +71,7 @@ def endless_task(folder: Path, seconds: float, deadline: float, *, compared: boo
 
     `compared`: also how long the others took before it, a figure of which nothing is asserted.
     """
-    flags = [*SPINS, "--workers", "2", "--deadline", f"{deadline:g}"]
+    flags = [*SPINS, "--workers", "2", "--queue-wait", "off", "--deadline", f"{deadline:g}"]
     with service(folder / "log", *flags) as child:
         address, _ = child.ready()
         quiet = load_spins(address, seconds, 50, folder / "quiet") if compared else None
@@ -160,8 +164,9 @@ sys.stdin.read()
 
 def crowd(folder: Path, clients: int) -> Figures:
     """All clients of one process wait for their answers when it is killed: their work is not started."""
-    flags = ("--work-ms", "4", "--workers", "2", "--queue-wait", "off", "--deadline", "off")
-    with service(folder / "log", *flags) as child:
+    # A second of work each: little of it is done before the kill, however late that is.
+    flags = ("--work", "tests.work:slow_second", "--work-units", "2", "--workers", "2")
+    with service(folder / "log", *flags, "--queue-wait", "off", "--deadline", "off") as child:
         address, _ = child.ready()
         place = urlsplit(address)
         command = [sys.executable, "-c", CROWD, str(place.hostname), str(place.port), str(clients)]

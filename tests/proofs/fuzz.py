@@ -178,7 +178,15 @@ def fuzz(count: int, first_seed: int, folder: Path) -> dict[str, Any]:
             memory.append(resident_bytes(child.process.pid))
             print(f"\r{done + BATCH:>9,} of {count:,}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-        child.wait_until(lambda: child.scrape()["http_connections_active"] == 0)
+
+        def all_have_gone() -> bool:
+            values = child.scrape()
+            return (
+                values["http_connections_accepted_total"] == target.connections
+                and values["http_connections_active"] == 0
+            )
+
+        child.wait_until(all_have_gone)
         values = child.scrape()
         child.wait_until(
             lambda: descriptors(child.process.pid) <= files + 1

@@ -56,19 +56,22 @@ async def plain(host: str, port: int) -> Counter[str]:
     return seen
 
 
-async def websocket(session: aiohttp.ClientSession, url: str) -> Counter[str]:
-    """Stay until told to go."""
+async def websocket(session: aiohttp.ClientSession, url: str, there: asyncio.Event) -> Counter[str]:
+    """Stay until told to go; `there` is set at the first message."""
     async with session.ws_connect(f"{url}/socket") as socket:
         await socket.send_str("there?")
         await socket.receive()
+        there.set()
         await socket.receive()
         return Counter([f"websocket {socket.close_code}"])
 
 
-async def stream(session: aiohttp.ClientSession, url: str) -> Counter[str]:
-    """Read events until their end."""
+async def stream(session: aiohttp.ClientSession, url: str, there: asyncio.Event) -> Counter[str]:
+    """Read events until their end; `there` is set at the first."""
     try:
         async with session.get(f"{url}/stream") as events:
+            await events.content.readline()
+            there.set()
             said = await events.read()
     except aiohttp.ClientError:
         return Counter(["stream broken"])
@@ -82,11 +85,25 @@ async def one_stop(log: Path, after_seconds: float) -> Counter[str]:
         address, _ = child.ready()
         place = urlsplit(address)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session:
-            lasting = [one(session, address) for one in (websocket, stream) for _ in range(LASTING)]
-            clients = [asyncio.ensure_future(one) for one in lasting]
-            clients += [
-                asyncio.ensure_future(plain(str(place.hostname), int(place.port or 0))) for _ in range(PLAIN)
+            there = [asyncio.Event() for _ in range(2 * LASTING)]
+            lasting = [
+                asyncio.ensure_future(one(session, address, event))
+                for one, event in zip((websocket, stream) * LASTING, there, strict=True)
             ]
+            clients = [
+                *lasting,
+                *(
+                    asyncio.ensure_future(plain(str(place.hostname), int(place.port or 0)))
+                    for _ in range(PLAIN)
+                ),
+            ]
+            await eventually(
+                lambda: all(
+                    event.is_set() or client.done() for event, client in zip(there, lasting, strict=True)
+                ),
+                "all that last have had their first message",
+                60,
+            )
             await asyncio.sleep(after_seconds)
             ending = asyncio.create_task(asyncio.to_thread(child.end))
             seen: Counter[str] = sum(await asyncio.gather(*clients), Counter())

@@ -24,10 +24,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
 from metrics.exposition import total
 from tests.proofs.record import prove
 from tests.support import ROOT
-from tests.support.books import books, check_wrk
+from tests.support.books import books, check_wrk, option
 from tests.support.child import Child, ended
 from tests.support.load import Load, accepted
 from tests.support.processes import argv, children, gone, parent
@@ -49,6 +51,9 @@ class Gunicorn(Child):
 
     Whoever comes while none of them is up is answered late, but answered: a wait of 0.2 s would refuse some.
     """
+
+    patience_seconds = 30.0
+    """For whatever it is to do."""
 
     def __init__(self, log: Path, *flags: str, **settings: str) -> None:
         self._log = log
@@ -82,6 +87,16 @@ class Gunicorn(Child):
         self.wait_until(lambda: len(self.events("ready")) >= processes)
         return self.events("ready")[0]["address"], self.events("exporter ready")[0]["admin"]
 
+    def wait_until(self, condition: Callable[..., object], seconds: float | None = None) -> None:
+        """As said, for `patience_seconds` unless told."""
+        super().wait_until(condition, self.patience_seconds if seconds is None else seconds)
+
+    def answers_scrapes(self) -> bool:
+        """Whether there is an exporter, and listens."""
+        with suppress(OSError):
+            return bool(self.scrape())
+        return False
+
     def is_running(self) -> bool:
         """Whether any of it is left: after an upgrade the first arbiter is not."""
         self.process.poll()
@@ -96,6 +111,7 @@ class Gunicorn(Child):
         victim, *others = sorted(self.io_processes())
         for pid in others:
             os.kill(pid, signal.SIGSTOP)  # so that the victim accepts all of these
+        self.wait_until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in others))
         held = [self.connect() for _ in range(HELD)]
         self.wait_until(lambda: self.scrape()[ACTIVE] >= HELD)
         for pid in others:
@@ -127,12 +143,14 @@ class Gunicorn(Child):
         if waits:
             os.kill(self.arbiter, signal.SIGTERM)
         if self.arbiter == self.process.pid:
-            assert self.process.wait(30) == 0
+            assert self.process.wait(self.patience_seconds) == 0
         self.wait_until(lambda: self.arbiter not in self.session())
         # Its log may not say: an arbiter drops lines that nobody reads.
         (self.arbiter,) = [
             pid for pid in self.session() if _is_gunicorn(pid) and not _is_gunicorn(parent(pid))
         ]
+        # The exporter of the old one has left its port to the new one's.
+        self.wait_until(self.answers_scrapes)
 
     def until_promoted(self) -> None:
         """Wait until the arbiter has seen that it is the first one now, which takes up to a second."""
@@ -147,7 +165,7 @@ class Gunicorn(Child):
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the arbiter; its exit code, if it is ours to know."""
         os.kill(self.arbiter, number)
-        return self.process.wait(30)
+        return self.process.wait(self.patience_seconds)
 
     def pids(self, event: str) -> list[int]:
         """The numbers that log lines of a kind hold."""
@@ -234,7 +252,11 @@ def at_rest(child: Gunicorn, connected: int) -> Values:
         rows.append(child.scrape())
         return rows[-1][ACTIVE] == 0 and rows[-1][ACCEPTED] >= connected
 
-    until(is_at_rest, lambda: f"{connected} are accepted and none active, but {rows[-1]}", 20)
+    until(
+        is_at_rest,
+        lambda: f"{connected} are accepted and none active, but {rows[-1]}",
+        child.patience_seconds,
+    )
     return rows[-1]
 
 
@@ -301,7 +323,8 @@ def through_wrk(folder: Path, seconds: int) -> Figures:
         code, said = run(command.split(), folder, seconds + 60)
         assert code == 0, said
         sent, answered = map(int, re.findall(r"sent (\d+) answered (\d+)", said)[0])
-        after = at_rest(child, answered)
+        # With the one that tries the address and the last ones, which ask nothing, as `check_wrk` says.
+        after = at_rest(child, int(before[ACCEPTED]) + answered + option(command, "c") + 1)
         until(
             lambda: total(child.scrape(), "offload_tasks_total") >= sent, "what wrk has left behind is done"
         )

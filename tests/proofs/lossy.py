@@ -56,7 +56,7 @@ def handed_over(folder: Path, seconds: float) -> Figures:
     restarts = 0
     with LossyLink(DELAY_SECONDS, LOSS) as link, link.listener() as listener:
         address = "http://{}:{}".format(*listener.getsockname())
-        flags = (*FLAGS, "--queue-wait", "5")
+        flags = (*FLAGS, "--queue-wait", "off")
         under: Load | None = None
         while under is None or under.is_running():
             log = folder / f"log{restarts}"

@@ -7,7 +7,7 @@ if its answer is whole within a second.
 
 What the urgent class offers follows from the goodput just before. A round is void if the machine is slower
 or faster than it was then, by the CPU time of a task, or if others take its cores: then the urgent may offer
-too much, or too little. So is one in which the generators did not load the service together.
+too much, or too little. So is one in which the generators did not load the service together, or stood still.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,10 @@ TRUST = ("--trust-priority", "127.0.0.0/8")
 KINDS = ("with", "without")
 MOST_VOID = 3
 """Rounds for each that counts."""
+
+MOST_LATE_SECONDS = 0.1
+"""A generator that sends or looks later than this stood still. Then it sends at once what was due meanwhile,
+a burst that nobody asked for, and a part of its clients' patience is gone before it looks."""
 
 ANSWERED, SUCCESS = 0.999, 0.99
 
@@ -106,8 +111,16 @@ def under(folder: Path, flags: tuple[str, ...], seconds: float, loads: dict[str,
         "goodput per second": round(ok / (seconds + apart), 1),
         "CPU ms of a task": round(cost * 1e3, 2),
         "faults": faults,
+        "standstills": [*_standstills(summaries)],
         "the service counts": by_urgency,
     }
+
+
+def _standstills(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
+    for name, summary in summaries.items():
+        late = max(summary[kind]["max"] or 0.0 for kind in ("lateness_seconds", "receive_lateness_seconds"))
+        if late > MOST_LATE_SECONDS:
+            yield f"the generator of the {name} stood still for {late:.2f} s"
 
 
 def _got(summary: dict[str, Any]) -> Figures:
@@ -144,7 +157,8 @@ def urgent_first(
     """The urgent class is answered whatever the others send; without the feature it is not.
 
     Args:
-        rounds: that count; void ones do not, unless `may_be_disturbed`.
+        rounds: that count; void ones do not.
+        may_be_disturbed: only a generator that stood still makes one void.
     """
     folder.mkdir()
     valid: list[Figures] = []
@@ -153,14 +167,16 @@ def urgent_first(
         found = _round(folder / str(len(valid) + void), seconds, total, flags)
         slower = found["with"]["CPU ms of a task"] / found["all alike"]["CPU ms of a task"]
         faults = [*found["all alike"]["faults"], *found["with"]["faults"]]
+        standstills = [fault for one in found.values() for fault in one["standstills"]]
         if not 1 / MOST_SLOWER <= slower <= MOST_SLOWER:
             faults.append(f"a task cost {slower:.2f} times what it did before")
-        if not faults or may_be_disturbed:
+        reasons = standstills if may_be_disturbed else [*faults, *standstills]
+        if not reasons:
             valid.append(found)
             continue
         void += 1
-        print(f"void: {faults[0]}", file=sys.stderr, flush=True)
-        assert void <= MOST_VOID * rounds, "the machine never kept its speed"
+        print(f"void: {reasons[0]}", file=sys.stderr, flush=True)
+        assert void <= MOST_VOID * rounds, f"the machine never kept its speed: {reasons}"
     answered = {
         kind: sum(found[kind]["urgent"]["answered"] for found in valid)
         / sum(found[kind]["urgent"]["planned"] for found in valid)
@@ -195,10 +211,18 @@ def shared(folder: Path, seconds: float, goodput: float, flags: tuple[str, ...])
     folder.mkdir()
     total = OVERLOAD * goodput
     loads = {"greedy": greedy(GREEDY * total), "others": others((1 - GREEDY) * total)}
-    figures = {
-        "without": under(folder / "without", flags, seconds, loads),
-        "with": under(folder / "with", (*flags, *SHARE), seconds, loads),
-    }
+    for void in range(MOST_VOID + 1):
+        made = folder / str(void)
+        made.mkdir()
+        figures = {
+            "without": under(made / "without", flags, seconds, loads),
+            "with": under(made / "with", (*flags, *SHARE), seconds, loads),
+        }
+        standstills = [fault for one in figures.values() for fault in one["standstills"]]
+        if not standstills:
+            break
+        print(f"void: {standstills[0]}", file=sys.stderr, flush=True)
+    assert not standstills, f"the generators never kept their time: {standstills}"
     assert figures["with"]["others"]["share"] >= SUCCESS, figures
     assert figures["without"]["others"]["share"] < SUCCESS, figures
     return figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -69,6 +70,10 @@ class Load:
 
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End them before their time, as Ctrl-C does: the summary is of those until then."""
+        self._process.send_signal(signal.SIGINT)
 
     def summary(self) -> dict[str, Any]:
         """The summary, when all are over."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import psutil
 
 from loadtests.sessions import members
@@ -31,8 +34,8 @@ def session(leader: int) -> set[int]:
 
 
 def gone(leader: int) -> bool:
-    """True once a session has emptied, for which it has ten seconds."""
-    until(lambda: not session(leader), lambda: f"{sorted(session(leader))} outlive {leader}", 10)
+    """True once a session has emptied, for which it has a minute."""
+    until(lambda: not session(leader), lambda: f"{sorted(session(leader))} outlive {leader}")
     return True
 
 
@@ -42,6 +45,12 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP to a process, until it stands still: on another core it may run on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, f"{pid} is stopped")
 
 
 def argv(pid: int) -> list[str]:

@@ -27,7 +27,7 @@ def until(condition: Callable[[], T], what: str | Callable[[], str] = "", second
     return answer
 
 
-async def eventually(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
+async def eventually(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
     """The first true answer of `condition`, a function or a coroutine function; the loop turns meanwhile."""
     deadline = time.monotonic() + seconds
     while True:

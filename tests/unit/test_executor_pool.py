@@ -225,7 +225,7 @@ async def test_only_the_culprit_is_given_up(bench: Bench) -> None:
 async def test_a_suspect_that_does_not_end_holds_others_up_until_its_deadline(bench: Bench) -> None:
     offload = bench.make()
     await offload.start()
-    stuck = await submitted(offload, "a", deadline=0.2)
+    stuck = await submitted(offload, "a", deadline=2)
     callers = await submitted(offload, "bc")
     bench.executors[0].breaks()
     await turn()

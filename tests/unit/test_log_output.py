@@ -83,7 +83,7 @@ def test_lines_go_out_in_their_order(pipe: Pipe, threaded: bool) -> None:
     if threaded:
         pipe.output.start()
     write(pipe, numbers(0, 500))
-    pipe.output.flush()
+    pipe.output.flush(20)
     assert pipe.lines() == numbers(0, 500)
     assert pipe.output.dropped == 0
 
@@ -132,16 +132,16 @@ def test_a_reader_that_has_gone_costs_the_lines_and_nothing_else(pipe: Pipe, thr
         pipe.output.start()
     for number in numbers(0, 5):
         write(pipe, [number])
-        pipe.output.flush()
+        pipe.output.flush(20)
     assert pipe.output.dropped == 5
     assert not pipe.told
     pipe.reader, writer = os.pipe()
     os.dup2(writer, pipe.writer)  # as a rotation of logs does
     os.close(writer)
     write(pipe, ["here"])
-    pipe.output.flush()
+    pipe.output.flush(20)
     write(pipe, ["again"])
-    pipe.output.flush()
+    pipe.output.flush(20)
     assert [line for line in pipe.lines() if "dropped" not in line] == ["here", "again"]
     assert pipe.told == [(5, 5)]
 
@@ -203,7 +203,7 @@ def test_a_forked_child_writes_its_own_lines_and_none_of_its_parents(pipe: Pipe)
         write(pipe, ["child"])
         os._exit(0 if pipe.output.dropped == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
-    pipe.output.flush()
+    pipe.output.flush(20)
     assert sorted(pipe.lines()) == ["child", "parent"]
 
 

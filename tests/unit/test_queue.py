@@ -36,6 +36,15 @@ def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The time, which stands still: whoever waits has waited for as long as a test says."""
+    moment = time.monotonic()
+    for module in ("offload", "queue", "room"):
+        monkeypatch.setattr(f"service.offload.{module}.time", SimpleNamespace(monotonic=lambda: moment))
+    return moment
+
+
 class Workers:
     """A pool whose tasks stay where they are until a test says what became of them."""
 
@@ -294,7 +303,7 @@ def test_the_load_of_a_class_is_what_it_kept_busy_and_is_forgotten() -> None:
     assert one.load(99) == pytest.approx(1), "a long one is no crowd"
 
 
-async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served() -> None:
+async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served(now: float) -> None:
     bench = Bench(most=4)
     *_, least = bench.offload._queue._classes.in_order
     await bench.submit(*named(2, "a"))
@@ -306,12 +315,12 @@ async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served() -> No
     await bench.submit(*named(3, "g"))
     bench.workers.finishes()
     assert bench.offload._queue._classes.in_order[-1] is least
-    assert least.is_served(time.monotonic())
+    assert least.is_served(now)
     await bench.submit(*named(2, "hijklmnopqrstuv"))
     assert (set(await bench.refused()), bench.waits) == ({*"ftuv"}, [*"ijklmnopqrs"]), (
         "3.6 tasks, three times"
     )
-    assert not least.is_served(time.monotonic() + SERVED_SECONDS)
+    assert not least.is_served(now + SERVED_SECONDS + 1e-3)
     await bench.end()
 
 
@@ -324,11 +333,12 @@ async def test_who_may_wait_longer_need_not_leave_sooner() -> None:
     await bench.end()
 
 
-async def test_a_no_holds_for_those_who_are_alike_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_no_holds_for_those_who_are_alike_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, now: float
+) -> None:
     monkeypatch.setattr("service.offload.offload.HOLDS_SECONDS", 60.0)
     bench = Bench(most=4)
-    say, now = bench.offload.retry_after, time.monotonic()
-    monkeypatch.setattr("service.offload.offload.time", SimpleNamespace(monotonic=lambda: now))
+    say = bench.offload.retry_after
     await bench.submit(*named(3, "abcde"))
     assert say(arrived=now) == 1
     bench.workers.finishes()

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from service.app import data
 from service.config.settings import Settings
 from service.lifecycle.service import Service
 from service.lifecycle.states import State
+from service.offload import admission
+from tests import work
 from tests.support.running import Routes, Running, Start
 from tests.support.waiting import eventually
 
@@ -43,6 +45,15 @@ async def start() -> AsyncIterator[Start]:
         assert one.service.parts.connection_limit.held == 0
     # What aiohttp still reads of a body ends by itself.
     await eventually(lambda: not asyncio.all_tasks() - {asyncio.current_task()}, "every task has ended")
+
+
+@pytest.fixture
+def gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # open before the drain
+    """Work that waits at the gate, open at the end, whatever happens; what waits is in the queue."""
+    monkeypatch.setattr(admission, "AHEAD_SECONDS", 0)
+    work.gate.clear()
+    yield
+    work.gate.set()
 
 
 @pytest.fixture

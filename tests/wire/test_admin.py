@@ -161,6 +161,7 @@ def test_clients_that_hold_every_place_make_room_for_a_probe(
 ) -> None:
     # To render so much so often takes a busy machine longer than a client has.
     monkeypatch.setattr(places, "EXCHANGE_SECONDS", 120.0)
+    monkeypatch.setattr(admin_server, "FREED_WITHIN_SECONDS", 60.0)
     gauge = Gauge("large", "A large exposition", ["name"], registry=registry)
     for number in range(12):
         gauge.labels(f"{number}" + "x" * (MANY_BYTES // 12))
@@ -174,8 +175,9 @@ def test_clients_that_hold_every_place_make_room_for_a_probe(
 
 
 def test_no_exchange_outlives_its_deadline(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "EXCHANGE_SECONDS", 0.2)
     with silent(endpoint) as first, slow(endpoint) as second:
+        until(lambda: threads() == 2)
+        monkeypatch.setattr(places, "EXCHANGE_SECONDS", 0.2)
         until(lambda: is_cut_off(second), "it drips, and is cut off")
         assert read(first) == b""
         until(lambda: not threads())

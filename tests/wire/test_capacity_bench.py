@@ -19,7 +19,7 @@ from tests.support.servers import OK_ANSWER, ScriptedServer, answer_with
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LEAST_SECONDS", 0.5)
-    monkeypatch.setattr(bench, "SATURATION_SECONDS", 0.3)
+    monkeypatch.setattr(bench, "SATURATION_SECONDS", 1.5)
 
 
 @pytest.fixture

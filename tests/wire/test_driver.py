@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -62,6 +63,16 @@ class Connection:
             while True:
                 self.served.send(bytes(2**16))
 
+    def until_still(self) -> None:
+        """Wait until the client's kernel has acknowledged all that it takes in unread."""
+
+        def is_still() -> bool:
+            before = tcp.acknowledged(self.served)
+            time.sleep(0.05)
+            return tcp.acknowledged(self.served) == before
+
+        until(is_still)
+
     def read(self, count: int) -> None:
         while count > 0:
             count -= len(self.client.recv(count))
@@ -91,6 +102,7 @@ def test_a_client_that_has_read_all_of_the_last_answer_is_let_go(connection: Con
 def test_a_client_that_does_not_read_the_last_answer_is_reset(connection: Connection) -> None:
     connection.fill()
     driver = connection.after(*ANSWERED_AND_CLOSED)
+    connection.until_still()
     driver.expire()
     assert driver.state is State.FLUSHING
     driver.expire()
@@ -114,6 +126,7 @@ def test_bytes_of_a_body_do_not_count_against_a_client_that_reads(connection: Co
     connection.read(2**20)
     until(lambda: (tcp.acknowledged(connection.served) or 0) > 2**18, "the reading is acknowledged")
     connection.fill()
+    connection.until_still()
     states = []
     for _ in range(2):  # between the two nothing is read
         driver.expire()

@@ -50,7 +50,7 @@ async def test_a_whole_request_alone_leaves_its_connection_idle(
     start: Start, routes: Routes, whole: bytes
 ) -> None:
     routes("/echo", echo)
-    service = await start(header_timeout=0.1, idle_timeout=0.6)
+    service = await start(header_timeout=0.3, idle_timeout=1.0)
     async with asyncio.timeout(20):
         answers = await service.exchange(whole)
     assert answers.count(b"HTTP/1.1 200 OK") == whole.count(b"Host: t")
@@ -113,7 +113,7 @@ async def test_a_file_that_is_read_slowly_arrives_whole(start: Start, routes: Ro
         return web.FileResponse(path)
 
     routes("/file", send)
-    service = await start(write_timeout=0.4)
+    service = await start(write_timeout=0.6)
     reader, writer = await service.connect()
     writer.write(b"GET /file HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from service.net import listener, shortage, tcp
 from service.net.accept_errors import ErrorClass, classify
 from service.web.connection import Record
 from service.web.driver import Driver
+from tests import work
 from tests.support.running import Running, Start, body_of
 
 KEEP_ALIVE = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -69,12 +71,17 @@ async def test_when_others_wait_the_longest_idle_goes_first(start: Start) -> Non
         writer.close()
 
 
+@pytest.mark.usefixtures("gate")
 async def test_at_the_limit_an_answer_gives_its_connection_up_if_others_wait(start: Start) -> None:
-    service = await start(max_connections=1, offload="thread", workers=1, work="tests.work:slow")
+    service = await start(
+        max_connections=1, offload="thread", workers=1, work="tests.work:waits_at_the_gate", deadline=60
+    )
     first = await service.connect()
     first[1].write(KEEP_ALIVE)
     await service.until(lambda: service.service.metrics.connections.snapshot().active == 1)
     second = asyncio.create_task(service.get())
+    await service.until(lambda: service.service.parts.connection_limit.at_capacity)
+    work.gate.set()
     answer = await first[0].read()
     assert b"200 OK" in answer
     assert b"Connection: close" in answer
@@ -244,7 +251,7 @@ async def test_a_client_that_is_gone_without_a_word_is_found_out(start: Start, r
 
 async def test_a_client_that_reads_slowly_but_steadily_gets_everything(start: Start, routes: Any) -> None:
     routes("/much", much)
-    service = await start(write_timeout=0.3)
+    service = await start(write_timeout=0.6)
     reader, writer = await service.connect()
     writer.write(b"GET /much HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
     got = 0
@@ -435,10 +442,11 @@ async def test_a_broken_listener_is_told_and_the_drain_answers_whom_it_still_can
 async def test_a_shortage_for_a_while_recovers_by_itself(
     start: Start, faulty: type[FaultyListener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end = time.monotonic() + 0.5
-
     def while_it_lasts() -> Iterator[int]:
-        while time.monotonic() < end:
+        end = time.monotonic() + 0.5
+        for count in itertools.count():
+            if count >= 5 and time.monotonic() >= end:
+                return
             yield errno.EMFILE
 
     monkeypatch.setattr(faulty, "faults", while_it_lasts())

@@ -60,10 +60,19 @@ def then_close(data: bytes, at: int = 1, *, how: bytes | None = None) -> Reply:
     return reply
 
 
+def several(server: KeepingServer, clients: int, *, more_than: int = 3, **changes: Any) -> LoadLoop:
+    """Drive for a moment; if the machine gave too little of it for so many samples, anew for longer."""
+    for seconds in (0.2, 2.0):
+        server.requests.clear()
+        loop = drive(server.url, clients=clients, duration_seconds=seconds, keep_alive=True, **changes)
+        if len(loop.samples) > more_than:
+            break
+    return loop
+
+
 def one_client(server: KeepingServer, **changes: Any) -> list[Sample]:
     """Send one request after the other; returns the samples in that order."""
-    options = {"clients": 1, "duration_seconds": 0.2, "keep_alive": True}
-    return drive(server.url, **{**options, **changes}).samples
+    return several(server, 1, **changes).samples
 
 
 def alternating(found: Sequence[object], *values: object) -> bool:
@@ -142,7 +151,7 @@ def test_a_due_request_never_waits_for_a_busy_connection_and_takes_the_idle_one_
 
 def test_each_client_of_a_closed_loop_keeps_its_connection() -> None:
     with KeepingServer(always(OK)) as server:
-        loop = drive(server.url, clients=3, duration_seconds=0.2, keep_alive=True)
+        loop = several(server, 3)
     assert outcomes(loop) == {"ok"}
     assert len(server.requests) == ledger(loop.samples).connections == 3 < len(loop.samples)
     check_choice(loop.samples)
@@ -169,9 +178,12 @@ def test_each_client_of_a_closed_loop_keeps_its_connection() -> None:
         "another",
     ],
 )
-def test_an_answer_that_ends_its_connection_is_the_last_on_it(reply: Reply, each: int) -> None:
+def test_an_answer_that_ends_its_connection_is_the_last_on_it(
+    monkeypatch: pytest.MonkeyPatch, reply: Reply, each: int
+) -> None:
+    monkeypatch.setattr("loadtests.load.loop.LEFT_OPEN_SECONDS", 20.0)
     with KeepingServer(reply) as server:
-        loop = drive(server.url, clients=1, duration_seconds=0.3, keep_alive=True)
+        loop = several(server, 1)
     assert outcomes(loop) == {"ok"}
     assert {len(requests) for requests in server.requests[:-1]} == {each}
     assert ledger(loop.samples).connections == len(server.requests) >= 2
@@ -267,7 +279,7 @@ def test_a_time_out_ends_its_connection() -> None:
         return server.hold(connection, number) if number == 2 else always(OK)(connection, number)
 
     with KeepingServer(answer_once) as server:
-        samples = one_client(server, timeout_seconds=0.5)
+        samples = one_client(server, timeout_seconds=0.5, more_than=1)
     assert alternating([sample.label for sample in samples], "ok", "timeout")
     assert alternating([sample.reused for sample in samples], False, True)
 
@@ -322,7 +334,7 @@ def take_the_body(server: KeepingServer, connection: socket.socket) -> bool:
 
 def test_a_body_goes_out_on_a_reused_connection() -> None:
     with KeepingServer(lambda connection, _: take_the_body(server, connection)) as server:
-        samples = one_client(server, method="POST", body=BODY)
+        samples = one_client(server, method="POST", body=BODY, more_than=1)
     assert {sample.outcome for sample in samples} == {"ok"}
     assert [len(requests) for requests in server.requests] == [len(samples)]
 
@@ -335,7 +347,7 @@ def test_a_part_of_an_answer_ahead_of_a_reset_is_more_than_nothing() -> None:
         return False  # with most of the body unread: the kernel sends RST
 
     with KeepingServer(break_off_at_the_second) as server:
-        samples = one_client(server, method="POST", body=BODY)
+        samples = one_client(server, method="POST", body=BODY, more_than=1)
     assert alternating([sample.label for sample in samples], "ok", "reset")
 
 
@@ -356,14 +368,19 @@ async def test_the_service_accepted_as_many_connections_as_the_run_says(
 ) -> None:
     service = await start()
 
-    def run() -> LoadLoop:
-        return drive(f"{service.url}/data", duration_seconds=0.3, keep_alive=True, **load)
+    def run(seconds: float) -> LoadLoop:
+        return drive(f"{service.url}/data", duration_seconds=seconds, keep_alive=True, **load)
 
-    loop = await asyncio.to_thread(run)
-    books = ledger(loop.samples)
-    assert outcomes(loop) == {"ok"}
-    accepted = service.service.metrics.connections.snapshot().accepted
-    assert accepted == books.connections < books.answered
+    for seconds in (0.3, 2.0):  # the second if the machine stood still for most of the first
+        before = service.service.metrics.connections.snapshot().accepted
+        loop = await asyncio.to_thread(run, seconds)
+        books = ledger(loop.samples)
+        assert outcomes(loop) == {"ok"}
+        accepted = service.service.metrics.connections.snapshot().accepted - before
+        assert accepted == books.connections
+        if accepted < books.answered:
+            break
+    assert accepted < books.answered
 
 
 @pytest.mark.parametrize(

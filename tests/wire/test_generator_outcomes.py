@@ -77,15 +77,12 @@ def test_an_address_where_nobody_listens_is_given_up_after_twenty_refusals() -> 
 
 
 def test_refusals_after_a_connection_has_stood_are_a_finding_and_do_not_end_the_run() -> None:
-    server = ScriptedServer(answer_with(OK_ANSWER))
-    with server:
+    def answer_and_listen_no_more(connection: socket.socket) -> None:
+        connection.sendall(OK_ANSWER)
+        server.stop()
 
-        def close_the_listener_once_answered(progress: Progress) -> bool:
-            if progress.outcomes.get("ok") and server.listening:
-                server.stop()
-            return True
-
-        loop = drive(server.url, close_the_listener_once_answered, rate=200, duration_seconds=1)
+    with ScriptedServer(answer_and_listen_no_more) as server:
+        loop = drive(server.url, rate=200, duration_seconds=1)
     assert not loop.unreachable
     books = ledger(loop.samples)
     assert books.not_sent == 0
@@ -109,12 +106,16 @@ def test_the_time_out_also_ends_an_answer_that_drips() -> None:
         server.hold(connection)
 
     with ScriptedServer(drip) as server:
-        loop = drive(server.url, timeout_seconds=0.2)
+        loop = drive(server.url, timeout_seconds=2)
     assert outcomes(loop) == {"timeout"}
     assert all(sample.first_byte is not None for sample in loop.samples)
 
 
-def test_an_answer_that_lay_unread_while_the_generator_stood_still_is_booked_to_the_generator() -> None:
+def test_an_answer_that_lay_unread_while_the_generator_stood_still_is_booked_to_the_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # To look may take a busy machine long.
+    monkeypatch.setattr("loadtests.load.readiness.AT_ONCE_SECONDS", 0.02)
     go, written = threading.Event(), threading.Event()
 
     def answer_when_told(connection: socket.socket) -> None:
@@ -281,7 +282,11 @@ def time_waits_towards(port: int) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the whole list needs root")
 @pytest.mark.parametrize(("who_closes", "left"), [("server", 0), ("client", 5)])
-def test_time_wait_stays_with_whoever_closes_first(who_closes: str, left: int) -> None:
+def test_time_wait_stays_with_whoever_closes_first(
+    monkeypatch: pytest.MonkeyPatch, who_closes: str, left: int
+) -> None:
+    monkeypatch.setattr("loadtests.load.loop.LEFT_OPEN_SECONDS", 20.0)
+
     def answer_and_leave_time_to_close_first(connection: socket.socket) -> None:
         connection.settimeout(0.05 if who_closes == "server" else None)
         answer_and_await_the_end(connection)

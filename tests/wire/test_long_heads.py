@@ -23,15 +23,17 @@ async def length(request: web.Request) -> web.Response:
     return web.Response(text=f"{len(await request.read())} bytes\n")
 
 
-async def answers(service: Running, packets: list[bytes], pause: float = 0.02) -> bytes:
-    """What comes back for these packets: each is read by itself, or nearly."""
+async def answers(service: Running, packets: list[bytes], sent: asyncio.Event | None = None) -> bytes:
+    """What comes back for these packets: each is read by itself, or nearly; `sent` is set after the last."""
     reader, writer = await service.connect()
     async with asyncio.timeout(30):
         for packet in packets:
             writer.write(packet)
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0.02)
+        if sent is not None:
+            sent.set()
         answer = await reader.read()
     writer.close()
     return answer
@@ -62,7 +64,7 @@ async def test_a_head_that_is_too_long_gets_431_while_it_comes(start: Start, pac
 async def test_a_long_head_behind_a_request_at_work_waits_for_its_answer(
     start: Start, routes: Routes
 ) -> None:
-    go = asyncio.Event()
+    go, sent = asyncio.Event(), asyncio.Event()
 
     async def slow(_: web.Request) -> web.Response:
         await go.wait()
@@ -71,9 +73,9 @@ async def test_a_long_head_behind_a_request_at_work_waits_for_its_answer(
     routes("/slow", slow)
     service = await start(header_timeout=3)
     client = asyncio.create_task(
-        answers(service, [GET.replace(b"data", b"slow") + b"\r\n", *[GET + FIELD * 9] * 3])
+        answers(service, [GET.replace(b"data", b"slow") + b"\r\n", *[GET + FIELD * 9] * 3], sent)
     )
-    await asyncio.sleep(0.2)
+    await sent.wait()
     go.set()
     answer = await client
     assert [line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] == [b"200", b"431"]

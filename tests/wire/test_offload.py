@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from metrics.exposition import total
 from metrics.instruments import ConnectionEnd
 from service.app.offloader import Offloader
 from service.lifecycle.states import State
-from service.net import tcp
+from service.net import refusing, tcp
 from service.offload import admission
 from service.offload.classes import Place
 from service.offload.lane_pool import LanePool
@@ -33,15 +32,6 @@ ROOT = Path(__file__).parents[2]
 
 processes = pytest.mark.parametrize("offload", ["process", "executor"])
 """What is promised of processes, whoever keeps them."""
-
-
-@pytest.fixture
-def gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # open before the drain
-    """Work that waits at the gate, open at the end, whatever happens; what waits is in the queue."""
-    monkeypatch.setattr(admission, "AHEAD_SECONDS", 0)
-    work.gate.clear()
-    yield
-    work.gate.set()
 
 
 async def busy(
@@ -297,8 +287,9 @@ async def test_who_has_too_many_connections_is_closed_and_counted_so_while_other
 @pytest.mark.skipif(tcp.TCP_DEFER_ACCEPT is None, reason="asks for Linux's TCP_DEFER_ACCEPT")
 @pytest.mark.usefixtures("gate")
 async def test_who_is_silent_while_others_are_refused_is_held_back_and_no_drain_loses_it(
-    start: Start,
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(refusing, "LASTS_SECONDS", 60.0)
     service, waiting = await busy(start)
     connections = service.service.metrics.connections
     assert status_of(await service.get()) == 503
@@ -341,7 +332,7 @@ async def test_only_what_is_understood_is_refused_early(start: Start, sent: byte
 
 @pytest.mark.usefixtures("gate")
 async def test_a_request_past_its_deadline_gets_504(start: Start) -> None:
-    service, waiting = await busy(start, deadline=0.3, queue_wait="off")
+    service, waiting = await busy(start, deadline=2, queue_wait="off")
     assert [status_of(answer) for answer in await asyncio.gather(*waiting)] == [504, 504]
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=expired}"] == 2
@@ -424,7 +415,7 @@ async def test_what_the_work_raises_is_for_the_log_alone(
 async def test_a_task_past_its_deadline_is_answered_504_and_keeps_its_place_in_an_executor(
     start: Start, tmp_path: Path
 ) -> None:
-    service = await start(offload="executor", workers=1, work="tests.work:waits_for", deadline=0.5)
+    service = await start(offload="executor", workers=1, work="tests.work:waits_for", deadline=3)
     go = tmp_path / "go"
     path = f"/data?begun={tmp_path / 'begun'}&go={go}"
     assert status_of(await service.get(path)) == 504

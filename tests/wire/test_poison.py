@@ -72,7 +72,7 @@ async def test_the_breaker_is_probed_without_a_request(
 
 async def test_what_killed_nobody_has_a_worker_free_of_what_did(start: Start, tmp_path: Path) -> None:
     service = await start(
-        offload="process", workers=2, work="tests.work:kills_once_then_waits", queue_wait=1e-9
+        offload="process", workers=2, work="tests.work:kills_once_then_waits", queue_wait=1e-9, deadline=60
     )
     go = f"{tmp_path}/go"
     paths = [f"/data?trace={tmp_path}/{number}&go={go}" for number in range(3)]

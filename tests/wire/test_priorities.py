@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
 
 from service.app.loading import StartError
 from service.app.offloader import Offloader
-from service.offload import admission
 from service.web.early_reject import EarlyReject, Verdict
 from tests import work
 from tests.support.running import Running, Start, status_of
@@ -19,15 +17,6 @@ from tests.support.running import Running, Start, status_of
 URGENT = "Priority: u=0\r\n"
 PATIENT = "Priority: u=7\r\n"
 TRUSTED = {"trust_priority": "127.0.0.0/8"}
-
-
-@pytest.fixture
-def _gate(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # open before the drain
-    """Work waits at the gate until the end, and workers are handed nothing ahead."""
-    monkeypatch.setattr(admission, "AHEAD_SECONDS", 0)
-    work.gate.clear()
-    yield
-    work.gate.set()
 
 
 @pytest.fixture(params=["early", "parsed"])
@@ -79,10 +68,10 @@ async def at_the_gate(service: Running, *clients: tuple[str, str, str]) -> list[
 
 
 async def gated(start: Start, **settings: object) -> Running:
-    """A service of which a queue wait of 0.2 s lets four wait."""
+    """A service of which a queue wait of 20 s lets four wait: units that no pause of the machine reaches."""
     work_at_gate = {} if "app" in settings else {"work": "tests.work:waits_at_the_gate"}
-    service = await start(offload="thread", workers=1, **work_at_gate, **settings)
-    service.service.parts.offload._queue.admission.seconds = 0.05
+    service = await start(offload="thread", workers=1, deadline="off", **work_at_gate, **settings)
+    service.service.parts.offload._queue.admission.seconds = 5.0
     return service
 
 
@@ -92,7 +81,7 @@ def is_refused(answer: bytes) -> bool:
     return status_of(answer) == 503 and re.search(rb"\r\nRetry-After: [1-9]\d*\r\n", answer) is not None
 
 
-@pytest.mark.usefixtures("_gate")
+@pytest.mark.usefixtures("gate")
 @pytest.mark.parametrize("trusted", ["none", "10.0.0.0/8", "127.0.0.0/8"])
 async def test_one_that_is_more_urgent_gets_the_place_of_another_if_its_client_is_trusted(
     start: Start, way: str, trusted: str
@@ -116,9 +105,9 @@ async def test_one_that_is_more_urgent_gets_the_place_of_another_if_its_client_i
     assert values["offload_tasks_total{outcome=rejected}"] == 1
 
 
-@pytest.mark.usefixtures("_gate", "way")
+@pytest.mark.usefixtures("gate", "way")
 async def test_one_that_is_less_urgent_is_refused_first(start: Start) -> None:
-    service = await gated(start, queue_wait=0.2, **TRUSTED)
+    service = await gated(start, queue_wait=20, **TRUSTED)
     await at_the_gate(service, *[("", "/data", "127.0.0.1")] * 5)
     assert waiting(service) == {3: 4}
     assert is_refused(await ask(service, PATIENT))
@@ -135,7 +124,7 @@ async def test_one_that_is_less_urgent_is_refused_first(start: Start) -> None:
     assert sorted(answers) == [200] * 5 + [503]
 
 
-@pytest.mark.usefixtures("_gate", "way")
+@pytest.mark.usefixtures("gate", "way")
 async def test_the_urgency_of_a_route_needs_nobodys_trust(start: Start) -> None:
     service = await gated(
         start,
@@ -155,9 +144,9 @@ async def test_the_urgency_of_a_route_needs_nobodys_trust(start: Start) -> None:
     assert status_of(await first) == 200
 
 
-@pytest.mark.usefixtures("_gate", "way")
+@pytest.mark.usefixtures("gate", "way")
 async def test_one_client_has_its_share_of_the_places_and_others_the_rest(start: Start) -> None:
-    service = await gated(start, queue_wait=0.2, client_share=0.5)
+    service = await gated(start, queue_wait=20, client_share=0.5)
     offload = service.service.parts.offload
     greedy, other = ("", "/data", "127.0.0.2"), ("", "/data", "127.0.0.3")
     await at_the_gate(service, greedy, greedy, greedy)
@@ -176,9 +165,9 @@ async def test_one_client_has_its_share_of_the_places_and_others_the_rest(start:
     assert (await service.scrape())["offload_tasks_total{outcome=rejected}"] == 5
 
 
-@pytest.mark.usefixtures("_gate")
+@pytest.mark.usefixtures("gate")
 async def test_one_that_leaves_while_it_waits_gives_its_share_back(start: Start) -> None:
-    service = await gated(start, queue_wait=0.2, client_share=0.01)
+    service = await gated(start, queue_wait=20, client_share=0.01)
     greedy = ("", "/data", "127.0.0.2")
     _, leaver = await at_the_gate(service, greedy, greedy)
     assert is_refused(await ask(service, *greedy))

@@ -81,8 +81,8 @@ async def test_it_lasts_for_as_long_as_requests_are_refused(
 ) -> None:
     monkeypatch.setattr(refusing, "LASTS_SECONDS", 0.05)
     state = Refusing(listener)
-    state.note()
     began = time.monotonic()
+    state.note()
     state.note()
     state.note()
     await eventually(lambda: asked == [refusing.HELD_SECONDS, 0])

@@ -193,14 +193,17 @@ async def test_no_client_can_hold_up_a_drain(start: Start, sent: bytes, reads: b
     writer.close()
 
 
+@pytest.mark.usefixtures("gate")
 async def test_work_whose_client_has_left_is_not_started(start: Start) -> None:
-    service = await start(offload="thread", workers=1, work="tests.work:slow")
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate", deadline=60)
     first = asyncio.create_task(service.get())
     await service.shows("offload_running")
     _, writer = await service.connect()
     writer.write(KEEP_ALIVE)
     await service.shows("offload_queue_depth")
     writer.close()
+    await writer.wait_closed()
+    work.gate.set()
     assert status_of(await first) == 200
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=cancelled}"] == 1
@@ -208,12 +211,15 @@ async def test_work_whose_client_has_left_is_not_started(start: Start) -> None:
     assert values["offload_queue_depth"] == 0
 
 
+@pytest.mark.usefixtures("gate")
 async def test_work_that_outlives_its_client_is_cancelled_and_its_cost_counts(start: Start) -> None:
-    service = await start(offload="thread", workers=1, work="tests.work:slow")
+    service = await start(offload="thread", workers=1, work="tests.work:waits_at_the_gate", deadline=60)
     _, writer = await service.connect()
     writer.write(KEEP_ALIVE)
     await service.shows("offload_running")
     writer.close()
+    await service.until(lambda: service.service.metrics.connections.snapshot().active == 0)
+    work.gate.set()
     await service.shows("offload_running", zero=True)
     values = await service.scrape()
     assert values["offload_tasks_total{outcome=cancelled}"] == 1

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from service.web import supervisor
+from service.web.deadlines import Stage
 from tests.support.running import Routes, Running, Start, status_of
 
 POST = b"POST /length HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n"
@@ -58,27 +59,32 @@ async def drip(client: Client, piece: bytes) -> bytes:
 @pytest.mark.usefixtures("impatient")
 async def test_a_request_has_a_time_in_which_all_of_it_must_be_here(start: Start) -> None:
     service = await start(receive_timeout=0.8, body_timeout=0.3)
+    clock = service.service.parts.supervisor.deadlines
+    began = clock.now
     client = await service.connect()
     client[1].write(POST % 10**6)
-    began = asyncio.get_running_loop().time()
     async with asyncio.timeout(20):
         assert b" 408 " in await drip(client, b"x" * 100)  # ten times what a body must average
-    assert asyncio.get_running_loop().time() - began >= 0.8
+    assert clock.now - began >= 0.8
     values = await service.scrape()
     assert values["http_requests_total{method=POST,route=/length,status=408}"] == 1
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_head_counts_against_that_time(start: Start) -> None:
+async def test_the_head_counts_against_that_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "REST_SECONDS", supervisor.SWEEP_SECONDS)  # the clock goes in small steps
     service = await start(receive_timeout=1.0, header_timeout=5)
+    clock = service.service.parts.supervisor.deadlines
     client = await service.connect()
     client[1].write(POST[:20])
-    await asyncio.sleep(0.8)
+    await service.until(lambda: bool(clock.staying(Stage.HEAD)))
+    first = clock.now
+    await service.until(lambda: clock.now >= first + 0.8)
     client[1].write((POST % 10**6)[20:])
-    began = asyncio.get_running_loop().time()
+    began = clock.now
     async with asyncio.timeout(20):
         assert b" 408 " in await drip(client, b"x" * 100)
-    assert asyncio.get_running_loop().time() - began < 0.95  # else the head would have had its own second
+    assert clock.now - began < 0.95  # else the head would have had its own second
 
 
 @pytest.mark.usefixtures("impatient")
@@ -152,18 +158,19 @@ async def test_who_works_or_sends_at_a_fair_rate_keeps_its_place(
 async def test_all_bodies_together_have_a_bound_and_the_slowest_goes(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "MOST_BODY_BYTES", 10**6)
+    monkeypatch.setattr(supervisor, "MOST_BODY_BYTES", 1_200_000)
     service = await start()
+    size, first = 500_000, (300_000, 450_000, 490_000)  # two of them never exceed it
     clients: list[Client] = []
-    for number in range(3):
+    for sent in first:
         clients.append(await service.connect())
-        clients[-1][1].write(POST % 700_000 + bytes(200_000 + 200_000 * number))
+        clients[-1][1].write(POST % size + bytes(sent))
     async with asyncio.timeout(20):
         assert b" 408 " in await clients[0][0].readline()  # it has sent least
         for number in (1, 2):
             if number == 1:
                 await service.until(lambda: completed(service, "evicted") == 1)
-            clients[number][1].write(bytes(500_000 - 200_000 * number))
+            clients[number][1].write(bytes(size - first[number]))
             assert b" 200 " in await clients[number][0].readline()
     for _, writer in clients:
         writer.close()
