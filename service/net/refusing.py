@@ -8,7 +8,8 @@ Two things change, both of which a client that would be refused does not feel:
   (web/early_reject.py) needs the request. Clients send it a moment after they are connected, and at 3,000
   connections a second 15 % are accepted in that moment. Each of those takes a task, and up to two more looks.
 - The accept loop looks for connections by the clock, as a network driver does under load (NAPI, in the
-  kernel's documentation): to be woken for each one costs more than half of what a look does.
+  kernel's documentation): to be woken for each one costs more than half of what a look does. As there, it
+  ends once nobody comes.
 
 Not always: whoever connects and says nothing is handed over a second later only, and one that waits for the
 server to speak first waits for that second.

@@ -21,6 +21,7 @@ from metrics.places import MOST_CONNECTIONS
 from service.net.accept_errors import ErrorClass, classify
 from service.net.accept_loop import (
     LOOK_SECONDS,
+    LOOKS_IN_VAIN,
     TRIES_BEFORE_BROKEN,
     TRIES_BEFORE_PAUSE,
     AcceptLoop,
@@ -175,27 +176,49 @@ class Bench:
 
 
 def polling(*script: object, **more: int) -> Bench:
-    """Requests are refused, and the queue was empty."""
-    bench = Bench(**more)
+    """Requests are refused; one connection was taken and has ended, and the queue was empty then."""
+    bench = Bench("one", **more)
     bench.refusing.now = True
     bench.turn()
+    bench.taken.clear()
+    bench.held.pop().release()
     bench.listener.script.extend(script)
     return bench
 
 
 def test_while_requests_are_refused_it_looks_by_the_clock_and_takes_all_that_have_come() -> None:
     bench = polling("a", "b")
-    for _ in range(3):
-        assert bench.loop.reading is None, "nobody wakes it"
-        assert bench.loop.next_timer() == LOOK_SECONDS
+    assert bench.loop.reading is None, "nobody wakes it"
+    assert bench.loop.next_timer() == LOOK_SECONDS
     assert bench.taken == ["a", "b"]
-    assert len(bench.loop.timers) == 1
+    assert bench.loop.reading is None
     bench.refusing.now = False
-    bench.loop.next_timer()
-    assert not bench.loop.timers
     bench.listener.script.append("c")
-    bench.turn()
+    bench.loop.next_timer()
     assert bench.taken == ["a", "b", "c"]
+    assert not bench.loop.timers
+    bench.listener.script.append("d")
+    bench.turn()
+    assert bench.taken == ["a", "b", "c", "d"]
+
+
+def test_looks_that_find_nobody_have_an_end() -> None:
+    bench = polling()
+    for _ in range(2):
+        for _ in range(LOOKS_IN_VAIN):
+            assert bench.loop.reading is None
+            bench.loop.next_timer()
+        assert len(bench.loop.timers) == 1
+        bench.listener.script.append("a")
+        bench.loop.next_timer()
+    for _ in range(LOOKS_IN_VAIN + 1):
+        bench.loop.next_timer()
+    assert not bench.loop.timers
+    bench.listener.script.append("b")
+    bench.turn()
+    assert bench.taken == ["a", "a", "b"]
+    assert bench.loop.reading is None, "others may come soon"
+    assert len(bench.loop.timers) == 1
 
 
 def test_a_look_that_takes_a_whole_batch_does_not_wait_for_the_next() -> None:
