@@ -169,7 +169,7 @@ class Gunicorn(Child):
 
     def pids(self, event: str) -> list[int]:
         """The numbers that log lines of a kind hold."""
-        return [int(pid) for pid in re.findall(event, self._log.read_text())]
+        return [int(pid) for pid in re.findall(event, self.log())]
 
     def folder(self) -> Path:
         """Where the metrics are."""

@@ -82,8 +82,13 @@ class Child:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Log lines with this event."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
+
+    def log(self) -> str:
+        """Its whole lines: the last may be seen while it is being written, in part."""
+        text = self._log.read_text()
+        return text[: text.rfind("\n") + 1]
 
     def ready(self) -> tuple[str, str]:
         """Wait for the ready line; return both base URLs."""
