@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[executors,gunicorn,loadtests,peers,test]'
 	@touch $(READY)
 
-experiment: $(READY) ## Reproduce the 2017 experiment on this machine (under 3 minutes)
+experiment: $(READY) ## Reproduce the 2017 experiment on this machine (3 to 4 minutes)
 	$(BIN)/python -m loadtests experiment $(ARGS)
 
 metastable: $(READY) ## An overload that does not go away with what started it, and what helps (6 minutes)
@@ -28,7 +28,7 @@ metastable: $(READY) ## An overload that does not go away with what started it, 
 serve: $(READY) ## Start the service on http://127.0.0.1:8080
 	$(BIN)/python -m service $(ARGS)
 
-test: $(READY) ## Run the tests (about 11 minutes on 2 cores, no root)
+test: $(READY) ## Run the tests (11 to 18 minutes on 2 cores, no root)
 	$(BIN)/python -m pytest --quiet -m "not alone" --numprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --quiet -m alone tests/process
 

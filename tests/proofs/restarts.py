@@ -31,7 +31,7 @@ from tests.proofs.record import prove
 from tests.support.child import Child, service
 from tests.support.load import Load, accepted, load
 from tests.support.processes import gone
-from tests.support.waiting import until
+from tests.support.waiting import every, until
 
 Figures = dict[str, Any]
 TOO_LATE = "connect_ECONNREFUSED"
@@ -230,23 +230,16 @@ def stalled(folder: Path, threshold: float) -> Figures:
 @contextmanager
 def standstills() -> Iterator[list[float]]:
     """By how many seconds each tick of a clock in this process is late meanwhile, one every 10 ms."""
-    late = [0.0]
-    stop = threading.Event()
+    late, before = [0.0], time.monotonic()
 
     def tick() -> None:
-        before = time.monotonic()
-        while not stop.wait(TICK_SECONDS):
-            now = time.monotonic()
-            late.append(now - before - TICK_SECONDS)
-            before = now
+        nonlocal before
+        now = time.monotonic()
+        late.append(now - before - TICK_SECONDS)
+        before = now
 
-    thread = threading.Thread(target=tick)
-    thread.start()
-    try:
+    with every(TICK_SECONDS, tick):
         yield late
-    finally:
-        stop.set()
-        thread.join()
 
 
 def busy(folder: Path, seconds: float, threshold: float) -> Figures:

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from metrics.exposition import total
 from tests.support import ROOT
 from tests.support.child import Child
 from tests.support.processes import cpu_seconds
+from tests.support.waiting import every
 
 SUMMARY = "summary.json"
 
@@ -92,20 +92,13 @@ def accepted(child: Child) -> float:
 def watched(child: Child) -> Iterator[list[dict[str, float]]]:
     """Scrape the service about three times a second meanwhile; each row also holds `time` and `cpu`."""
     rows: list[dict[str, float]] = []
-    stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.3):
-            row = child.scrape()
-            rows.append({**row, "time": time.monotonic(), "cpu": cpu_seconds(child.process.pid)})
+        row = child.scrape()
+        rows.append({**row, "time": time.monotonic(), "cpu": cpu_seconds(child.process.pid)})
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with every(0.3, watch):
         yield rows
-    finally:
-        stop.set()
-        thread.join()
 
 
 def torn(rows: list[dict[str, float]]) -> int:

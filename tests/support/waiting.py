@@ -1,4 +1,4 @@
-"""The two ways to wait for what happens elsewhere: in this thread, and in this event loop.
+"""The two ways to wait for what happens elsewhere: in this thread, and in this event loop; and what looks on.
 
 Both ask again and again until the answer is true, and fail after a bounded time with what was waited for.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,3 +44,21 @@ async def eventually(condition: Callable[[], Any], what: str = "", seconds: floa
 def _failure(condition: Callable[[], object], what: str | Callable[[], str], seconds: float) -> str:
     said = what() if callable(what) else what
     return f"not within {seconds:g} s: {said or inspect.getsource(condition).strip()}"
+
+
+@contextmanager
+def every(seconds: float, call: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile, call that again and again on a thread, with such a pause before each."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
