@@ -124,14 +124,29 @@ ONLY_H11_ROWS: Final = (
 """What h11 alone refuses."""
 
 
-def difference(raw: bytes, statuses: Collection[str]) -> tuple[str, str] | None:
+class Reading(NamedTuple):
+    """What h11 as a server makes of the bytes of one connection."""
+
+    requests: int
+    """Whole ones, before the refusal."""
+    refusal: str | None
+    """Why it refuses what follows them; None if it does not."""
+
+    @property
+    def answers(self) -> int:
+        """How many answers such bytes are owed."""
+        return self.requests + (self.refusal is not None)
+
+
+def difference(reading: Reading, raw: bytes, statuses: Collection[str]) -> tuple[str, str] | None:
     """The name of the row that tells why one of the two alone refuses `raw`, and what that one says; None if
     both do or neither.
 
     Args:
+        reading: `raw` as h11 reads it.
         statuses: of every response that ours has given.
     """
-    refused, theirs = sorted(REFUSALS.intersection(statuses)), refusal_of_h11(raw)
+    refused, theirs = sorted(REFUSALS.intersection(statuses)), reading.refusal
     if bool(refused) is (theirs is not None):
         return None
     if theirs is not None:
@@ -140,8 +155,9 @@ def difference(raw: bytes, statuses: Collection[str]) -> tuple[str, str] | None:
     return next((row.name for row in ROWS if row.says.match(says)), "in no row"), says
 
 
-def refusal_of_h11(raw: bytes) -> str | None:
-    """Why h11 as a server refuses one of the requests in `raw`; None if it does not."""
+def read_by_h11(raw: bytes) -> Reading:
+    """What h11 makes of `raw`."""
+    whole = 0
     while raw := raw.lstrip(b"\r\n"):
         server = h11.Connection(our_role=h11.SERVER)
         server.receive_data(raw)
@@ -149,17 +165,18 @@ def refusal_of_h11(raw: bytes) -> str | None:
         try:
             while not isinstance(event := server.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA or event is h11.PAUSED:
-                    return None  # half a request, or one that asks for another protocol
+                    return Reading(whole, None)  # half a request, or one that asks for another protocol
                 if isinstance(event, h11.Request) and event.method == b"CONNECT":
                     status = 405
+            whole += 1
             server.send(h11.Response(status_code=status, headers=[("Content-Length", "0")]))
             server.send(h11.EndOfMessage())
         except h11.RemoteProtocolError as error:
-            return str(error)
+            return Reading(whole, str(error))
         if server.our_state is not h11.DONE or server.their_state is not h11.DONE:
-            return None
+            break
         raw, _ = server.trailing_data
-    return None
+    return Reading(whole, None)
 
 
 def _refusal_of_our_parser(raw: bytes) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proofs.fuzz_oracle import ONLY_H11, ONLY_H11_ROWS, ROWS, difference
+from tests.proofs.fuzz_oracle import ONLY_H11, ONLY_H11_ROWS, ROWS, difference, read_by_h11
 from tests.support import letter
 
 GET = b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -47,8 +47,27 @@ OK = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: Fri, 27 Nov 2026 20:35:14 GMT\r\nCo
     ],
 )
 def test_a_difference_is_told_by_its_row(raw: bytes, statuses: list[str], row: str | None) -> None:
-    found = difference(raw, statuses)
+    found = difference(read_by_h11(raw), raw, statuses)
     assert (found and found[0]) == row
+
+
+@pytest.mark.parametrize(
+    ("raw", "answers"),
+    [
+        (b"", 0),
+        (GET[:9], 0),
+        (GET, 1),
+        (GET + GET[:9], 1),
+        (GET + GET, 2),
+        (GET + b"GET\r\n\r\n", 2),
+        (b"\xff\r\n\r\n", 1),
+        (GET[:-2] + b"Connection: close\r\n\r\n" + GET, 1),
+        (GET.replace(b"1.1", b"1.0") + GET, 1),
+        (GET[:-2] + b"Content-Length: 2\r\n\r\nx", 0),
+    ],
+)
+def test_every_whole_request_and_the_refusal_is_owed_an_answer(raw: bytes, answers: int) -> None:
+    assert read_by_h11(raw).answers == answers
 
 
 @pytest.mark.parametrize(
