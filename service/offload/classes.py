@@ -53,7 +53,7 @@ class TaskClass:
         self._until = now
 
     def is_served(self, now: float) -> bool:
-        """Whether a worker has finished a task of this class in the last `SERVED_SECONDS`."""
+        """Whether a worker has had a task of this class in the last `SERVED_SECONDS`."""
         return now - self._until <= SERVED_SECONDS
 
     def load(self, now: float) -> float:
@@ -159,6 +159,11 @@ class Classes:
         if client is not None:
             one.enter(client)
         self._count += 1
+
+    def kept_busy(self, task: Task, seconds: float, now: float) -> None:
+        """A task has kept a worker busy for so long; where all are alike there is nobody to tell."""
+        if len(self.in_order) > 1:
+            self.of(task.rank.urgency).kept_busy(seconds, now)
 
     def remove(self, task: Task) -> None:
         """The task waits no more; nothing changes if it does not wait."""

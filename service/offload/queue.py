@@ -166,11 +166,11 @@ class TaskQueue:
         now = time.monotonic()
         for task, done in outcomes:
             task.in_flight = False
-            one = self._classes.of(task.rank.urgency)
-            if len(self._classes.in_order) > 1:
-                one.kept_busy(seconds / len(outcomes), now)
+            self._classes.kept_busy(task, seconds / len(outcomes), now)
             if self._counts(task):
-                one.missed(min(done.waited - task.expected, self.admission.most_margin), now)
+                self._classes.of(task.rank.urgency).missed(
+                    min(done.waited - task.expected, self.admission.most_margin), now
+                )
             if done.failure == LATE:
                 task.forget_deadline()
                 self.outcomes.settle(task, TaskOutcome.EXPIRED, ExpiredError(done.failure.summary))
@@ -187,7 +187,11 @@ class TaskQueue:
 
     def lost(self, tasks: list[Task], tried: int, *, blamed: bool = True) -> None:
         """See `PoolObserver`. Each goes back to the head of its class, unless it has used up its attempts."""
+        now = time.monotonic()
         for number, task in reversed(list(enumerate(tasks))):
+            # What a worker was killed for has not been tried, and yet kept it busy.
+            if task.in_flight and number < max(tried, 1):
+                self._classes.kept_busy(task, now - task.sent, now)
             task.in_flight, task.expected = False, math.inf
             if number < tried:
                 task.kills += 1

@@ -96,10 +96,10 @@ class Workers:
         self._observer.finished([(self.has.pop(0), DONE._replace(waited=waited))], SECONDS)
         self._observer.dispatch()
 
-    def dies(self) -> None:
+    def dies(self, tried: int = 1) -> None:
         """What it has is lost, and comes again."""
         lost, self.has = self.has, []
-        self._observer.lost(lost, 1)
+        self._observer.lost(lost, tried)
 
 
 class Bench:
@@ -301,6 +301,18 @@ def test_the_load_of_a_class_is_what_it_kept_busy_and_is_forgotten() -> None:
     assert one.load(99) == pytest.approx(0, abs=1e-9)
     one.kept_busy(60, 99)
     assert one.load(99) == pytest.approx(1), "a long one is no crowd"
+
+
+@pytest.mark.parametrize("tried", [0, 1])
+async def test_a_task_whose_worker_died_is_load_of_its_class(now: float, tried: int) -> None:
+    bench = Bench()
+    urgent = bench.offload._queue._classes.of(0)
+    await bench.submit(*named(0, "ab"))
+    bench.workers.has[0].sent = now - 0.3
+    bench.workers.dies(tried)
+    assert urgent.load(now) == pytest.approx(0.3 / LOAD_SECONDS), "who waited kept no worker"
+    assert urgent.is_served(now)
+    await bench.end()
 
 
 async def test_a_class_may_wait_longer_while_less_urgent_ones_are_served(now: float) -> None:
