@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from loadtests.capacity.results import Capacity
 from loadtests.capacity.trial import Trial
-from loadtests.pages.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION, svg
+from loadtests.pages.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION, label_logarithmic, svg
 
 SIZE: Final = (9.0, 3.6)
 NEVER: Final = 1.6
@@ -58,9 +58,10 @@ def _by_load(axes: Axes, found: Capacity) -> None:
     if found.bracket.low is not None and found.bracket.high is not None:
         axes.axvspan(found.bracket.low * scale, found.bracket.high * scale, color=BLUE, alpha=0.15, lw=0)
     axes.set_yscale("log")
+    label_logarithmic(axes.yaxis)
     axes.set_title("The outcome of each trial")
     axes.set_xlabel("offered, requests/s" if scale == 1.0 else "offered, % of the limit (workers / S)")
-    axes.set_ylabel("p99, ms; at the top: never")
+    axes.set_ylabel("p99, ms" + ("" if len(known) == len(found.trials) else "; at the top: never"))
     axes.legend(loc="upper left", fontsize=8)
 
 

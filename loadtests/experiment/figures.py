@@ -15,12 +15,23 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from loadtests.experiment.blocks import Block
 from loadtests.experiment.recovery_figure import recovery
 from loadtests.experiment.results import PhaseResult, Summary, Timeline
-from loadtests.pages.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, STYLE, VERMILION, svg
+from loadtests.pages.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PAPER,
+    STYLE,
+    VERMILION,
+    label_logarithmic,
+    svg,
+)
 
 DPI: Final = 160
 MOST_COLUMNS: Final = 3
@@ -270,8 +281,6 @@ def _rates(line: Timeline, series: str, inside: list[int]) -> list[tuple[float, 
 
 def _latency_panel(axis: Axes, phases: list[PhaseResult], slo: float) -> None:
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
     for quantile, colour, marker in (("p50", BLUE, "o"), ("p99", VERMILION, "^")):
         points = sorted(
             (phase.offered_per_second, value * 1e3)
@@ -288,5 +297,6 @@ def _latency_panel(axis: Axes, phases: list[PhaseResult], slo: float) -> None:
             label=quantile,
         )
     axis.axhline(slo * 1e3, color=GREY, lw=0.8, ls=":")
+    label_logarithmic(axis.yaxis)
     axis.set_xlim(left=0)
     axis.set_xlabel("offered requests per second")

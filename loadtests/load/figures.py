@@ -12,7 +12,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from loadtests.load import curves
 from loadtests.load.folder import Record
@@ -20,9 +20,8 @@ from loadtests.load.results import Step, StepsSummary
 from loadtests.load.sample import STOPPED, Sample, requests
 from loadtests.load.summary import waits
 from loadtests.load.tell import seconds
-from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, svg
+from loadtests.pages.drawing import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, label_logarithmic, svg
 
-DECADES_WITH_STEPS: Final = 3.0  # on a longer axis only powers of ten have labels
 ABOVE: Final = 0.965  # where "never" is drawn: this share of the axis' height
 
 
@@ -201,10 +200,7 @@ def _finish(axis: Axes, slo: float | None, room: float) -> None:
     if low <= 0:  # nothing is drawn: all values are never
         low, high = 1e-3, 1.0
     axis.set_ylim(low, high * (high / low) ** room)
-    few = math.log10(high / low) < DECADES_WITH_STEPS
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=20))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _told(value)))
+    label_logarithmic(axis.yaxis, _told)
     if slo is not None:
         place = axis.get_yaxis_transform()
         axis.text(1.005, slo, f"SLO\n{seconds(slo)}", transform=place, va="center", color=GREY, size=8)

@@ -7,10 +7,14 @@ The same figure gives the same bytes.
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # A page replaces these colours by its own, light or dark.
 COLOURS: Final = {
@@ -39,6 +43,18 @@ STYLE: Final[Any] = {
     "svg.fonttype": "none",  # keeps text as text: smaller, selectable, in the page's colour
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
+
+STEPS: Final = ((0.8, tuple(range(1, 10))), (3.0, (1, 2, 5)), (math.inf, (1,)))
+"""Of which multiples of a power of ten a logarithmic axis has labels, up to so many decades."""
+
+
+def label_logarithmic(axis: Axis, told: Callable[[float], str] = "{:g}".format) -> None:
+    """Label the ticks of a logarithmic axis by numbers that are read at a glance; once all is drawn on it."""
+    low, high = axis.get_view_interval()
+    steps = next(steps for decades, steps in STEPS if math.log10(high / low) < decades)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: told(value)))
 
 
 def svg(name: str, figure: Figure, *, transparent: bool) -> str:
