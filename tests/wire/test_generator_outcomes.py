@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
 import ssl
 import struct
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +208,7 @@ def test_a_source_address_that_is_not_ours_is_refused_before_the_load() -> None:
         drive("http://127.0.0.1:9/", source="192.0.2.1")  # TEST-NET-1, RFC 5737
 
 
-@pytest.fixture
-def own_range() -> str:
+def free_ranges() -> Iterator[str]:
     """Twenty ports for the sockets of a run, where the kernel has such a thing.
 
     A port that somebody listens on is lost to connect(), and other tests listen: those are passed over.
@@ -217,17 +218,14 @@ def own_range() -> str:
             try:
                 for port in range(first, first + 20):
                     trials.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
+                trials.enter_context(socket.socket()).setsockopt(
+                    socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", first | (first + 19) << 16)
+                )
+            except OSError as error:
+                if error.errno == errno.ENOPROTOOPT:
+                    pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
                 continue
-        break
-    with socket.socket() as trial:
-        try:
-            trial.setsockopt(
-                socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", first | (first + 19) << 16)
-            )
-        except OSError:
-            pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
-    return f"{first}-{first + 19}"
+        yield f"{first}-{first + 19}"
 
 
 # Twenty ports are gone within 10 ms, long before the kernel gives the first one back after a second.
@@ -239,19 +237,22 @@ def examined(url: str, **changes: Any) -> Examination:
     return examine([phase], make_endpoint(phase), ["run"])
 
 
-def test_a_client_that_closes_first_runs_out_of_ports_where_the_doctor_said(own_range: str) -> None:
-    run = {**DRY, "port_range": own_range}
-    with ScriptedServer(answer_and_await_the_end) as server:
-        found = examined(server.url, **run).forecast
-        loop = drive(server.url, **run)
-        in_order = sorted(loop.samples, key=lambda sample: sample.intended)
-        failed = [n for n, sample in enumerate(in_order, 1) if sample.label == "connect_EADDRNOTAVAIL"]
-        assert failed[0] == found.first_without == found.ports + 1 == 21
-        assert ledger(loop.samples).connected == len(server.requests) == len(in_order) - len(failed)
+def test_a_client_that_closes_first_runs_out_of_ports_where_the_doctor_said() -> None:
+    for own_range in itertools.islice(free_ranges(), 3):
+        run = {**DRY, "port_range": own_range}
+        with ScriptedServer(answer_and_await_the_end) as server:
+            found = examined(server.url, **run).forecast
+            loop = drive(server.url, **run)
+            in_order = sorted(loop.samples, key=lambda sample: sample.intended)
+            failed = [n for n, sample in enumerate(in_order, 1) if sample.label == "connect_EADDRNOTAVAIL"]
+            assert ledger(loop.samples).connected == len(server.requests) == len(in_order) - len(failed)
+        if failed[0] > found.ports:  # else somebody has begun to listen on one of them meanwhile
+            break
+    assert failed[0] == found.first_without == found.ports + 1 == 21
 
 
-def test_each_remedy_lets_every_request_through(own_range: str) -> None:
-    run = {**DRY, "rate": 100, "duration_seconds": 0.5, "port_range": own_range}
+def test_each_remedy_lets_every_request_through() -> None:
+    run = {**DRY, "rate": 100, "duration_seconds": 0.5, "port_range": next(free_ranges())}
     with ScriptedServer(answer_and_await_the_end) as server:
         commands = [
             remedy.command for remedy in examined(server.url, **run).remedies if not remedy.needs_root
