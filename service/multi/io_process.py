@@ -35,6 +35,7 @@ from service.multi.exporter import stall_seconds
 from service.multi.shares import ShareError, share
 from service.multi.siblings import Siblings, Unready
 from service.multi.starts import Starts, pause_seconds
+from service.net.listener import Listener
 from service.offload.fork_server import remove_directory
 from service.web.connection import Tls
 
@@ -142,7 +143,11 @@ class IOProcess(Worker):  # type: ignore[misc]  # gunicorn ships no types
         sampler = Sampler(self._metrics)
         with asyncio.Runner(loop_factory=LOOPS[settings.loop]) as runner:
             service = Service(
-                settings, metrics=self._metrics, listener=self.sockets[0].sock, admin=False, tls=self.tls
+                settings,
+                metrics=self._metrics,
+                listener=Listener(self.sockets[0].sock),
+                admin=False,
+                tls=self.tls,
             )
             code = runner.run(serve(service, self._control, started=self._started, heartbeat=self._beat))
         sampler.close()

@@ -9,20 +9,46 @@ import errno
 import socket
 
 
-def adopt(fd: int) -> socket.socket:
+class Listener(socket.socket):
+    """A non-blocking listening socket that knows its family and type by heart.
+
+    `accept` asks it for both, and an ordinary one makes enumerations of them each time: 2 of the 9 us that
+    one `accept` takes.
+    """
+
+    __slots__ = ("_family", "_type")
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over the descriptor of `sock`, which has none from then on."""
+        self._family, self._type = sock.family, sock.type
+        super().__init__(self._family, self._type, sock.proto, fileno=sock.detach())
+        self.setblocking(False)
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """See `socket.socket`."""
+        return self._family
+
+    @property
+    def type(self) -> socket.SocketKind:
+        """See `socket.socket`."""
+        return self._type
+
+
+def adopt(fd: int) -> Listener:
     """The listening socket that another program has opened, by its descriptor; its backlog stays what it is.
 
     Raises:
         OSError: it is no listening TCP socket.
     """
-    listener = socket.socket(fileno=fd)
-    if listener.type != socket.SOCK_STREAM or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        listener.detach()  # not ours to close
+    sock = socket.socket(fileno=fd)
+    if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        sock.detach()  # not ours to close
         raise OSError(errno.EPROTOTYPE, "it is no TCP socket")
-    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        listener.detach()
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()
         raise OSError(errno.EINVAL, "it does not listen")
-    listener.setblocking(False)
+    listener = Listener(sock)
     listener.set_inheritable(False)  # a worker that inherits it would keep the port open
     return listener
 
@@ -37,7 +63,7 @@ def resolve(host: str) -> str:
     return str(found[0][4][0])
 
 
-def listen(host: str, port: int, backlog: int) -> socket.socket:
+def listen(host: str, port: int, backlog: int) -> Listener:
     """A new non-blocking socket that listens on IPv4 or IPv6, as `host` demands; port 0 picks a free port.
 
     Raises:
@@ -48,6 +74,4 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
     )[0]
     # "::" means all addresses, of both families where the kernel supports that.
     both = address[0] == "::" and socket.has_dualstack_ipv6()
-    listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
-    listener.setblocking(False)
-    return listener
+    return Listener(socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both))
