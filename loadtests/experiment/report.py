@@ -64,7 +64,10 @@ def _head(summary: Summary) -> Iterator[str]:
     )
     if status.invalid_because:
         yield ""
-        yield from _wrap(f"This run says nothing about the service: {status.invalid_because}.")
+        yield from _wrap(
+            f"This run says nothing about the service: {status.invalid_because}. "
+            "Try again when the machine is left alone."
+        )
 
 
 def _verdicts(summary: Summary) -> Iterator[str]:

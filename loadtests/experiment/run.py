@@ -43,8 +43,9 @@ MOST_VOID: Final = 0.5
 """Void blocks for each valid one. A neighbour that spoils every third block is no brief one: the other blocks
 may be disturbed too little to be noticed."""
 
-FEW_VOID: Final = 6
-"""Void blocks up to which their share does not count."""
+FEW_VOID: Final = 10
+"""Void blocks up to which their share does not count: a neighbour may take the first half minute of a run
+that is quiet from then on."""
 
 CURVE_LOADS: Final = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05)
 """Of the throughput just measured. Latency needs an offered load; it is reported and not judged."""

@@ -64,12 +64,18 @@ def neighbour(kind: str) -> Iterator[None]:
 def once(preset: str, seed: int, kind: str, folder: Path) -> Summary:
     """One run of the experiment as a person would start it."""
     command = [sys.executable, "-m", "loadtests", "experiment", "--preset", preset, "--out", str(folder)]
-    with neighbour(kind):
-        finished = subprocess.run(
-            [*command, "--seed", str(seed)], check=False, timeout=900, stdout=subprocess.DEVNULL
-        )
-    if finished.returncode not in (0, 3):
-        raise SystemExit(f"the experiment ended with exit code {finished.returncode}")
+    with (
+        neighbour(kind),
+        subprocess.Popen([*command, "--seed", str(seed)], stdout=subprocess.DEVNULL) as experiment,
+    ):
+        try:
+            code = experiment.wait(timeout=900)
+        except BaseException:
+            experiment.terminate()  # killed, it would leave what it has started
+            experiment.wait(timeout=60)
+            raise
+    if code not in (0, 3):
+        raise SystemExit(f"the experiment ended with exit code {code}")
     return RunFolder(folder).summary()
 
 

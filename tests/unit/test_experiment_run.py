@@ -197,7 +197,9 @@ def test_a_neighbour_that_stays_makes_the_run_invalid_and_is_named(tmp_path: Pat
             return "the hypervisor took 3% of the CPU time"
         return NEIGHBOUR.format(10 * cycle + number)
 
-    with pytest.raises(InvalidError, match=r"^7 of 7 blocks were disturbed: other processes of this machine"):
+    with pytest.raises(
+        InvalidError, match=r"^11 of 11 blocks were disturbed: other processes of this machine"
+    ):
         measured(tmp_path, plan_of("a-a", cycles=12), spoil=spoil)
     kept = RunFolder(tmp_path).build().blocks
     assert len(kept) == FEW_VOID + 1
@@ -414,7 +416,7 @@ def test_an_invalid_run_says_why_and_judges_nothing(tmp_path: Path) -> None:
     spoil(lambda *_: NEIGHBOUR.format(30))
     summary = run.run("a-a", SHORT, tmp_path / "run", Console(file=io.StringIO()))
     assert summary.status.state == "invalid"
-    assert summary.status.invalid_because.startswith("7 of 7 blocks were disturbed: other processes")
+    assert summary.status.invalid_because.startswith("11 of 11 blocks were disturbed: other processes")
     assert report.is_invalid(summary)
     text = report.as_text(summary)
     assert "This run says nothing about the service" in text
