@@ -197,7 +197,7 @@ def _a_a(_: float, costs: Costs, factors: Factors) -> dict[str, Any]:
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
-    "quick": Preset("the post and its control, in under three minutes", _quick),
+    "quick": Preset("the post and its control (3 minutes)", _quick),
     "controlled": Preset(
         "the same with more cycles and a latency curve (8 minutes)",
         _controlled,

@@ -189,8 +189,8 @@ class TaskQueue:
         """See `PoolObserver`. Each goes back to the head of its class, unless it has used up its attempts."""
         now = time.monotonic()
         for number, task in reversed(list(enumerate(tasks))):
-            # What a worker was killed for has not been tried, and yet kept it busy.
-            if task.in_flight and number < max(tried, 1):
+            # What a worker was killed for, which blames nobody, may not count as tried, and yet kept it busy.
+            if number < tried or (number == 0 and not blamed):
                 self._classes.kept_busy(task, now - task.sent, now)
             task.in_flight, task.expected = False, math.inf
             if number < tried:

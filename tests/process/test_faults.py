@@ -13,7 +13,7 @@ pytestmark = pytest.mark.alone
 
 def test_killed_workers_cost_no_request(tmp_path: Path) -> None:
     # Half the goodput: a window this short cannot tell 80 % from all that a busy machine has.
-    faults.killed_workers(tmp_path, seconds=1.5, every=0.2, share=0.5)
+    faults.killed_workers(tmp_path, seconds=1.5, pause=0.2, share=0.5)
 
 
 def test_a_task_that_never_ends_costs_its_own_request(tmp_path: Path) -> None:

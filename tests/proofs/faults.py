@@ -30,7 +30,7 @@ from tests.proofs.record import prove
 from tests.support.child import Child, service
 from tests.support.load import load, torn, watched
 from tests.support.processes import descriptors, gone, resident_bytes, threads
-from tests.support.waiting import until
+from tests.support.waiting import every, until
 
 Figures = dict[str, Any]
 ACCEPTED = "http_connections_accepted_total"
@@ -38,7 +38,7 @@ NICE = 7  # unlike anybody else's: how workers are told from the fork server
 SPINS = ("--work", "tests.work:spins", "--worker-nice", str(NICE))
 
 
-def killed_workers(folder: Path, seconds: float, every: float, share: float = 0.8) -> Figures:
+def killed_workers(folder: Path, seconds: float, pause: float, share: float = 0.8) -> Figures:
     """SIGKILL to a random worker again and again, at this share of the goodput it has under overload."""
     flags = ("--work-ms", "4", "--worker-nice", str(NICE))
     with service(folder / "pressed.log", *flags) as child:
@@ -49,7 +49,7 @@ def killed_workers(folder: Path, seconds: float, every: float, share: float = 0.
     # Late is answered too: that a machine stands still costs nobody his answer here, and neither may a kill.
     with service(folder / "log", *flags, "--queue-wait", "off", "--deadline", "off") as child:
         address, _ = child.ready()
-        with killing(child, every):
+        with killing(child, pause):
             under = load(address, seconds, rate, folder / "under")
         values = child.scrape()
         assert child.end() == 0
@@ -62,7 +62,7 @@ def killed_workers(folder: Path, seconds: float, every: float, share: float = 0.
         "killed": values["offload_tasks_total{outcome=killed}"],
     }
     assert under["outcomes"] == {"ok": figures["planned"]}, figures
-    assert figures["restarts"] >= 0.5 * seconds / every, figures
+    assert figures["restarts"] >= 0.5 * seconds / pause, figures
     return figures
 
 
@@ -277,29 +277,22 @@ def load_spins(address: str, seconds: float, rate: float, out: Path) -> dict[str
 
 
 @contextmanager
-def killing(child: Child, every: float) -> Iterator[None]:
+def killing(child: Child, seconds: float) -> Iterator[None]:
     """End a random worker of the child every so many seconds meanwhile."""
-    stop = threading.Event()
     chance = random.Random(1)
 
     def kill() -> None:
-        while not stop.wait(every):
-            workers = []
-            for pid in child.session():
-                with suppress(ProcessLookupError):
-                    if os.getpriority(os.PRIO_PROCESS, pid) == NICE:
-                        workers.append(pid)
-            if workers:
-                with suppress(ProcessLookupError):
-                    os.kill(chance.choice(sorted(workers)), signal.SIGKILL)
+        workers = []
+        for pid in child.session():
+            with suppress(ProcessLookupError):
+                if os.getpriority(os.PRIO_PROCESS, pid) == NICE:
+                    workers.append(pid)
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(sorted(workers)), signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with every(seconds, kill):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 FAULTS: dict[str, Callable[[Path], Figures]] = {

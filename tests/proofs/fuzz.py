@@ -152,7 +152,8 @@ class Target:
             client.sendall(raw)
             try:
                 while True:
-                    client.settimeout(PATIENCE_SECONDS if len(_statuses(answer)) < owed else MORE_SECONDS)
+                    answers = sum(not status.startswith("1") for status in _statuses(answer))
+                    client.settimeout(PATIENCE_SECONDS if answers < owed else MORE_SECONDS)
                     if not (chunk := client.recv(65536)):
                         break
                     answer += chunk

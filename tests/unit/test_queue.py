@@ -96,10 +96,10 @@ class Workers:
         self._observer.finished([(self.has.pop(0), DONE._replace(waited=waited))], SECONDS)
         self._observer.dispatch()
 
-    def dies(self, tried: int = 1) -> None:
+    def dies(self, tried: int = 1, *, blamed: bool = True) -> None:
         """What it has is lost, and comes again."""
         lost, self.has = self.has, []
-        self._observer.lost(lost, tried)
+        self._observer.lost(lost, tried, blamed=blamed)
 
 
 class Bench:
@@ -303,15 +303,21 @@ def test_the_load_of_a_class_is_what_it_kept_busy_and_is_forgotten() -> None:
     assert one.load(99) == pytest.approx(1), "a long one is no crowd"
 
 
-@pytest.mark.parametrize("tried", [0, 1])
-async def test_a_task_whose_worker_died_is_load_of_its_class(now: float, tried: int) -> None:
+@pytest.mark.parametrize(
+    ("tried", "blamed", "seconds"),
+    [(1, True, 0.3), (1, False, 0.3), (0, False, 0.3), (0, True, 0)],
+    ids=["died", "killed for the one before it", "killed for it", "never begun"],
+)
+async def test_what_a_lost_worker_was_busy_with_is_load_of_its_class(
+    now: float, tried: int, blamed: bool, seconds: float
+) -> None:
     bench = Bench()
     urgent = bench.offload._queue._classes.of(0)
     await bench.submit(*named(0, "ab"))
     bench.workers.has[0].sent = now - 0.3
-    bench.workers.dies(tried)
-    assert urgent.load(now) == pytest.approx(0.3 / LOAD_SECONDS), "who waited kept no worker"
-    assert urgent.is_served(now)
+    bench.workers.dies(tried, blamed=blamed)
+    assert urgent.load(now) == pytest.approx(seconds / LOAD_SECONDS), "who waited kept no worker"
+    assert urgent.is_served(now) is (seconds > 0)
     await bench.end()
 
 
